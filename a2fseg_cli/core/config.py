@@ -1,0 +1,142 @@
+"""What a network is: its modalities, classes, widths and working grid. Travels inside the weights file.
+
+Free of torch, so that `--help` and the file checks can use it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+BRATS_MODALITIES = ("t1", "t1c", "t2", "flair")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Configuration of an A2FSeg network.
+
+    Attributes:
+        modalities: Names, in the order of the network's inputs.
+        classes: Names of the output classes in the order of the logits; the first is the background.
+        label_values: Voxel value of each class in the label maps the network was trained on, same order.
+        regions: Named unions of classes as they are scored, e.g. ("TC", ("NCR", "ET")).
+        features_per_stage: Channels of each resolution level; the first is C, the width of F_m.
+        attention_kernel_size: Edge of the kernel of f_m in equation (1), voxels, odd.
+        spacing_mm: Working voxel spacing (z, y, x).
+        window: Edge lengths (D, H, W) of the training patch in voxels, the smallest sensible window.
+    """
+
+    modalities: tuple[str, ...] = BRATS_MODALITIES
+    classes: tuple[str, ...] = ("background", "NCR", "ED", "ET")
+    label_values: tuple[int, ...] = (0, 1, 2, 3)
+    regions: tuple[tuple[str, tuple[str, ...]], ...] = (
+        ("WT", ("NCR", "ED", "ET")),
+        ("TC", ("NCR", "ET")),
+        ("ET", ("ET",)),
+    )
+    features_per_stage: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
+    attention_kernel_size: int = 3
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    window: tuple[int, int, int] = (128, 128, 128)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a network. Raises: ValueError."""
+        if not self.modalities or len(set(self.modalities)) != len(self.modalities):
+            raise ValueError(f"modalities must be distinct names, at least one; got {self.modalities}")
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"classes must be distinct names, background and at least one; got {self.classes}")
+        if len(self.label_values) != len(self.classes) or len(set(self.label_values)) != len(self.classes):
+            raise ValueError(f"one distinct label value per class; got {self.label_values} for {self.classes}")
+        if self.label_values[0] != 0:
+            raise ValueError(f"the background's label value is 0; got {self.label_values[0]}")
+        for name, members in self.regions:
+            if not members or not set(members) <= set(self.classes[1:]):
+                raise ValueError(f"region {name} must consist of {self.classes[1:]}; got {members}")
+        if len(self.features_per_stage) < 2 or any(not 1 <= width <= 4096 for width in self.features_per_stage):
+            raise ValueError(f"features_per_stage needs two or more widths of 1 to 4096; got {self.features_per_stage}")
+        if len(self.features_per_stage) > 8 or len(self.modalities) > 32 or len(self.classes) > 256:
+            raise ValueError("at most 8 stages, 32 modalities and 256 classes")
+        if self.attention_kernel_size not in (1, 3, 5, 7):
+            raise ValueError(f"attention_kernel_size must be 1, 3, 5 or 7; got {self.attention_kernel_size}")
+        if len(self.spacing_mm) != 3 or any(not 0.1 <= mm <= 20 for mm in self.spacing_mm):
+            raise ValueError(f"spacing_mm needs three values of 0.1 to 20; got {self.spacing_mm}")
+        if len(self.window) != 3 or any(edge < 1 or edge % self.stride for edge in self.window):
+            raise ValueError(f"window edges must be multiples of {self.stride}; got {self.window}")
+
+    @property
+    def stride(self) -> int:
+        """Voxels at full resolution per voxel of the deepest stage; window edges are multiples of it."""
+        return int(2 ** (len(self.features_per_stage) - 1))
+
+    def region_classes(self, region: str) -> tuple[int, ...]:
+        """Return the indices of the classes that make up a region. Raises: KeyError."""
+        return tuple(self.classes.index(name) for name in dict(self.regions)[region])
+
+    def presence(self, names: Iterable[str]) -> tuple[bool, ...]:
+        """Return the missing-modality mask, in the model's order. Raises: ValueError for an unknown name."""
+        wanted = set(names)
+        if not wanted or not wanted <= set(self.modalities):
+            raise ValueError(f"expected a non-empty subset of {self.modalities}; got {sorted(wanted)}")
+        return tuple(name in wanted for name in self.modalities)
+
+    def to_json(self) -> str:
+        """Return the configuration as JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """Return the configuration of a JSON text. Raises: ValueError when it is not one."""
+        raw: Any = json.loads(text)
+        names = {field.name for field in fields(cls)}
+        if not isinstance(raw, dict) or set(raw) != names:
+            raise ValueError(f"expected exactly the fields {sorted(names)}")
+        try:
+            return cls(
+                modalities=tuple(str(name) for name in raw["modalities"]),
+                classes=tuple(str(name) for name in raw["classes"]),
+                label_values=tuple(int(value) for value in raw["label_values"]),
+                regions=tuple((str(name), tuple(map(str, members))) for name, members in raw["regions"]),
+                features_per_stage=tuple(int(width) for width in raw["features_per_stage"]),
+                attention_kernel_size=int(raw["attention_kernel_size"]),
+                spacing_mm=_three(raw["spacing_mm"], float),
+                window=_three(raw["window"], int),
+            )
+        except (TypeError, KeyError, IndexError) as error:
+            raise ValueError(f"not a model configuration: {error}") from error
+
+
+def _three(values: Sequence[Any], kind: type) -> Any:
+    if len(values) != 3:
+        raise ValueError(f"expected three values, got {len(values)}")
+    return tuple(kind(value) for value in values)
+
+
+# Widths, working spacing and patch of the presets. `paper` is nnU-Net's full size at 1 mm; the others are
+# ours, chosen so that they train (tiny) or fine-tune (small) on a CPU.
+PRESETS: dict[str, ModelConfig] = {
+    "paper": ModelConfig(),
+    "small": ModelConfig(
+        features_per_stage=(16, 32, 64, 128, 160), spacing_mm=(1.0, 1.0, 1.0), window=(96, 96, 96)
+    ),
+    "tiny": ModelConfig(
+        features_per_stage=(8, 16, 32, 64, 96), spacing_mm=(1.5, 1.5, 1.5), window=(64, 64, 64)
+    ),
+}
+
+
+def all_subsets(modalities: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return every non-empty subset in the literature's row order: binary counting, last modality fastest.
+
+    For (t1, t1c, t2, flair): flair; t2; t2+flair; t1c; ... ; all four (Table 1 of the paper).
+    """
+    masks = itertools.product((False, True), repeat=len(modalities))
+    return [tuple(itertools.compress(modalities, mask)) for mask in masks if any(mask)]
+
+
+def subset_name(names: Iterable[str], modalities: Sequence[str]) -> str:
+    """Return `t1c+flair` for {"flair", "t1c"}: the names in the model's order."""
+    wanted = set(names)
+    return "+".join(name for name in modalities if name in wanted)

@@ -1,0 +1,1 @@
+"""Evaluation: metrics, subsets, tables, the published numbers as data."""

@@ -1,0 +1,1 @@
+"""Reports: overlays, charts, volumes."""

@@ -1,0 +1,1 @@
+"""Weights: manifest, cache and download, the file format, the bundled weights."""
