@@ -47,24 +47,16 @@ class ModelConfig:
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):
             raise ValueError(f"modalities must be distinct names, at least one; got {self.modalities}")
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
-            raise ValueError(
-                f"classes must be distinct names, background and at least one; got {self.classes}"
-            )
+            raise ValueError(f"classes must be distinct names, background and at least one; got {self.classes}")
         if len(self.label_values) != len(self.classes) or len(set(self.label_values)) != len(self.classes):
-            raise ValueError(
-                f"one distinct label value per class; got {self.label_values} for {self.classes}"
-            )
+            raise ValueError(f"one distinct label value per class; got {self.label_values} for {self.classes}")
         if self.label_values[0] != 0:
             raise ValueError(f"the background's label value is 0; got {self.label_values[0]}")
         for name, members in self.regions:
             if not members or not set(members) <= set(self.classes[1:]):
                 raise ValueError(f"region {name} must consist of {self.classes[1:]}; got {members}")
-        if len(self.features_per_stage) < 2 or any(
-            not 1 <= width <= 4096 for width in self.features_per_stage
-        ):
-            raise ValueError(
-                f"features_per_stage needs two or more widths of 1 to 4096; got {self.features_per_stage}"
-            )
+        if len(self.features_per_stage) < 2 or any(not 1 <= width <= 4096 for width in self.features_per_stage):
+            raise ValueError(f"features_per_stage needs two or more widths of 1 to 4096; got {self.features_per_stage}")
         if len(self.features_per_stage) > 8 or len(self.modalities) > 32 or len(self.classes) > 256:
             raise ValueError("at most 8 stages, 32 modalities and 256 classes")
         if self.attention_kernel_size not in (1, 3, 5, 7):
@@ -126,12 +118,8 @@ def _three(values: Sequence[Any], kind: type) -> Any:
 # ours, chosen so that they train (tiny) or fine-tune (small) on a CPU.
 PRESETS: dict[str, ModelConfig] = {
     "paper": ModelConfig(),
-    "small": ModelConfig(
-        features_per_stage=(16, 32, 64, 128, 160), spacing_mm=(1.0, 1.0, 1.0), window=(96, 96, 96)
-    ),
-    "tiny": ModelConfig(
-        features_per_stage=(8, 16, 32, 64, 96), spacing_mm=(1.5, 1.5, 1.5), window=(64, 64, 64)
-    ),
+    "small": ModelConfig(features_per_stage=(16, 32, 64, 128, 160), spacing_mm=(1.0, 1.0, 1.0), window=(96, 96, 96)),
+    "tiny": ModelConfig(features_per_stage=(8, 16, 32, 64, 96), spacing_mm=(1.5, 1.5, 1.5), window=(64, 64, 64)),
 }
 
 
