@@ -1,0 +1,47 @@
+"""The paper's loss: cross-entropy plus soft Dice on every head (equations 4 and 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def segmentation_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Tensor:
+    """Return equation (4), cross-entropy + soft Dice loss, of each head: (heads,).
+
+    The Dice term is 1 minus the mean over the foreground classes of (2 sum(p g) + s) / (sum(p) + sum(g) + s),
+    sums over the voxels of the batch. The paper does not give s; 1 voxel keeps an absent class at loss 0 when
+    nothing is predicted.
+
+    Args:
+        logits: (heads, B, classes, D, H, W), any floating type; computed in float32.
+        target: Class indices (B, D, H, W).
+    """
+    log_p = torch.log_softmax(logits.float(), dim=2)
+    onehot = torch.stack([target == index for index in range(logits.shape[2])], dim=1).to(log_p.dtype)
+    voxels = target.numel()
+    axes = (1, 3, 4, 5)
+    cross_entropy = -(log_p * onehot).sum(dim=(1, 2, 3, 4, 5)) / voxels
+    p = log_p.exp()
+    overlap = (p * onehot).sum(dim=axes)
+    sizes = p.sum(dim=axes) + onehot.sum(dim=(0, 2, 3, 4))
+    dice = (2 * overlap + smooth) / (sizes + smooth)
+    return cross_entropy + 1 - dice[:, 1:].mean(dim=1)
+
+
+def total_loss(
+    modality_logits: Sequence[Tensor], subset_logits: Sequence[tuple[Tensor, Tensor]], target: Tensor
+) -> Tensor:
+    """Return equation (5): sum over m of L_m, plus L_avg + L_adp, their mean when several subsets share a step.
+
+    Args:
+        modality_logits: Of the head on each F_m, (B, classes, D, H, W) each.
+        subset_logits: (average logits, fused logits) of each subset of the step.
+        target: Class indices (B, D, H, W).
+    """
+    heads = [*modality_logits, *(logits for pair in subset_logits for logits in pair)]
+    losses = segmentation_loss(torch.stack(heads), target)
+    count = len(modality_logits)
+    return losses[:count].sum() + losses[count:].sum() / max(1, len(subset_logits))

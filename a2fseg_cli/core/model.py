@@ -1,0 +1,134 @@
+"""A2FSeg: one network for any non-empty subset of its modalities (Wang and Hong, MICCAI 2023).
+
+Where the paper leaves a choice, it is made here:
+- The four U-Nets have nnU-Net's blocks; their widths are configuration (the paper: "reduced UNet", C = 32).
+- f_m of equation (1) is one convolution with a 3x3x3 kernel (configuration); the paper gives no kernel size.
+- Every F_m, the average and the fused features have a 1x1x1 head of their own; classes are label values
+  with a softmax, as equation (4) reads. The authors' code, which does not run as published, differs: regions
+  with sigmoids, deep supervision, attention without the sigmoid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.fusion import AdaptiveFusion, average
+from a2fseg_cli.core.unet import UNet
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the fusion of one subset gives.
+
+    Attributes:
+        logits: Head on Fhat, the prediction, (B, classes, D, H, W).
+        average_logits: Head on F_avg, same shape; None unless asked for.
+        attention: What_m of each present modality, (B, C, D, H, W); they sum to 1.
+    """
+
+    logits: Tensor
+    average_logits: Tensor | None
+    attention: dict[str, Tensor]
+
+
+class A2FSeg(nn.Module):
+    """The network. `forward(images, present)` is `fuse(encode(images, present))`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.features_per_stage[0]
+        classes = len(config.classes)
+        self.encoders = nn.ModuleDict({m: UNet(config.features_per_stage) for m in config.modalities})
+        self.fusion = AdaptiveFusion(config.modalities, channels, config.attention_kernel_size)
+        self.modality_heads = nn.ModuleDict({m: nn.Conv3d(channels, classes, 1) for m in config.modalities})
+        self.average_head = nn.Conv3d(channels, classes, 1)
+        self.head = nn.Conv3d(channels, classes, 1)
+
+    def present_names(self, present: Tensor | Sequence[bool]) -> tuple[str, ...]:
+        """Return the names of the modalities that a mask (M,) calls present. Raises: ValueError if none."""
+        flags = [bool(flag) for flag in present]
+        if len(flags) != len(self.config.modalities) or not any(flags):
+            raise ValueError(f"present needs {len(self.config.modalities)} flags, at least one true; got {flags}")
+        return tuple(m for m, flag in zip(self.config.modalities, flags, strict=True) if flag)
+
+    def encode(self, images: Tensor, present: Tensor | Sequence[bool]) -> dict[str, Tensor]:
+        """Return F_m (B, C, D, H, W) of every present modality. Absent modalities are never read.
+
+        Args:
+            images: (B, M, D, H, W), z-scored; edges multiples of the config's stride.
+            present: (M,) flags.
+        """
+        stride = self.config.stride
+        if images.ndim != 5 or images.shape[1] != len(self.config.modalities):
+            raise ValueError(f"images must be (B, {len(self.config.modalities)}, D, H, W); got {tuple(images.shape)}")
+        if any(edge % stride or edge < 2 * stride for edge in images.shape[2:]):
+            raise ValueError(f"edges must be multiples of {stride}, at least {2 * stride}; got {tuple(images.shape)}")
+        names = self.present_names(present)
+        index = self.config.modalities.index
+        return {m: self.encoders[m](images[:, index(m) : index(m) + 1]) for m in names}
+
+    def fuse(self, features: Mapping[str, Tensor], present: Tensor | Sequence[bool], training: bool = False) -> Output:
+        """Return the prediction from the features of the present modalities.
+
+        Args:
+            features: F_m of at least the present modalities, from `encode`.
+            present: (M,) flags.
+            training: Also compute the logits of the average.
+        """
+        return next(self.fuse_subsets(features, [present], training))
+
+    def fuse_subsets(
+        self, features: Mapping[str, Tensor], subsets: Sequence[Tensor | Sequence[bool]], training: bool = False
+    ) -> Iterator[Output]:
+        """Yield the output of each subset in turn, sharing everything that does not depend on the subset.
+
+        B_m(F_m) is computed once. A_m(F_avg) costs one half-convolution per present m and subset, or, as the
+        mean of A_m(F_k), one per pair (m, k) for all subsets together: the cheaper way is taken (4 modalities:
+        16 pairs against 32 for all 15 subsets, 4 for one subset of all).
+        """
+        chosen = [self.present_names(present) for present in subsets]
+        used = [m for m in self.config.modalities if any(len(names) > 1 and m in names for names in chosen)]
+        own = {m: self.fusion.own(m, features[m]) for m in used}
+        by_pairs = len(used) ** 2 < sum(len(names) for names in chosen if len(names) > 1)
+        pairs = {k: self.fusion.context(used, features[k]) for k in used} if by_pairs else {}
+        for names in chosen:
+            f = {m: features[m] for m in names}
+            mean = average(list(f.values()))
+            context = {}
+            if len(names) > 1:
+                if by_pairs:
+                    context = {m: average([pairs[k][m] for k in names]) for m in names}
+                else:
+                    context = self.fusion.context(names, mean)
+            fused, attention = self.fusion.fuse(f, own, context)
+            yield Output(self.head(fused), self.average_head(mean) if training else None, attention)
+
+    def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the logits (B, classes, D, H, W) of the head on each F_m, for the loss."""
+        return {m: self.modality_heads[m](feature) for m, feature in features.items()}
+
+    def forward(self, images: Tensor, present: Tensor | Sequence[bool]) -> Tensor:
+        """Return the logits (B, classes, D, H, W) of images (B, M, D, H, W).
+
+        Args:
+            images: z-scored; whatever fills an absent modality's slot has no influence.
+            present: (M,) or (B, M) flags, the missing-modality mask; samples may differ.
+        """
+        flags = torch.as_tensor(present)
+        if flags.ndim == 1:
+            return self.fuse(self.encode(images, flags), flags).logits
+        if bool((flags == flags[0]).all()):
+            return self.forward(images, flags[0])
+        return torch.cat([self.forward(image[None], flag) for image, flag in zip(images, flags, strict=True)])
+
+
+def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Return the name and shape of every tensor of the network, without allocating any of them."""
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in A2FSeg(config).state_dict().items()}

@@ -1,0 +1,243 @@
+"""From the file's grid to the network's and back: canonical axes, brain crop, z-score, working spacing.
+
+Every step that changes the grid is an object that can also undo it. The crop and the z-score come before the
+resampling: fewer voxels to resample, and statistics that do not depend on the working spacing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.geometry import Geometry, axes_to_canonical
+from a2fseg_cli.imaging.reading import MedicalImage
+
+Shape = tuple[int, int, int]
+FloatVolume = npt.NDArray[np.float32]
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Reorient:
+    """Axis permutation and flips that bring an array (D, H, W) to canonical LPS axes."""
+
+    permutation: tuple[int, ...]
+    flips: tuple[int, ...]
+
+    def apply(self, array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+        """Return the array on canonical axes, a view."""
+        return np.flip(array.transpose(self.permutation), self.flips)
+
+    def undo(self, array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+        """Return the array on the file's axes, a view."""
+        return np.flip(array, self.flips).transpose(np.argsort(self.permutation).tolist())
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A box in a volume."""
+
+    shape: Shape
+    start: Shape
+    stop: Shape
+
+    @property
+    def box(self) -> tuple[slice, slice, slice]:
+        """The box as an index."""
+        z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    def apply(self, array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+        """Return the box, a view."""
+        return array[self.box]
+
+    def undo(self, array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
+        """Return the full volume, zero outside the box."""
+        full = np.zeros(self.shape, array.dtype)
+        full[self.box] = array
+        return full
+
+
+@dataclass(frozen=True)
+class Resample:
+    """Linear resampling between two grids that cover the same extent, outer voxel faces aligned."""
+
+    source: Shape
+    target: Shape
+
+    def apply(self, array: FloatVolume) -> FloatVolume:
+        """Return the array (float32) on the target grid."""
+        return _resize(array, self.target)
+
+    def undo(self, array: FloatVolume) -> FloatVolume:
+        """Return the array (float32) on the source grid."""
+        return _resize(array, self.source)
+
+
+def _resize(array: FloatVolume, shape: Shape) -> FloatVolume:
+    """Return the array with another number of voxels over the same extent, linear in between."""
+    import SimpleITK as sitk
+
+    if array.shape == shape:
+        return array
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array, np.float32))
+    scale = [n / m for n, m in zip(array.shape[::-1], shape[::-1], strict=True)]
+    for axis, factor in enumerate(scale):
+        if factor > 2:  # linear interpolation looks at two voxels only; average before it skips some
+            image = sitk.RecursiveGaussian(image, sigma=factor / 4, direction=axis)
+    resampled = sitk.Resample(
+        image,
+        [int(n) for n in shape[::-1]],
+        sitk.Transform(),
+        sitk.sitkLinear,
+        [(factor - 1) / 2 for factor in scale],
+        scale,
+        image.GetDirection(),
+        0.0,
+        sitk.sitkFloat32,
+    )
+    return np.asarray(sitk.GetArrayFromImage(resampled), np.float32)
+
+
+def brain_mask(array: FloatVolume) -> npt.NDArray[np.bool_]:
+    """Return where a skull-stripped image has tissue: every voxel that differs from the background.
+
+    The background is the value that all eight corners share, zero where they differ.
+    """
+    corners = array[:: max(1, array.shape[0] - 1), :: max(1, array.shape[1] - 1), :: max(1, array.shape[2] - 1)]
+    background = corners.flat[0] if np.all(corners == corners.flat[0]) else np.float32(0)
+    mask: npt.NDArray[np.bool_] = array != background
+    return mask
+
+
+def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[Shape, Shape]:
+    """Return (start, stop) of the smallest box that holds every true voxel. Raises: ValueError if none."""
+    start, stop = [], []
+    for axis in range(3):
+        hit = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        if not len(hit):
+            raise ValueError("the mask is empty")
+        start.append(int(hit[0]))
+        stop.append(int(hit[-1]) + 1)
+    return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
+
+
+@dataclass(frozen=True)
+class Route:
+    """The steps between a patient's file grid and the network's grid."""
+
+    reorient: Reorient
+    crop: Crop
+    resample: Resample
+
+    def to_network(self, array: FloatVolume) -> FloatVolume:
+        """Return a volume of the file's grid on the network's grid, float32."""
+        return self.resample.apply(self.crop.apply(self.reorient.apply(array)))
+
+    def classes_to_network(self, classes: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+        """Return a class map (D, H, W) of the file's grid on the network's: the class with the largest share."""
+        cropped = self.crop.apply(self.reorient.apply(classes))
+        shares = (self.resample.apply((cropped == k).astype(np.float32)) for k in range(count))
+        return _largest(shares, self.resample.target)
+
+    def classes_to_file(self, probabilities: FloatVolume) -> npt.NDArray[np.uint8]:
+        """Return the most probable class (D, H, W) on the file's grid; outside the brain's box it is 0.
+
+        Args:
+            probabilities: (classes, d, h, w) on the network's grid. One class at a time is brought back, so
+                that never more than two float volumes exist at full resolution.
+        """
+        best = _largest((self.resample.undo(p) for p in probabilities), self.resample.source)
+        return np.ascontiguousarray(self.reorient.undo(self.crop.undo(best)))
+
+    def to_file(self, array: FloatVolume) -> FloatVolume:
+        """Return a volume of the network's grid on the file's grid, 0 outside the brain's box."""
+        return np.ascontiguousarray(self.reorient.undo(self.crop.undo(self.resample.undo(array))))
+
+
+def _largest(shares: object, shape: Shape) -> npt.NDArray[np.uint8]:
+    """Return the index of the largest of the volumes at each voxel; the first wins a tie."""
+    winner = np.zeros(shape, np.uint8)
+    best: FloatVolume | None = None
+    for index, share in enumerate(shares):  # type: ignore[var-annotated, arg-type]
+        if best is None:
+            best = share.copy()
+            continue
+        larger = share > best
+        winner[larger] = index
+        np.maximum(best, share, out=best)
+    return winner
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the network takes.
+
+    Attributes:
+        images: (M, d, h, w) float32, z-scored in the brain; the slot of an absent modality is zero.
+        present: (M,) the missing-modality mask.
+        route: The way back to the file's grid.
+    """
+
+    images: FloatVolume
+    present: tuple[bool, ...]
+    route: Route
+
+
+def prepare(
+    images: Mapping[str, MedicalImage], modalities: Sequence[str], spacing_mm: tuple[float, float, float]
+) -> Prepared:
+    """Return a patient's images on the network's grid.
+
+    Args:
+        images: The present modalities, all on one grid.
+        modalities: The network's modalities, in its order.
+        spacing_mm: Its working spacing (z, y, x).
+
+    Raises:
+        InputError: an image that has the same value everywhere in the brain.
+    """
+    geometry = next(iter(images.values())).geometry
+    reorient = Reorient(*axes_to_canonical(geometry))
+    arrays = {m: reorient.apply(image.array) for m, image in images.items()}
+    masks = {m: brain_mask(array) for m, array in arrays.items()}
+    boxes = np.array([bounding_box(mask) for mask in masks.values()])
+    start, stop = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
+    canonical = next(iter(arrays.values())).shape
+    crop = Crop(_shape(canonical), _shape(start), _shape(stop))
+    extent_mm = (stop - start) * np.asarray(canonical_spacing_mm(geometry, reorient))
+    target = np.maximum(1, np.rint(extent_mm / np.asarray(spacing_mm)))
+    route = Route(reorient, crop, Resample(_shape(stop - start), _shape(target)))
+    stack = np.zeros((len(modalities), *route.resample.target), np.float32)
+    for index, name in enumerate(modalities):
+        if name in arrays:
+            scored = _z_score(crop.apply(arrays[name]), crop.apply(masks[name]), images[name].path)
+            stack[index] = route.resample.apply(scored)
+    return Prepared(stack, tuple(m in images for m in modalities), route)
+
+
+def canonical_spacing_mm(geometry: Geometry, reorient: Reorient) -> tuple[float, float, float]:
+    """Return the spacing (z, y, x) of the canonical axes."""
+    z, y, x = (float(geometry.spacing_mm[axis]) for axis in reorient.permutation)
+    return z, y, x
+
+
+def _z_score(array: FloatVolume, mask: npt.NDArray[np.bool_], path: object) -> FloatVolume:
+    """Return the image with mean 0 and standard deviation 1 in its own brain, 0 outside."""
+    inside = array[mask]
+    deviation = float(inside.std(dtype=np.float64))
+    if deviation == 0:
+        raise InputError(f"{path}: every voxel of the brain has the value {inside[0]:g}; expected an MR image.")
+    scored = np.zeros(array.shape, np.float32)
+    scored[mask] = (inside - np.float32(inside.mean(dtype=np.float64))) / np.float32(deviation)
+    return scored
+
+
+def _shape(values: Sequence[int] | npt.NDArray[np.generic]) -> Shape:
+    z, y, x = (int(value) for value in values)
+    return z, y, x
