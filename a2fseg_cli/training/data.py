@@ -1,0 +1,145 @@
+"""Training patients: preprocessed once into a cache, then crops from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.discovery import Case
+from a2fseg_cli.imaging.labels import SCHEMES, detect_scheme, to_classes
+from a2fseg_cli.imaging.preprocessing import prepare
+from a2fseg_cli.imaging.reading import check_same_grid, read_image, read_label_map
+
+CACHE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One preprocessed patient.
+
+    Attributes:
+        name: The case.
+        images: (M, D, H, W) float16 on the working grid, z-scored.
+        classes: (D, H, W) uint8 class indices.
+        present: (M,) the missing-modality mask.
+    """
+
+    name: str
+    images: npt.NDArray[np.float16]
+    classes: npt.NDArray[np.uint8]
+    present: tuple[bool, ...]
+
+
+def load_samples(
+    cases: Sequence[Case], config: ModelConfig, cache: Path, progress: Callable[[str, int, int], None]
+) -> list[Sample]:
+    """Return the patients from the cache; those that are missing or stale there are preprocessed first.
+
+    Args:
+        cases: Patients with a truth.
+        config: Modalities, label values and working spacing.
+        cache: Folder, made if needed.
+        progress: Told (case name, number done, number of all).
+
+    Raises:
+        InputError: an unreadable image, a truth on another grid or with unknown labels.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    samples = []
+    for index, case in enumerate(cases):
+        samples.append(_load(case, config, cache))
+        progress(case.name, index + 1, len(cases))
+    return samples
+
+
+def _fingerprint(case: Case, config: ModelConfig) -> str:
+    """Return what the cached arrays depend on: the files, the settings and the version of this code."""
+    files = {**case.images, "truth": case.truth}
+    states = {k: (p.name, p.stat().st_size, p.stat().st_mtime_ns) for k, p in files.items() if p is not None}
+    settings = (CACHE_VERSION, config.modalities, config.label_values, config.spacing_mm)
+    return hashlib.sha256(json.dumps([states, settings], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _load(case: Case, config: ModelConfig, cache: Path) -> Sample:
+    path = cache / f"{case.name}-{_fingerprint(case, config)}.npz"
+    if not path.is_file():
+        images, classes, present = preprocess_truth(case, config)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            np.savez(file, images=images.astype(np.float16), classes=classes, present=np.array(present))
+        partial.replace(path)
+    with np.load(path) as stored:
+        flags = tuple(bool(flag) for flag in stored["present"])
+        return Sample(case.name, stored["images"], stored["classes"], flags)
+
+
+def preprocess_truth(
+    case: Case, config: ModelConfig
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], tuple[bool, ...]]:
+    """Return a patient's images, class map and missing-modality mask on the working grid.
+
+    Raises:
+        InputError: no truth, an unreadable image, differing grids, unknown labels.
+    """
+    if case.truth is None:
+        raise InputError(f"{case.name}: no segmentation beside the images; training needs one.")
+    images = {m: read_image(path) for m, path in case.images.items()}
+    labels, grid = read_label_map(case.truth)
+    check_same_grid(
+        {**{m: (i.path, i.geometry) for m, i in images.items()}, "truth": (case.truth, grid)}
+    )
+    values = config.label_values
+    if values in SCHEMES.values():
+        values = SCHEMES[detect_scheme(np.unique(labels).tolist(), str(case.truth))]
+    classes = to_classes(labels, values, str(case.truth))
+    prepared = prepare(images, config.modalities, config.spacing_mm)
+    return prepared.images, prepared.route.classes_to_network(classes, len(config.classes)), prepared.present
+
+
+def random_crop(
+    sample: Sample, patch_size: Sequence[int], foreground_share: float, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return a crop: images (M, D, H, W) float32 and classes (D, H, W) uint8, zero-padded where it overhangs.
+
+    With probability `foreground_share` it holds a random voxel of a random foreground class of the patient,
+    anywhere in its middle half; else it lies anywhere in the brain's box.
+    """
+    shape = sample.classes.shape
+    centre = [int(random.integers(n)) for n in shape]
+    kinds = [k for k in np.unique(sample.classes).tolist() if k != 0]
+    if kinds and random.random() < foreground_share:
+        spots = np.flatnonzero(sample.classes.ravel() == kinds[random.integers(len(kinds))])
+        spot = np.unravel_index(int(spots[random.integers(len(spots))]), shape)
+        centre = [int(s) + int(random.integers(-p // 4, p // 4 + 1)) for s, p in zip(spot, patch_size, strict=True)]
+    source, target = [], []
+    for c, n, p in zip(centre, shape, patch_size, strict=True):
+        start = (n - p) // 2 if n <= p else min(max(c - p // 2, 0), n - p)
+        low, high = max(start, 0), min(start + p, n)
+        source.append(slice(low, high))
+        target.append(slice(low - start, high - start))
+    images = np.zeros((len(sample.images), *patch_size), np.float32)
+    classes = np.zeros(tuple(patch_size), np.uint8)
+    images[(slice(None), *target)] = sample.images[(slice(None), *source)]
+    classes[tuple(target)] = sample.classes[tuple(source)]
+    return torch.from_numpy(images), torch.from_numpy(classes)
+
+
+def random_subset(present: Sequence[bool], random: np.random.Generator) -> tuple[bool, ...]:
+    """Return a random proper subset of the present modalities, its size drawn uniformly first.
+
+    Sizes are drawn first, as in the authors' code, so that single modalities come as often as triples.
+    """
+    available = np.flatnonzero(present)
+    size = int(random.integers(1, max(2, len(available))))
+    chosen = set(random.choice(available, size=min(size, len(available)), replace=False).tolist())
+    return tuple(index in chosen for index in range(len(present)))

@@ -1,0 +1,71 @@
+"""The training recipe: a frozen dataclass that travels with checkpoints and weights. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. The defaults are the paper's; what it leaves open says so.
+
+    Attributes:
+        optimizer: adam (paper) or adamw.
+        learning_rate: Start value, multiplied by (1 - progress)^0.9 (paper: 0.01).
+        weight_decay: Of adamw.
+        epochs: Paper: 400.
+        iterations_per_epoch: Not in the paper; 250 is nnU-Net's convention.
+        patch_size: Crop (D, H, W) in voxels of the working spacing (paper: 128 cubed).
+        batch_size: Crops a step (not in the paper); gradients are summed crop by crop.
+        random_subsets: Random subsets a step (not in the paper), beside the full set. All share one encode.
+        foreground_share: Share of crops centred on a voxel of a random foreground class (not in the paper).
+        augment: Flips, small rotations and scalings, intensity, noise (not in the paper).
+        gradient_clip: Largest gradient norm (not in the paper; the authors' code has 12).
+        ema_decay: Of the running mean of the weights that is validated and exported; 0 switches it off.
+        seed: Every random choice follows from it and the step's number.
+        time_budget_s: Progress is then the share of this time that is used, not of the steps; 0: by steps.
+    """
+
+    optimizer: str = "adam"
+    learning_rate: float = 0.01
+    weight_decay: float = 0.01
+    epochs: int = 400
+    iterations_per_epoch: int = 250
+    patch_size: tuple[int, int, int] = (128, 128, 128)
+    batch_size: int = 1
+    random_subsets: int = 2
+    foreground_share: float = 0.6
+    augment: bool = True
+    gradient_clip: float = 12.0
+    ema_decay: float = 0.998
+    seed: int = 0
+    time_budget_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained. Raises: ValueError."""
+        if self.optimizer not in ("adam", "adamw"):
+            raise ValueError(f"optimizer must be adam or adamw; got {self.optimizer}")
+        if not 0 < self.learning_rate < 10:
+            raise ValueError(f"learning rate must lie in (0, 10); got {self.learning_rate}")
+        if min(self.epochs, self.iterations_per_epoch, self.batch_size) < 1 or self.random_subsets < 0:
+            raise ValueError("epochs, iterations and batch size must be at least 1, random subsets at least 0")
+        if not 0 <= self.foreground_share <= 1 or not 0 <= self.ema_decay < 1:
+            raise ValueError("foreground share must lie in [0, 1], EMA decay in [0, 1)")
+
+    @property
+    def steps(self) -> int:
+        """Steps in all, when no time budget ends the training."""
+        return self.epochs * self.iterations_per_epoch
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain values for JSON."""
+        return asdict(self)
+
+
+# What differs from the paper's recipe in the presets made for a CPU.
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "small": {"optimizer": "adamw", "learning_rate": 0.002, "patch_size": (96, 96, 96)},
+    "tiny": {"optimizer": "adamw", "learning_rate": 0.002, "patch_size": (64, 64, 64), "iterations_per_epoch": 200},
+}
