@@ -1,0 +1,114 @@
+"""Summaries of scores over patients, their confidence intervals, and the mean over subsets.
+
+Undefined scores (NaN) are left out and counted, never turned into a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+RESAMPLINGS = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a table says about one score over patients.
+
+    Attributes:
+        mean: Mean of the defined values; NaN where there is none.
+        standard_deviation: Of the sample, with n - 1 in the denominator (ddof = 1); NaN below two values.
+        median: Median of the defined values; NaN where there is none.
+        n: Number of defined values.
+        n_undefined: Number of values left out because they are undefined.
+    """
+
+    mean: float
+    standard_deviation: float
+    median: float
+    n: int
+    n_undefined: int
+
+
+@dataclass(frozen=True)
+class SubsetSummary:
+    """A score over patients and subsets of modalities.
+
+    Attributes:
+        subsets: Summary over patients of each subset, in the order given.
+        mean: Plain mean of the subset means, as the paper's tables give it; NaN where all are undefined.
+        n_undefined: Number of subsets left out of it because no patient has a defined value.
+    """
+
+    subsets: dict[str, Summary]
+    mean: float
+    n_undefined: int
+
+
+def summarise(values: Sequence[float] | npt.NDArray[np.float64]) -> Summary:
+    """Return the summary of one score over patients.
+
+    Args:
+        values: One score a patient; NaN where undefined.
+    """
+    defined = _defined(values)
+    undefined = len(values) - defined.size
+    if not defined.size:
+        return Summary(math.nan, math.nan, math.nan, 0, undefined)
+    deviation = float(np.std(defined, ddof=1)) if defined.size > 1 else math.nan
+    return Summary(float(np.mean(defined)), deviation, float(np.median(defined)), defined.size, undefined)
+
+
+def summarise_subsets(values: Mapping[str, Sequence[float] | npt.NDArray[np.float64]]) -> SubsetSummary:
+    """Return the summary of each subset over patients, and the plain mean of the subset means.
+
+    Every subset weighs the same, however many of its patients have a defined value.
+
+    Args:
+        values: One score a patient by the name of the subset, such as `t1c+flair`.
+    """
+    subsets = {name: summarise(scores) for name, scores in values.items()}
+    overall = summarise([summary.mean for summary in subsets.values()])
+    return SubsetSummary(subsets, overall.mean, overall.n_undefined)
+
+
+def bootstrap_interval(
+    values: Sequence[float] | npt.NDArray[np.float64],
+    seed: int = 0,
+    resamplings: int = RESAMPLINGS,
+    level: float = LEVEL,
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval (low, high) of the mean over patients.
+
+    Patients are drawn with replacement, as many as have a defined value. The same values and seed give the
+    same interval. NaN where no value is defined; a single patient gives an interval of no width.
+
+    Args:
+        values: One score a patient; NaN where undefined.
+        seed: Seed of the drawing.
+        resamplings: Number of drawings.
+        level: Share of the drawn means inside the interval, between 0 and 1.
+
+    Raises:
+        ValueError: fewer than one resampling, or a level outside (0, 1).
+    """
+    if resamplings < 1 or not 0 < level < 1:
+        raise ValueError(f"expected resamplings >= 1 and 0 < level < 1, got {resamplings} and {level}")
+    defined = _defined(values)
+    if not defined.size:
+        return math.nan, math.nan
+    drawn = np.random.default_rng(seed).integers(0, defined.size, (resamplings, defined.size))
+    means = defined[drawn].mean(axis=1)
+    tail = (1 - level) / 2
+    low, high = np.quantile(means, (tail, 1 - tail))
+    return float(low), float(high)
+
+
+def _defined(values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    array = np.asarray(values, np.float64)
+    return array[~np.isnan(array)]
