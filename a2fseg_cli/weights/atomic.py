@@ -21,7 +21,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
     The bytes go to a name of their own beside `path` (so two writers never share one), reach the disk, and are
     renamed; a reader sees the old file or the new one. After an exception the temporary file is gone. Only a
-    kill that cannot be caught leaves it behind, and its name ends in `.part`.
+    kill that cannot be caught leaves it behind, and its name ends in `.part`. An `OSError` of the block counts as
+    one of writing; a block that also reads from elsewhere has to tell its own errors apart.
 
     Raises:
         ResourceError: The folder cannot be made or written, or the disk is full.
@@ -36,8 +37,6 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno is None or isinstance(error, ConnectionError | TimeoutError):
-            raise
         reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
         raise ResourceError(f"{path}: cannot be written ({reason}). Free space or choose another folder.") from error
     finally:

@@ -15,7 +15,6 @@ import json
 import math
 import os
 import stat
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import WeightsError
 from a2fseg_cli.weights.atomic import atomic_write
+from a2fseg_cli.weights.strict_json import parse_object, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,6 @@ MAX_FILE_BYTES = 4 * 2**30
 
 ITEM_BYTES = {"F16": 2, "BF16": 2, "F32": 4}
 _MAX_DIMENSIONS = 8
-_CHUNK_BYTES = 2**20
 _LENGTH_BYTES = 8
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -124,10 +123,9 @@ def inspect_weights(path: Path) -> WeightsFile:
     """
     with _opened(path) as file:
         header = _read_header(path, file)
-        sha256 = hashlib.sha256(header.raw)
-        for chunk in _tensor_bytes(path, file, header):
-            sha256.update(chunk)
-    return WeightsFile(path, header.config, header.card, sha256.hexdigest())
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return WeightsFile(path, header.config, header.card, sha256)
 
 
 def load_weights(
@@ -152,7 +150,10 @@ def load_weights(
     with _opened(path) as file:
         header = _read_header(path, file)
         _check_shapes(path, header.shapes, expected(header.config) if callable(expected) else expected)
-        data = header.raw + b"".join(_tensor_bytes(path, file, header))
+        file.seek(0)
+        data = file.read(header.file_bytes)
+    if len(data) != header.file_bytes or not data.startswith(header.raw):
+        raise _damaged(path, "it changed while it was read")
     sha256 = hashlib.sha256(data).hexdigest()
     try:
         stored = load(data)
@@ -182,7 +183,7 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
         advice = "`a2fseg download-weights --list` shows what exists."
         raise WeightsError(f"{path}: no such weights file. {advice}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise WeightsError(f"{_short(str(path), 200)}: cannot be read ({error}).") from error
+        raise WeightsError(f"{printable(str(path))}: cannot be read ({error}).") from error
     if stat.S_ISDIR(mode):
         raise WeightsError(f"{path}: is a folder. Expected one weights file.")
     if not stat.S_ISREG(mode):
@@ -209,7 +210,6 @@ def _read_header(path: Path, file: BufferedReader) -> _Header:
     if header_end > file_bytes:
         raise _damaged(path, f"truncated: the header alone should take {header_end} bytes, the file has {file_bytes}")
     raw = (start + file.read(max(0, header_end - len(start))))[:header_end]
-    file.seek(header_end)
 
     entries = _parse_object(path, raw[_LENGTH_BYTES:], "header")
     metadata = entries.pop("__metadata__", {})
@@ -288,7 +288,7 @@ def _parse_config(path: Path, metadata: Mapping[str, str]) -> ModelConfig:
     try:
         config = ModelConfig.from_json(text)
     except (ValueError, OverflowError) as error:
-        raise WeightsError(f"{path}: its configuration is not one of a network: {_short(str(error), 200)}.") from error
+        raise WeightsError(f"{path}: its configuration is not one of a network: {printable(str(error))}.") from error
     # What the constructor has to convert ("abc" to three names, 3.7 to 3) was not written by this tool.
     if json.loads(config.to_json()) != raw:
         raise WeightsError(f"{path}: its configuration is not one of a network: a field has the wrong type.")
@@ -296,49 +296,10 @@ def _parse_config(path: Path, metadata: Mapping[str, str]) -> ModelConfig:
 
 
 def _parse_object(path: Path, text: str | bytes, what: str) -> dict[str, Any]:
-    """Return a JSON object; texts in it are safe to print (no control characters but tab and newline)."""
     try:
-        decoded = text if isinstance(text, str) else text.decode("utf-8")
-        value = json.loads(decoded, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
-        # A lone surrogate can be written in JSON but not printed; encoding finds it.
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"its {what} is not JSON: {_short(str(error), 120)}") from error
-    if not isinstance(value, dict):
-        raise _damaged(path, f"its {what} is not a JSON object")
-    if _has_control_characters(value):
-        raise _damaged(path, f"its {what} has control characters")
-    return value
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return table
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _has_control_characters(value: Any) -> bool:
-    if isinstance(value, str):
-        return any(unicodedata.category(character) == "Cc" and character not in "\t\n" for character in value)
-    if isinstance(value, dict):
-        return any(_has_control_characters(item) for pair in value.items() for item in pair)
-    return isinstance(value, list) and any(_has_control_characters(item) for item in value)
-
-
-def _tensor_bytes(path: Path, file: BufferedReader, header: _Header) -> Iterator[bytes]:
-    """Yield the rest of the file in pieces; the file may not change its size meanwhile."""
-    left = header.file_bytes - len(header.raw)
-    while left:
-        chunk = file.read(min(_CHUNK_BYTES, left))
-        if not chunk:
-            raise _damaged(path, f"{left} bytes fewer than at the start of reading")
-        left -= len(chunk)
-        yield chunk
+        return parse_object(text)
+    except ValueError as error:
+        raise _damaged(path, f"its {what} cannot be read: {printable(str(error), 120)}") from error
 
 
 def _with_sorted_header(data: bytes) -> bytes:
@@ -394,13 +355,7 @@ def _are_counts(values: Any) -> bool:
 
 
 def _quote(value: object) -> str:
-    return _short(repr(value), 60)
-
-
-def _short(text: str, limit: int) -> str:
-    """Return text from an untrusted file fit for a message: no control characters, bounded length."""
-    printable = "".join(character if character.isprintable() else "?" for character in text[:limit])
-    return printable + ("..." if len(text) > limit else "")
+    return printable(repr(value), 60)
 
 
 def _few(names: Iterable[str]) -> str:
