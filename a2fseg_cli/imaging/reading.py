@@ -1,0 +1,306 @@
+"""Read images and label maps: files in, arrays (D, H, W) with their geometry out, or one line on why not."""
+
+# SimpleITK has no type hints.
+# mypy: allow-untyped-calls
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from a2fseg_cli.errors import InputError, ResourceError
+from a2fseg_cli.imaging import nifti
+from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
+
+EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
+_THICK_SLICE_MM = 2.0
+# An adult brain with its cerebrospinal fluid has at most about 2 litres, a head 3.5 and more.
+_LARGEST_BRAIN_ML = 2500.0
+_SMALLEST_BACKGROUND = 0.15
+
+
+@dataclass(frozen=True)
+class MedicalImage:
+    """One image: `array` float32 (D, H, W), C-contiguous, in the file's own axis order."""
+
+    array: npt.NDArray[np.float32]
+    geometry: Geometry
+    path: Path
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Sha256 of size and voxels, as hex; the same for the same voxels in another file format."""
+        digest = hashlib.sha256(repr(self.array.shape).encode())
+        digest.update(np.ascontiguousarray(self.array).data)
+        return digest.hexdigest()
+
+
+def read_image(path: Path) -> MedicalImage:
+    """Return the image of a file, finite, with everything about it that a user should know as warnings.
+
+    Voxels that are not finite are set to the background's value when all of them lie outside the brain: the
+    finite voxels that differ from the background, with holes filled. The background is the value that all
+    corners share, else 0.
+
+    Raises:
+        InputError: missing, unreadable, damaged, not one 3-D volume of real numbers, empty, or with
+            non-finite voxels in the brain.
+        ResourceError: does not fit into memory.
+    """
+    voxels, geometry, warnings = _read_voxels(path)
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = np.ascontiguousarray(voxels, dtype=np.float32)
+    array, nonfinite_warnings = _without_nonfinite(path, array)
+    if float(array.min()) == float(array.max()):
+        raise InputError(f"{path}: empty, every voxel is {float(array.flat[0]):g}. Is it the right file?")
+    return MedicalImage(
+        array, geometry, path, (*warnings, *nonfinite_warnings, *_skull_warnings(path, array, geometry))
+    )
+
+
+def peek_image(path: Path) -> tuple[Geometry, tuple[str, ...]]:
+    """Return the grid of an image file and the warnings that its header alone gives, without its voxels.
+
+    Raises:
+        InputError: as `read_image`, as far as the header shows.
+    """
+    _check_file(path)
+    if _is_nifti_name(path):
+        geometry, warnings = nifti.header_geometry(path, nifti.read_header(path))
+    else:
+        reader, _ = _itk_information(path)
+        geometry, warnings = _itk_geometry(path, reader), ()
+    return geometry, (*warnings, *_thickness_warnings(path, geometry))
+
+
+def read_label_map(path: Path) -> tuple[npt.NDArray[np.int32], Geometry]:
+    """Return the labels (D, H, W) of a file and its grid; floating-point files count when all values are whole.
+
+    Raises:
+        InputError: as `read_image` (an empty map is none), or values that are no whole numbers.
+    """
+    voxels, geometry, _ = _read_voxels(path)
+    if voxels.dtype.kind == "f":
+        bad = voxels[~(np.isfinite(voxels) & (voxels == np.round(voxels)))]
+        if bad.size:
+            raise InputError(f"{path}: a label map with the value {bad.flat[0]:g}. Expected whole numbers.")
+    limits = np.iinfo(np.int32)
+    if voxels.min() < limits.min or voxels.max() > limits.max:
+        raise InputError(f"{path}: a label map with values up to {voxels.max()}. Is it the right file?")
+    return np.ascontiguousarray(voxels, dtype=np.int32), geometry
+
+
+def check_same_grid(images: Mapping[str, tuple[Path, Geometry]]) -> None:
+    """Accept images by name (modality) that all lie on the grid of the first.
+
+    Raises:
+        InputError: they do not; the message is a table of all.
+    """
+    geometries = [geometry for _, geometry in images.values()]
+    if all(same_grid(geometries[0], other) for other in geometries[1:]):
+        return
+    header = ("", "file", "size", "spacing mm", "origin mm", "orientation", "corner offset mm")
+    rows = [header, *(_grid_row(name, path, other, geometries[0]) for name, (path, other) in images.items())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    raise InputError(
+        "The images do not lie on one grid (x, y, z; offset of the furthest corner against the first). "
+        "Co-register them, or use --on-mismatch resample.\n" + "\n".join(lines)
+    )
+
+
+def _grid_row(name: str, path: Path, geometry: Geometry, first: Geometry) -> tuple[str, ...]:
+    tilt = geometry.obliqueness_deg
+    return (
+        name,
+        path.name,
+        " x ".join(map(str, geometry.size[::-1])),
+        " x ".join(f"{value:.4g}" for value in geometry.spacing_mm[::-1]),
+        ", ".join(f"{value:.2f}" for value in geometry.origin_mm),
+        geometry.orientation + (f", {tilt:.2f}° oblique" if tilt > 0.005 else ""),
+        f"{largest_corner_offset_mm(first, geometry):.3f}",
+    )
+
+
+def check_distinct(images: Mapping[str, MedicalImage]) -> None:
+    """Accept images by modality of which no two have the same voxels.
+
+    Raises:
+        InputError: two do; both are named.
+    """
+    names = list(images)
+    for index, first in enumerate(names):
+        for second in names[index + 1 :]:
+            if np.array_equal(images[first].array, images[second].array):
+                raise InputError(
+                    f"{first} and {second} are the same image: {images[first].path} and {images[second].path}. "
+                    "Give every modality its own file, or leave one out."
+                )
+
+
+def resample_to(image: MedicalImage, geometry: Geometry) -> MedicalImage:
+    """Return the image on another grid: linear interpolation in the patient's space, 0 outside."""
+    import SimpleITK as sitk
+
+    source = sitk.GetImageFromArray(image.array)
+    _set_itk_geometry(source, image.geometry)
+    resampled = sitk.Resample(
+        source,
+        list(geometry.size[::-1]),
+        sitk.Transform(),
+        sitk.sitkLinear,
+        list(geometry.origin_mm),
+        list(geometry.spacing_mm[::-1]),
+        list(geometry.direction),
+        0.0,
+        sitk.sitkFloat32,
+    )
+    array = sitk.GetArrayFromImage(resampled)
+    if not array.any():
+        raise InputError(f"{image.path}: nothing of it lies on the reference's grid. Co-register the images.")
+    moved_mm = largest_corner_offset_mm(image.geometry, geometry)
+    warning = f"{image.path.name}: resampled to the reference's grid (corners up to {moved_mm:.4g} mm apart)"
+    return replace(image, array=array, geometry=geometry, warnings=(*image.warnings, warning))
+
+
+def _read_voxels(path: Path) -> tuple[npt.NDArray[Any], Geometry, tuple[str, ...]]:
+    _check_file(path)
+    if _is_nifti_name(path):
+        header = nifti.read_header(path)
+        geometry, warnings = nifti.header_geometry(path, header)
+        return nifti.read_voxels(path, header), geometry, (*warnings, *_thickness_warnings(path, geometry))
+    voxels, geometry = _read_itk(path)
+    return voxels, geometry, _thickness_warnings(path, geometry)
+
+
+def _is_nifti_name(path: Path) -> bool:
+    return path.name.lower().endswith((".nii", ".nii.gz"))
+
+
+def _check_file(path: Path) -> None:
+    """Raise what can be said before any format is looked at."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(132)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file.") from error
+    except IsADirectoryError as error:
+        raise InputError(f"{path}: a folder. Expected one image file ({', '.join(EXTENSIONS)}).") from error
+    except PermissionError as error:
+        raise InputError(f"{path}: no permission to read it.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
+    if start[128:132] == b"DICM":
+        raise InputError(f"{path}: a DICOM file. Convert the series to NIfTI first, for example with dcm2niix.")
+    if not start:
+        raise InputError(f"{path}: the file has no bytes. Copy it again.")
+    if not path.name.lower().endswith(EXTENSIONS):
+        raise InputError(f"{path}: unknown file type. Expected {', '.join(EXTENSIONS)}.")
+
+
+def _read_itk(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
+    """Read .nrrd and .mha."""
+    import SimpleITK as sitk
+
+    reader, _ = _itk_information(path)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise InputError(f"{path}: truncated or damaged. Copy or convert the file again.") from error
+    except MemoryError as error:
+        raise ResourceError(f"{path}: does not fit into memory.") from error
+    return sitk.GetArrayFromImage(image), _itk_geometry(path, reader)
+
+
+def _itk_information(path: Path) -> tuple[Any, int]:
+    """Return SimpleITK's reader with the header read and found acceptable, and the bytes of a voxel."""
+    import SimpleITK as sitk
+
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO" if path.suffix.lower() == ".nrrd" else "MetaImageIO")
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+        pixel = reader.GetPixelID()
+    except RuntimeError as error:
+        raise InputError(f"{path}: no {path.suffix.lower()} file, or a damaged one. Convert it again.") from error
+    size = tuple(int(n) for n in reader.GetSize())
+    if reader.GetNumberOfComponents() > 1 or pixel in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise InputError(f"{path}: a vector or complex image. Expected one real number a voxel.")
+    if len(size) > 3 and math.prod(size[3:]) > 1:
+        raise InputError(f"{path}: 4-D, {math.prod(size[3:])} volumes. Split it and give the volume of one modality.")
+    if len(size) != 3:
+        raise InputError(f"{path}: {len(size)}-D. Expected a 3-D volume.")
+    nifti.check_volume_size(path, (size[2], size[1], size[0]))
+    bytes_per_voxel = sitk.Image(1, 1, pixel).GetSizeOfPixelComponent()
+    if math.prod(size) * bytes_per_voxel > path.stat().st_size * nifti.DEFLATE_LIMIT:
+        raise InputError(f"{path}: the header promises more voxels than the file can hold. Copy it again.")
+    return reader, bytes_per_voxel
+
+
+def _itk_geometry(path: Path, reader: Any) -> Geometry:
+    width, height, depth = reader.GetSize()
+    try:
+        x, y, z = (float(value) for value in reader.GetSpacing())
+        a, b, c = (float(value) for value in reader.GetOrigin())
+        return Geometry((depth, height, width), (z, y, x), (a, b, c), tuple(map(float, reader.GetDirection())))
+    except ValueError as error:
+        raise InputError(f"{path}: damaged header, spacing or direction is not usable. Convert it again.") from error
+
+
+def _set_itk_geometry(image: Any, geometry: Geometry) -> None:
+    image.SetSpacing(geometry.spacing_mm[::-1])
+    image.SetOrigin(geometry.origin_mm)
+    image.SetDirection(geometry.direction)
+
+
+def _background(array: npt.NDArray[np.float32]) -> np.float32:
+    """The value that all eight corners share (not counting those that are not finite), zero where they differ."""
+    corners = array[:: array.shape[0] - 1, :: array.shape[1] - 1, :: array.shape[2] - 1]
+    values = np.unique(corners[np.isfinite(corners)])
+    return np.float32(values[0] if values.size == 1 else 0)
+
+
+def _without_nonfinite(path: Path, array: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    finite = np.isfinite(array)
+    if finite.all():
+        return array, ()
+    import SimpleITK as sitk
+
+    background = _background(array)
+    brain = (finite & (array != background)).astype(np.uint8)
+    filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(brain), True, 1)).astype(bool)
+    inside, total = int(np.count_nonzero(~finite & filled)), int(np.count_nonzero(~finite))
+    if inside:
+        raise InputError(f"{path}: {inside} voxels inside the brain are NaN or infinite. Repair or convert the image.")
+    warning = f"{path.name}: {total} NaN or infinite voxels outside the brain set to {background:g}"
+    return np.where(finite, array, background), (warning,)
+
+
+def _thickness_warnings(path: Path, geometry: Geometry) -> tuple[str, ...]:
+    if max(geometry.spacing_mm) <= _THICK_SLICE_MM:
+        return ()
+    spacing = " x ".join(f"{value:.3g}" for value in geometry.spacing_mm[::-1])
+    return (f"{path.name}: thick slices ({spacing} mm); expect a coarser result than from 1 mm images",)
+
+
+def _skull_warnings(path: Path, array: npt.NDArray[np.float32], geometry: Geometry) -> tuple[str, ...]:
+    tissue = int(np.count_nonzero(array != _background(array)))
+    background = 1 - tissue / array.size
+    volume_ml = tissue * geometry.voxel_volume_ml
+    if background >= _SMALLEST_BACKGROUND and volume_ml <= _LARGEST_BRAIN_ML:
+        return ()
+    return (
+        f"{path.name}: background not zero, or skull present (background {background:.0%} of voxels, the rest "
+        f"{volume_ml:.0f} mL): the network was trained on skull-stripped images",
+    )
