@@ -110,3 +110,22 @@ def keep_pages() -> None:
     trim_threshold, mmap_max = -1, -4
     mallopt(mmap_max, 0)
     mallopt(trim_threshold, 2**31 - 1)
+
+
+def available_memory_bytes(device: torch.device) -> int:
+    """Return how much memory a computation on the device may take now: free on the card, or on the host.
+
+    On Linux the host's figure is MemAvailable, lowered to what a container's limit leaves.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    candidates = []
+    try:
+        with open("/proc/meminfo") as file:
+            fields = dict(line.split(":") for line in file)
+        candidates.append(int(fields["MemAvailable"].split()[0]) * 1024)
+        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
+            candidates.append(int(limit.read()) - int(used.read()))
+    except (OSError, KeyError, ValueError):  # not Linux, or no limit ("max")
+        pass
+    return max(0, min(candidates, default=4 * 2**30))
