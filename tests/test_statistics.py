@@ -1,0 +1,83 @@
+"""Summaries over patients and subsets, and their confidence intervals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from a2fseg_cli.evaluation.statistics import Summary, bootstrap_interval, summarise, summarise_subsets
+
+
+def test_summary_by_hand() -> None:
+    # Deviations from 4 are -3, -1, 0, 4: squares sum to 26, by n - 1 = 3.
+    assert summarise([1, 3, 4, 8]) == Summary(4.0, pytest.approx(math.sqrt(26 / 3)), 3.5, 4, 0)
+
+
+def test_undefined_values_are_left_out_and_counted() -> None:
+    assert summarise([math.nan, 2.0, math.nan, 4.0]) == Summary(3.0, pytest.approx(math.sqrt(2)), 3.0, 2, 2)
+
+
+def test_one_value_has_no_standard_deviation() -> None:
+    assert summarise([0.5]) == Summary(0.5, pytest.approx(math.nan, nan_ok=True), 0.5, 1, 0)
+
+
+@pytest.mark.parametrize("values", [[], [math.nan], [math.nan, math.nan]])
+def test_nothing_defined(values: list[float]) -> None:
+    undefined = pytest.approx(math.nan, nan_ok=True)
+    assert summarise(values) == Summary(undefined, undefined, undefined, 0, len(values))
+    assert bootstrap_interval(values) == (undefined, undefined)
+
+
+def test_subset_means_weigh_the_same() -> None:
+    """Means 0.5 and 0.9, although one subset has three values and the other one."""
+    scores = {"flair": [0.4, 0.5, 0.6], "t2": [math.nan, math.nan, 0.9]}
+    summary = summarise_subsets(scores)
+    assert summary.mean == pytest.approx(0.7)
+    assert [part.mean for part in summary.subsets.values()] == pytest.approx([0.5, 0.9])
+    assert list(summary.subsets) == ["flair", "t2"]
+    assert summary.n_undefined == 0
+
+
+def test_subsets_without_a_value_are_left_out_and_counted() -> None:
+    summary = summarise_subsets({"flair": [0.4], "t2": [math.nan]})
+    assert (summary.mean, summary.n_undefined) == (0.4, 1)
+
+
+def test_interval_of_the_normal_mean() -> None:
+    """For many patients the interval is mean -+ 1.96 standard errors; here 1.96 / sqrt(400) = 0.098 each side."""
+    values = np.random.default_rng(1).normal(size=400)
+    values = (values - values.mean()) / values.std()
+    low, high = bootstrap_interval(values)
+    assert (low, high) == (pytest.approx(-0.098, abs=0.01), pytest.approx(0.098, abs=0.01))
+
+
+def test_interval_by_counting() -> None:
+    """Of two patients with 0 and 1, the mean of two drawings is 0, 1/2 or 1 with chances 1/4, 1/2, 1/4."""
+    assert bootstrap_interval([0.0, 1.0], level=0.95) == (0.0, 1.0)
+    assert bootstrap_interval([0.0, 1.0], level=0.3) == (0.5, 0.5)
+
+
+def test_interval_depends_on_the_seed_alone() -> None:
+    values = [0.1, 0.5, 0.9, 0.7]
+    assert bootstrap_interval(values, seed=3) == bootstrap_interval(values, seed=3)
+    assert bootstrap_interval(values, seed=3, resamplings=50) != bootstrap_interval(values, seed=4, resamplings=50)
+
+
+def test_undefined_patients_are_not_drawn() -> None:
+    assert bootstrap_interval([0.1, math.nan, 0.9]) == bootstrap_interval([0.1, 0.9])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_interval_lies_within_the_values(values: list[float]) -> None:
+    low, high = bootstrap_interval(values, resamplings=100)
+    assert min(values) - 1e-12 <= low <= high <= max(values) + 1e-12
+
+
+@pytest.mark.parametrize(("resamplings", "level"), [(0, 0.95), (10, 0.0), (10, 1.0)])
+def test_interval_refuses_what_has_no_meaning(resamplings: int, level: float) -> None:
+    with pytest.raises(ValueError, match="expected resamplings"):
+        bootstrap_interval([0.1, 0.2], resamplings=resamplings, level=level)
