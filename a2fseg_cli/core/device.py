@@ -112,6 +112,13 @@ def keep_pages() -> None:
     mallopt(trim_threshold, 2**31 - 1)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out; torch's CPU allocator has no type of its own for it."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
 def available_memory_bytes(device: torch.device) -> int:
     """Return how much memory a computation on the device may take now: free on the card, or on the host.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.device import Compute, available_memory_bytes, choose_compute
+from a2fseg_cli.core.device import Compute, available_memory_bytes, choose_compute, is_out_of_memory
 from a2fseg_cli.core.model import A2FSeg, parameter_shapes
 from a2fseg_cli.core.sliding_window import WindowPlan, plan_windows, run_windows
 from a2fseg_cli.errors import ResourceError
@@ -84,11 +85,6 @@ class Segmenter:
         """The network's configuration."""
         return self.weights.config
 
-    @property
-    def description(self) -> WeightsFile:
-        """What the weights file says of itself."""
-        return self.weights
-
     def bytes_per_voxel(self, modalities: int) -> int:
         """Return about how much memory a voxel of a window takes at the peak, with so many modalities present.
 
@@ -137,15 +133,15 @@ class Segmenter:
                     lambda window: self._predict(window, present, attention), volume, plan, self.compute.device
                 )
                 break
-            except torch.OutOfMemoryError:
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 if self.inference.window is not None:
                     raise ResourceError(
-                        f"--window {self.inference.window} does not fit into the memory of {self.compute.device}; "
+                        f"Out of memory: --window {self.inference.window} does not fit on {self.compute.device}; "
                         "leave it out to have it planned."
-                    ) from None
-            except MemoryError:
-                pass
-            allowed = 0.5 * self.bytes_per_voxel(sum(present)) * np.prod(plan.window)
+                    ) from error
+            allowed = 0.5 * self.bytes_per_voxel(sum(present)) * math.prod(plan.window)
             if self.compute.device.type == "cuda":
                 torch.cuda.empty_cache()
         classes = len(self.config.classes)

@@ -1,0 +1,259 @@
+"""Many patients: one model, reading and writing beside the network, a status table that survives a kill."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from a2fseg_cli import __version__
+from a2fseg_cli.errors import A2FSegError, InputError, UsageError
+from a2fseg_cli.imaging.discovery import Case
+from a2fseg_cli.imaging.writing import atomic_write_bytes
+from a2fseg_cli.prediction.patient import (
+    Patient,
+    Result,
+    Settings,
+    finish_patient,
+    load_patient,
+    output_stem,
+    planned_outputs,
+)
+from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
+
+OK, FAILED, SKIPPED, RUNNING = "ok", "failed", "skipped", "running"
+_COLUMNS = ("case", "modalities", "status", "reason", "seconds")
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of `status.csv`.
+
+    Attributes:
+        case: The patient.
+        modalities: Subset used, e.g. `t1c+flair`.
+        status: ok, failed, skipped, or running: noted before the first file is written, so that after a kill
+            what lies there is known as this run's own.
+        reason: Why it failed or was skipped.
+        seconds: From reading to the last file.
+        volumes_ml: Region to volume.
+        settings: Fingerprint of inputs, weights and settings; a result is only "finished" for the same one.
+    """
+
+    case: str
+    modalities: str
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+    volumes_ml: Mapping[str, float] | None = None
+    settings: str = ""
+
+
+def share(cases: Sequence[Case], parts: int, part: int) -> list[Case]:
+    """Return every `parts`-th case, starting at `part`. Raises: UsageError for a part that does not exist."""
+    if parts < 1 or not 0 <= part < parts:
+        raise UsageError(f"--part-id {part}: expected 0 to {parts - 1} for --num-parts {parts}.")
+    return list(cases[part::parts])
+
+
+def fingerprint(case: Case, segmenter: Segmenter, settings: Settings) -> str:
+    """Return a hash of all that a result depends on: input files, weights, settings, version."""
+    states = {m: (p.name, p.stat()) for m, p in case.images.items() if p.is_file()}
+    files = {m: (name, state.st_size, state.st_mtime_ns) for m, (name, state) in states.items()}
+    parts = [files, segmenter.weights.sha256, asdict(settings), asdict(segmenter.inference), __version__]
+    return hashlib.sha256(json.dumps([*parts, segmenter.compute.precision]).encode()).hexdigest()[:16]
+
+
+Report = Callable[[Status, Result | None], None]
+
+
+class Cohort:
+    """Segments the patients of a cohort into a folder.
+
+    Args:
+        segmenter: The loaded network.
+        settings: What to write.
+        folder: Output folder; `<case>_seg.nii.gz` and the status table go here.
+        previews: Folder for one preview a patient, or None.
+        existing: refuse, skip or overwrite: what to do about results that are there. A finished result with
+            the same inputs, weights and settings is never computed twice unless `overwrite` is asked for; one
+            with others is refused (refuse) or computed again (skip, overwrite).
+        status_name: Name of the status table; parts of a cohort have one each.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        settings: Settings,
+        folder: Path,
+        previews: Path | None = None,
+        existing: str = "refuse",
+        status_name: str = "status.csv",
+    ) -> None:
+        self.segmenter, self.settings, self.folder, self.previews = segmenter, settings, folder, previews
+        self.existing, self.status_path = existing, folder / status_name
+        self.statuses: dict[str, Status] = {}
+        self._lock = threading.Lock()
+
+    def output(self, case: Case) -> Path:
+        """Return where a case's segmentation goes."""
+        return self.folder / f"{case.name}_seg.nii.gz"
+
+    def run(self, cases: Sequence[Case], report: Report) -> list[Result]:
+        """Segment every case that is not finished; report each as it is done and return the results.
+
+        While the network works on one patient, the next is read and the last is written.
+
+        Raises:
+            UsageError: results of other settings are in the way.
+        """
+        self.statuses = self._read_statuses()
+        prints = {case.name: fingerprint(case, self.segmenter, self.settings) for case in cases}
+        finished = [case for case in cases if self._is_finished(case, prints[case.name])]
+        todo = [case for case in cases if case not in finished]
+        if self.existing == "refuse":
+            ours = {name for name, status in self.statuses.items() if status.settings == prints.get(name)}
+            foreign = [case for case in todo if case.name not in ours]
+            in_the_way = [path for case in foreign for path in self._outputs(case) if path.exists()]
+            if in_the_way:
+                raise UsageError(
+                    f"{in_the_way[0]} exists ({len(in_the_way)} such files), made from other inputs, weights or "
+                    "settings. Give --overwrite, --skip-existing or another -o."
+                )
+        for case in finished:
+            done = self.statuses[case.name]
+            report(replace(done, status=SKIPPED, reason="finished before"), None)
+        results: list[Result] = []
+        writing: deque[Future[Result]] = deque()
+        with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+            for case, patient, began in self._loaded(todo, reader):
+                if isinstance(patient, A2FSegError):
+                    self._fail(case, patient, began, prints, report)
+                    continue
+                try:
+                    network = time.perf_counter()
+                    found = self.segmenter.segment(
+                        patient.prepared.images, patient.prepared.present, self.settings.attention
+                    )
+                except InputError as error:
+                    self._fail(case, error, began, prints, report)
+                    continue
+                seconds = {"network": time.perf_counter() - network}
+                self._note(Status(case.name, "+".join(case.images), RUNNING, settings=prints[case.name]))
+                writing.append(writer.submit(self._finish, case, patient, found, began, seconds, prints, report))
+                while len(writing) > 1:
+                    results.append(writing.popleft().result())
+            results += [future.result() for future in writing]
+        return results
+
+    def _loaded(
+        self, cases: Sequence[Case], reader: ThreadPoolExecutor
+    ) -> Iterator[tuple[Case, Patient | A2FSegError, float]]:
+        """Yield each case with its patient, or why there is none; the next is always being read."""
+
+        def load(case: Case) -> tuple[Case, Patient | A2FSegError, float]:
+            began = time.perf_counter()
+            try:
+                if case.problem:
+                    raise InputError(case.problem)
+                return case, load_patient(case.name, case.images, self.segmenter.config, self.settings), began
+            except InputError as error:
+                return case, error, began
+
+        queue = deque(reader.submit(load, case) for case in cases[:2])
+        for case in [*cases[2:], *[None] * min(2, len(cases))]:
+            yield queue.popleft().result()
+            if case is not None:
+                queue.append(reader.submit(load, case))
+
+    def _finish(
+        self,
+        case: Case,
+        patient: Patient,
+        found: Segmentation,
+        began: float,
+        seconds: Mapping[str, float],
+        prints: Mapping[str, str],
+        report: Report,
+    ) -> Result:
+        preview = self.previews / f"{case.name}.png" if self.previews else None
+        result = finish_patient(patient, found, self.segmenter, self.settings, self.output(case), preview, seconds)
+        taken = round(time.perf_counter() - began, 2)
+        status = Status(case.name, result.modalities, OK, "", taken, result.volumes_ml, prints[case.name])
+        self._note(status)
+        report(status, result)
+        return result
+
+    def _fail(self, case: Case, error: A2FSegError, began: float, prints: Mapping[str, str], report: Report) -> None:
+        taken = round(time.perf_counter() - began, 2)
+        reason = " ".join(str(error).split())
+        status = Status(case.name, "+".join(case.images), FAILED, reason, taken, None, prints[case.name])
+        self._note(status)
+        report(status, None)
+
+    def _note(self, status: Status) -> None:
+        with self._lock:
+            self.statuses[status.case] = status
+            self._write_statuses()
+
+    def _outputs(self, case: Case) -> list[Path]:
+        return planned_outputs(self.output(case), self.segmenter.config, case.images, self.settings)
+
+    def _is_finished(self, case: Case, settings: str) -> bool:
+        known = self.statuses.get(case.name)
+        if self.existing == "overwrite" or known is None or known.status != OK or known.settings != settings:
+            return False
+        return all(path.is_file() for path in self._outputs(case))
+
+    def _read_statuses(self) -> dict[str, Status]:
+        if not self.status_path.is_file():
+            return {}
+        regions = [region for region, _ in self.segmenter.config.regions]
+        with self.status_path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        try:
+            return {
+                row["case"]: Status(
+                    row["case"],
+                    row["modalities"],
+                    row["status"],
+                    row["reason"],
+                    float(row["seconds"]),
+                    {r: float(row[f"{r}_ml"]) for r in regions if row.get(f"{r}_ml")},
+                    row["settings"],
+                )
+                for row in rows
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{self.status_path}: not a status table of this tool; move it away.") from error
+
+    def _write_statuses(self) -> None:
+        regions = [region for region, _ in self.segmenter.config.regions]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, [*_COLUMNS, *(f"{r}_ml" for r in regions), "settings"], lineterminator="\n")
+        writer.writeheader()
+        for status in self.statuses.values():
+            volumes = {f"{r}_ml": round(v, 3) for r, v in (status.volumes_ml or {}).items()}
+            writer.writerow({name: getattr(status, name) for name in (*_COLUMNS, "settings")} | volumes)
+        atomic_write_bytes(self.status_path, text.getvalue().encode())
+
+
+def status_name(parts: int, part: int) -> str:
+    """Return the name of a part's status table; a whole cohort's is `status.csv`."""
+    return "status.csv" if parts == 1 else f"status-{part}-of-{parts}.csv"
+
+
+def check_output(path: Path, config_outputs: Sequence[Path], overwrite: bool) -> None:
+    """Refuse to overwrite. Raises: UsageError naming the file that exists, or an unknown extension."""
+    output_stem(path)
+    existing = [str(output) for output in config_outputs if output.exists()]
+    if existing and not overwrite:
+        raise UsageError(f"{existing[0]} exists. Give --overwrite or another -o.")

@@ -1,0 +1,287 @@
+"""One patient: files in, segmentation and whatever was asked for beside it out."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from a2fseg_cli import __version__
+from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig, subset_name
+from a2fseg_cli.errors import UsageError
+from a2fseg_cli.imaging.geometry import Geometry, same_grid
+from a2fseg_cli.imaging.labels import SCHEMES, region_mask, to_labels
+from a2fseg_cli.imaging.preprocessing import Prepared, prepare
+from a2fseg_cli.imaging.reading import EXTENSIONS, check_distinct, check_same_grid, read_image, resample_to
+from a2fseg_cli.imaging.writing import write_label_map, write_map
+from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
+from a2fseg_cli.reporting.overlay import write_preview
+from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
+
+BRATS_CLASSES = ModelConfig().classes
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What to write, and what to do with images that do not share a grid. All of it changes the output.
+
+    Attributes:
+        labels: Label scheme of the segmentation, a key of SCHEMES; other tasks' labels are in the weights.
+        regions: Also write one mask a region.
+        probabilities: Also write one probability map a region.
+        attention: Also write the mean attention weight of each modality.
+        on_mismatch: error, or resample: put every image on the reference's grid.
+        reference: Modality whose grid the output has; None takes the first given.
+    """
+
+    labels: str = "brats2023"
+    regions: bool = False
+    probabilities: bool = False
+    attention: bool = False
+    on_mismatch: str = "error"
+    reference: str | None = None
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A patient ready for the network.
+
+    Attributes:
+        name: The case.
+        files: Modality to file, in the order given.
+        reference: The image on whose grid the output lies.
+        shown: What a preview shows, on the file's grid.
+        prepared: What the network takes.
+        warnings: What the user should know of the input.
+    """
+
+    name: str
+    files: Mapping[str, Path]
+    reference: Path
+    geometry: Geometry
+    shown: tuple[str, npt.NDArray[np.float32]]
+    prepared: Prepared
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a patient.
+
+    Attributes:
+        name: The case.
+        modalities: Subset used, e.g. `t1c+flair`.
+        segmentation: The file written.
+        outputs: All files written.
+        rows: Voxels and mL of each label and region.
+        volumes_ml: Region to volume.
+        warnings: Of input and output.
+        empty: Whether no voxel was segmented.
+        stats: All of it as plain values, with what is needed to repeat the run.
+    """
+
+    name: str
+    modalities: str
+    segmentation: Path
+    outputs: tuple[Path, ...]
+    rows: tuple[TissueRow, ...]
+    volumes_ml: Mapping[str, float]
+    warnings: tuple[str, ...]
+    empty: bool
+    stats: dict[str, Any] = field(repr=False)
+
+
+def load_patient(name: str, files: Mapping[str, Path], config: ModelConfig, settings: Settings) -> Patient:
+    """Return a patient's images, checked, on the network's grid. Only the files given are opened.
+
+    Raises:
+        InputError: an image that is not acceptable, differing grids, the same content twice.
+        UsageError: a modality the network does not know, or a reference that was not given.
+    """
+    unknown = [m for m in files if m not in config.modalities]
+    if unknown or not files:
+        raise UsageError(
+            f"{name}: found {', '.join(unknown) or 'no modality'}; the weights take {', '.join(config.modalities)}."
+        )
+    reference = settings.reference or next(iter(files))
+    if reference not in files:
+        raise UsageError(f"--reference {reference}: not among the images given ({', '.join(files)}).")
+    images = {m: read_image(path) for m, path in files.items()}
+    grid = images[reference].geometry
+    warnings = [warning for image in images.values() for warning in image.warnings]
+    if settings.on_mismatch == "resample":
+        moved = {m: i for m, i in images.items() if not same_grid(i.geometry, grid)}
+        images |= {m: resample_to(image, grid) for m, image in moved.items()}
+        warnings += [f"{i.path}: resampled to the grid of {images[reference].path}" for i in moved.values()]
+    else:
+        first = {reference: images[reference], **images}
+        check_same_grid({m: (image.path, image.geometry) for m, image in first.items()})
+    check_distinct(images)
+    prepared = prepare(images, config.modalities, config.spacing_mm)
+    shown = next((m for m in ("flair", "t2", "t1c", "t1") if m in images), next(iter(images)))
+    return Patient(
+        name,
+        dict(files),
+        files[reference],
+        grid,
+        (shown, images[shown].array),
+        prepared,
+        tuple(dict.fromkeys(warnings)),
+    )
+
+
+def output_stem(segmentation: Path) -> str:
+    """Return the file name without its image extension. Raises: UsageError for an unknown extension."""
+    for extension in EXTENSIONS:
+        if segmentation.name.lower().endswith(extension) and len(segmentation.name) > len(extension):
+            return segmentation.name[: -len(extension)]
+    raise UsageError(f"{segmentation}: expected a name ending in {', '.join(EXTENSIONS)}.")
+
+
+def planned_outputs(
+    segmentation: Path, config: ModelConfig, names: Mapping[str, Path], settings: Settings
+) -> list[Path]:
+    """Return every image file that a run will write, the segmentation first."""
+    stem = output_stem(segmentation)
+    kinds = [
+        f"{kind}_{region}"
+        for kind, on in (("region", settings.regions), ("prob", settings.probabilities))
+        if on
+        for region, _ in config.regions
+    ]
+    kinds += [f"attention_{m}" for m in config.modalities if settings.attention and m in names]
+    return [segmentation, *(segmentation.with_name(f"{stem}_{kind}.nii.gz") for kind in kinds)]
+
+
+def label_values(config: ModelConfig, settings: Settings) -> tuple[int, ...]:
+    """Return the voxel value written for each class. Raises: UsageError for an unknown scheme."""
+    if settings.labels not in SCHEMES:
+        raise UsageError(f"--labels {settings.labels}: expected {' or '.join(SCHEMES)}.")
+    return SCHEMES[settings.labels] if config.classes == BRATS_CLASSES else config.label_values
+
+
+def finish_patient(
+    patient: Patient,
+    segmentation: Segmentation,
+    segmenter: Segmenter,
+    settings: Settings,
+    output: Path,
+    preview: Path | None = None,
+    seconds: Mapping[str, float] | None = None,
+) -> Result:
+    """Bring the network's result back to the file's grid, write what was asked for and return the numbers.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    started = time.perf_counter()
+    config, route = segmenter.config, patient.prepared.route
+    classes = route.classes_to_file(segmentation.probabilities)
+    values = label_values(config, settings)
+    outputs = planned_outputs(output, config, patient.files, settings)
+    remaining = iter(outputs)
+    grid = (patient.reference, patient.geometry)
+    write_label_map(to_labels(classes, values), *grid, next(remaining))
+    members = {region: config.region_classes(region) for region, _ in config.regions}
+    masks = {region: region_mask(classes, indices) for region, indices in members.items()}
+    if settings.regions:
+        for mask in masks.values():
+            write_label_map(mask.astype(np.uint8), *grid, next(remaining))
+    if settings.probabilities:
+        for indices in members.values():
+            write_map(route.to_file(segmentation.probabilities[list(indices)].sum(axis=0)), *grid, next(remaining))
+    for weight in segmentation.attention.values() if settings.attention else ():
+        write_map(route.to_file(weight), *grid, next(remaining))
+    if preview is not None:
+        name, image = patient.shown
+        write_preview(
+            preview,
+            route.reorient.apply(image),
+            route.reorient.apply(classes),
+            _canonical_spacing(patient),
+            config.classes,
+            title=f"{patient.name}: {subset_name(patient.files, config.modalities)}",
+            background_name=name,
+        )
+        outputs.append(preview)
+    rows = tissue_table(classes, config.classes, values, dict(config.regions), patient.geometry.spacing_mm)
+    volumes = {region: float(mask.sum()) * patient.geometry.voxel_volume_ml for region, mask in masks.items()}
+    warnings = (*patient.warnings, *_result_warnings(masks, patient, config))
+    timings = dict(seconds or {}) | {"write": time.perf_counter() - started}
+    result = Result(
+        patient.name,
+        subset_name(patient.files, config.modalities),
+        output,
+        tuple(outputs),
+        tuple(rows),
+        volumes,
+        warnings,
+        not classes.any(),
+        {},
+    )
+    axial = {
+        region: largest_axial_diameters_mm(route.reorient.apply(mask), _canonical_spacing(patient))
+        for region, mask in masks.items()
+    }
+    return replace(result, stats=_stats(result, patient, segmentation, segmenter, settings, timings, axial))
+
+
+def _canonical_spacing(patient: Patient) -> tuple[float, float, float]:
+    z, y, x = (patient.geometry.spacing_mm[axis] for axis in patient.prepared.route.reorient.permutation)
+    return z, y, x
+
+
+def _result_warnings(masks: Mapping[str, npt.NDArray[np.bool_]], patient: Patient, config: ModelConfig) -> list[str]:
+    if not any(mask.any() for mask in masks.values()):
+        return [f"{patient.name}: no tumour was found"]
+    found = [f"{patient.name}: no voxel of {region}" for region, mask in masks.items() if not mask.any()]
+    if config.modalities == BRATS_MODALITIES and "t1c" not in patient.files and "ET" in masks:
+        found.append(f"{patient.name}: without T1c the enhancing tumour (ET) is a guess from the other sequences")
+    return found
+
+
+def _stats(
+    result: Result,
+    patient: Patient,
+    segmentation: Segmentation,
+    segmenter: Segmenter,
+    settings: Settings,
+    seconds: Mapping[str, float],
+    diameters_mm: Mapping[str, Any],
+) -> dict[str, Any]:
+    import SimpleITK as sitk
+    import torch
+
+    return {
+        "case": result.name,
+        "modalities": result.modalities,
+        "inputs": {m: str(path) for m, path in patient.files.items()},
+        "outputs": [str(path) for path in result.outputs],
+        "labels": [vars(row) for row in result.rows],
+        "volumes_ml": dict(result.volumes_ml),
+        "largest_axial_diameters_mm": dict(diameters_mm),
+        "warnings": list(result.warnings),
+        "settings": vars(settings) | {"overlap": segmenter.inference.overlap, "tta": segmenter.inference.tta},
+        "windows": {"edges": list(segmentation.plan.window), "count": len(segmentation.plan.starts)},
+        "weights": {"file": segmenter.weights.path.name, "sha256": segmenter.weights.sha256},
+        "device": {
+            "name": str(segmenter.compute.device),
+            "precision": segmenter.compute.precision,
+            "reason": segmenter.compute.reason,
+            "threads": torch.get_num_threads(),
+        },
+        "seconds": {step: round(value, 3) for step, value in seconds.items()},
+        "versions": {
+            "a2fseg": __version__,
+            "torch": torch.__version__,
+            "SimpleITK": sitk.Version.VersionString(),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
