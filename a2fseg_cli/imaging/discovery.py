@@ -7,9 +7,11 @@ Names are read as tokens from their end: `Brats18_T1_study_flair.nii.gz` is a FL
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from a2fseg_cli.errors import InputError
@@ -20,7 +22,7 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 # Other names of a modality, lower case, its own first. Two tokens count as one: `T1_Gd` is `t1gd`.
 ALIASES: dict[str, tuple[str, ...]] = {
     "t1": ("t1", "t1n", "t1w"),
-    "t1c": ("t1c", "t1ce", "t1gd", "t1wce", "t1wgd", "t1post", "t1cw"),
+    "t1c": ("t1c", "t1ce", "t1gd", "t1wce", "t1wgd", "t1post", "cet1", "cet1w", "gdt1", "gdt1w"),
     "t2": ("t2", "t2w"),
     "flair": ("flair", "fla", "t2f", "t2flair"),
 }
@@ -133,9 +135,11 @@ def read_case_table(csv_path: Path, modalities: Sequence[str] = BRATS_MODALITIES
     """
     try:
         with csv_path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(_numbered_rows(csv_path, file.read()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{csv_path}: cannot be read as a table: {error}.") from error
+            rows = list(_numbered_rows(file.read()))
+    except OSError as error:
+        raise InputError(f"{csv_path}: cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{csv_path}: no CSV table in UTF-8 ({error}).") from error
     if not rows:
         raise InputError(f"{csv_path}: an empty table. Expected columns case, {', '.join(modalities)}.")
     columns = _columns(csv_path, rows[0][1], modalities)
@@ -155,36 +159,44 @@ def _tokens(stem: str) -> tuple[str, ...]:
 
 
 def _aliases(modality: str) -> tuple[str, ...]:
-    own = "".join(_tokens(modality))
-    return (own, *ALIASES.get(modality, ()))
+    return tuple(dict.fromkeys(("".join(_tokens(modality)), *ALIASES.get(modality, ()))))
+
+
+def _lookup(modalities: Sequence[str]) -> dict[str, str]:
+    """Return the modality of every word that names one; a modality's own name before another one's alias."""
+    words = {alias: modality for modality in reversed(modalities) for alias in _aliases(modality)}
+    return words | {_aliases(modality)[0]: modality for modality in modalities}
 
 
 def _read_name(path: Path, modalities: Sequence[str]) -> _Named | None:
     stem = image_stem(path)
     tokens = _tokens(stem) if stem else ()
-    if not tokens or _OWN_WORD in tokens:
+    if not stem or _OWN_WORD in tokens:
         return None
+    words = _lookup(modalities)
+    if bids := _read_bids_name(stem):
+        patient, word = bids
+        return _Named(path, patient, words[word]) if word in words and not _is_derived(tokens, 1) else None
     for width in (2, 1):
-        word, patient = "".join(tokens[-width:]), tokens[:-width]
-        modality = next((name for name in modalities if word in _aliases(name)), None)
-        if len(tokens) < width or modality is None:
-            continue
-        if {tokens[-1], *patient[-1:]} & _NO_IMAGE_WORDS:
-            return None
-        return _bids_name(path, stem or "", modalities) or _Named(path, patient, modality)
+        word = "".join(tokens[-width:])
+        if len(tokens) >= width and word in words:
+            return None if _is_derived(tokens, width) else _Named(path, tokens[:-width], words[word])
     return None
 
 
-def _bids_name(path: Path, stem: str, modalities: Sequence[str]) -> _Named | None:
-    """Read `sub-01_ses-1_ce-GD_run-1_T1w`: patient and session from their keys, contrast agent from `ce`."""
+def _is_derived(tokens: Sequence[str], width: int) -> bool:
+    """Whether the word of `width` tokens that ends a name, or the token before it, speaks of a mask or map."""
+    return bool({tokens[-1], *tokens[:-width][-1:]} & _NO_IMAGE_WORDS)
+
+
+def _read_bids_name(stem: str) -> tuple[tuple[str, ...], str] | None:
+    """Return patient and modality word of `sub-01_ses-1_ce-GD_run-1_T1w`: the contrast agent is the key `ce`."""
     *entities, suffix = stem.lower().split("_")
-    keys = dict(entity.split("-", 1) for entity in entities if "-" in entity)
-    if "sub" not in keys or suffix not in ("t1w", "t2w", "flair"):
+    values = dict(entity.split("-", 1) for entity in entities if "-" in entity)
+    if suffix not in ("t1w", "t1", "t2w", "flair") or not values.keys() & {"sub", "ce"}:
         return None
-    word = "t1c" if suffix == "t1w" and "ce" in keys else suffix
-    modality = next((name for name in modalities if word in _aliases(name)), None)
-    patient = tuple(f"{key}-{keys[key]}" for key in ("sub", "ses") if key in keys)
-    return _Named(path, patient, modality) if modality else None
+    patient = "_".join(f"{key}-{values[key]}" for key in ("sub", "ses") if key in values)
+    return _tokens(patient), "t1c" if "ce" in values and suffix.startswith("t1") else suffix
 
 
 def _truth_files(files: Iterable[Path]) -> list[Path]:
@@ -206,19 +218,19 @@ def _checked(folder: Path) -> Path:
     return folder
 
 
-def _images_in(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if image_stem(path) and path.is_file())
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}.") from error
 
 
+def _images_in(folder: Path) -> list[Path]:
+    return [path for path in _entries(folder) if image_stem(path) and path.is_file()]
+
+
 def _folders_in(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith(".") and path.name.lower() not in _SKIPPED_FOLDERS
-    )
+    return [path for path in _entries(folder) if path.name.lower() not in _SKIPPED_FOLDERS and path.is_dir()]
 
 
 def _own_files(folder: Path) -> list[Path]:
@@ -227,8 +239,12 @@ def _own_files(folder: Path) -> list[Path]:
     return [file for place in (folder, *anat) for file in _images_in(place)]
 
 
+def _is_session(folder: Path) -> bool:
+    return folder.name.lower().startswith("ses-")
+
+
 def _sessions(folder: Path) -> list[Path]:
-    return [path for path in _folders_in(folder) if path.name.lower().startswith("ses-")]
+    return [path for path in _folders_in(folder) if _is_session(path)]
 
 
 def _patient_files(folder: Path) -> list[Path]:
@@ -257,75 +273,78 @@ def _patient_case(name: str, files: Sequence[Path], modalities: Sequence[str]) -
     return Case(name, images, truths[0] if len(truths) == 1 else None, warnings=tuple(warnings))
 
 
-def _cases_of(folder: Path, modalities: Sequence[str]) -> list[Case]:
+def _cases_of(folder: Path, modalities: Sequence[str]) -> list[tuple[Path, Case]]:
+    """Return the patients of a folder, each with the folder that its name stands for."""
     name = folder.resolve().name
     files = _own_files(folder)
     groups = _group_by_patient(files, modalities)
     if len(groups) > 1:
-        return [_patient_case(patient or name, members, modalities) for patient, members in groups.items()]
+        return [(folder, _patient_case(patient or name, paths, modalities)) for patient, paths in groups.items()]
     if groups:
-        return [_patient_case(name, files, modalities)]
+        return [(folder, _patient_case(name, files, modalities))]
     return _cases_below(folder, modalities, _DEPTH)
 
 
-def _cases_below(folder: Path, modalities: Sequence[str], depth: int) -> list[Case]:
+def _cases_below(folder: Path, modalities: Sequence[str], depth: int) -> list[tuple[Path, Case]]:
     """Return one case for every folder with images below `folder`, which has none itself."""
-    cases: list[Case] = []
+    found: list[tuple[Path, Case]] = []
     for place in _folders_in(folder) if depth else ():
-        name = f"{folder.resolve().name}_{place.name}" if place.name.lower().startswith("ses-") else place.name
-        case = _patient_case(name, _own_files(place), modalities)
-        cases += [case] if case.images or case.problem else _cases_below(place, modalities, depth - 1)
-    return cases
+        name = f"{folder.resolve().name}_{place.name}" if _is_session(place) else place.name
+        try:
+            case = _patient_case(name, _own_files(place), modalities)
+            has_files = bool(case.images or case.problem)
+            found += [(place, case)] if has_files else _cases_below(place, modalities, depth - 1)
+        except InputError as error:
+            found.append((place, Case(name, {}, problem=str(error))))
+    return found
 
 
 def _group_by_patient(files: Sequence[Path], modalities: Sequence[str]) -> dict[str, list[Path]]:
-    """Return files by patient where one modality appears under several patients' names, else as one group.
+    """Return files by patient's name where one modality appears under several names, else all as one group.
 
     A name that another one continues (`P1` and `P1_old`) is the same patient, whose files then clash.
     """
     named = [found for path in files if (found := _read_name(path, modalities))]
-    patients: list[tuple[str, ...]] = []
-    for patient in sorted({found.patient for found in named}, key=lambda tokens: (not tokens, len(tokens), tokens)):
-        if not any(patient[: len(known)] == known for known in patients) and (patient or not patients):
-            patients.append(patient)
-    groups: dict[str, list[Path]] = {}
-    modalities_seen: list[tuple[str, str]] = []
-    for found in named:
-        root = next((known for known in patients if found.patient[: len(known)] == known), ())
-        key = _written_name(found, len(root))
-        groups.setdefault(key, []).append(found.path)
-        modalities_seen.append((key, found.modality))
-    repeated = len({modality for _, modality in set(modalities_seen)}) < len(set(modalities_seen))
-    if not repeated:
+    known = {found.patient for found in named if found.patient}
+    roots = {_root(patient, known) for patient in known}
+    lone = next(iter(roots)) if len(roots) == 1 else ()
+    seen = {(_root(found.patient, roots) or lone, found.modality) for found in named}
+    if len(seen) == len({modality for _, modality in seen}):
         return {"": list(files)} if named else {}
+    groups: dict[tuple[str, ...], list[Path]] = {}
+    for found in named:
+        groups.setdefault(_root(found.patient, roots) or lone, []).append(found.path)
+    written = {root: _written_name(paths[0], len(root)) for root, paths in groups.items()}
     for truth in _truth_files(files):
-        key = max(
-            (key for key in groups if _tokens(truth.name)[: len(_tokens(key))] == _tokens(key)), key=len, default=""
-        )
-        if key in groups:
-            groups[key].append(truth)
-    return groups
+        groups.get(_root(_tokens(truth.name), roots) or lone, []).append(truth)
+    return {written[root]: paths for root, paths in groups.items()}
 
 
-def _written_name(found: _Named, token_count: int) -> str:
-    """The patient's part of a file name as written, without the separator after it."""
-    if found.patient[:1] and found.patient[0].startswith("sub-"):
-        return "_".join(found.patient[:token_count])
-    tokens = list(re.finditer(r"[A-Za-z0-9]+", found.path.name))[:token_count]
-    return found.path.name[: tokens[-1].end()] if tokens else ""
+def _root(patient: tuple[str, ...], known: Collection[tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the shortest known name that `patient` begins with, () for none."""
+    return next((patient[:n] for n in range(1, len(patient) + 1) if patient[:n] in known), ())
 
 
-def _with_unique_names(cases: Sequence[Case], root: Path) -> list[Case]:
-    """Put the folders above before names that occur twice (`HGG/1`, `LGG/1`)."""
-    names = [case.name for case in cases]
-    unique = []
-    for case in cases:
-        name = case.name
-        if names.count(name) > 1 and case.images:
-            folder = next(iter(case.images.values())).parent
-            name = "_".join(part for part in folder.relative_to(root).parts if part.lower() != "anat") or name
-        unique.append(Case(name, case.images, case.truth, case.problem, case.warnings))
-    return unique
+def _written_name(path: Path, token_count: int) -> str:
+    """The first tokens of a file's name as they are written there."""
+    tokens = list(re.finditer(r"[A-Za-z0-9]+", path.name))[:token_count]
+    return path.name[: tokens[-1].end()] if tokens else ""
+
+
+def _with_unique_names(found: Sequence[tuple[Path, Case]], root: Path) -> list[Case]:
+    """Put the folders above before names that occur twice (`HGG/1`, `LGG/1`).
+
+    Raises:
+        InputError: two patients have the same name even then.
+    """
+    counts = Counter(case.name for _, case in found)
+    cases: dict[str, Case] = {}
+    for folder, case in found:
+        name = case.name if counts[case.name] == 1 else "_".join(folder.relative_to(root).parts)
+        if name in cases:
+            raise InputError(f"{folder}: a second patient named {name}. Rename one folder, or list them in a CSV.")
+        cases[name] = replace(case, name=name)
+    return list(cases.values())
 
 
 def _names(paths: Iterable[Path]) -> str:
@@ -333,17 +352,17 @@ def _names(paths: Iterable[Path]) -> str:
 
 
 def _nothing_found(folder: Path, modalities: Sequence[str]) -> str:
-    wanted = "; ".join(f"{modality}: {', '.join(dict.fromkeys(_aliases(modality)))}" for modality in modalities)
+    wanted = "; ".join(f"{modality}: {', '.join(_aliases(modality))}" for modality in modalities)
     return (
         f"{folder}: no image found, neither here nor in its folders. Looked for names that end in one of "
         f"({wanted}; BIDS names too) with {', '.join(EXTENSIONS)}."
     )
 
 
-def _numbered_rows(csv_path: Path, text: str) -> Iterable[tuple[int, list[str]]]:
-    first = text.splitlines()[0] if text.strip() else ""
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(text.splitlines(keepends=True), delimiter=delimiter, strict=True)
+def _numbered_rows(text: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and cells of every line that is not blank; comma, semicolon or tab, as line 1 has it."""
+    delimiter = max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     for cells in reader:
         if cells:
             yield reader.line_num, [cell.strip() for cell in cells]
@@ -351,8 +370,7 @@ def _numbered_rows(csv_path: Path, text: str) -> Iterable[tuple[int, list[str]]]
 
 def _columns(csv_path: Path, cells: Sequence[str], modalities: Sequence[str]) -> list[str]:
     """Return for each column `case`, a modality or `seg`."""
-    known = {"case": "case", TRUTH_COLUMN: TRUTH_COLUMN}
-    known |= {alias: modality for modality in modalities for alias in (modality, *_aliases(modality))}
+    known = {"case": "case", TRUTH_COLUMN: TRUTH_COLUMN} | _lookup(modalities) | {name: name for name in modalities}
     columns = [known.get(cell.lower(), "") for cell in cells]
     expected = f"Expected case, {', '.join(modalities)}, and optionally {TRUTH_COLUMN}"
     for cell, column in zip(cells, columns, strict=True):

@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError, ResourceError
 from a2fseg_cli.imaging import nifti
+from a2fseg_cli.imaging.discovery import EXTENSIONS
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
 
-EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 _THICK_SLICE_MM = 2.0
 # An adult brain with its cerebrospinal fluid has at most about 2 litres, a head 3.5 and more.
 _LARGEST_BRAIN_ML = 2500.0
@@ -77,7 +77,7 @@ def peek_image(path: Path) -> tuple[Geometry, tuple[str, ...]]:
     if _is_nifti_name(path):
         geometry, warnings = nifti.header_geometry(path, nifti.read_header(path))
     else:
-        reader, _ = _itk_information(path)
+        reader = _itk_information(path)
         geometry, warnings = _itk_geometry(path, reader), ()
     return geometry, (*warnings, *_thickness_warnings(path, geometry))
 
@@ -211,7 +211,7 @@ def _read_itk(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
     """Read .nrrd and .mha."""
     import SimpleITK as sitk
 
-    reader, _ = _itk_information(path)
+    reader = _itk_information(path)
     try:
         image = reader.Execute()
     except RuntimeError as error:
@@ -221,8 +221,8 @@ def _read_itk(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
     return sitk.GetArrayFromImage(image), _itk_geometry(path, reader)
 
 
-def _itk_information(path: Path) -> tuple[Any, int]:
-    """Return SimpleITK's reader with the header read and found acceptable, and the bytes of a voxel."""
+def _itk_information(path: Path) -> Any:
+    """Return SimpleITK's reader with the header read and found acceptable."""
     import SimpleITK as sitk
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -245,7 +245,7 @@ def _itk_information(path: Path) -> tuple[Any, int]:
     bytes_per_voxel = sitk.Image(1, 1, pixel).GetSizeOfPixelComponent()
     if math.prod(size) * bytes_per_voxel > path.stat().st_size * nifti.DEFLATE_LIMIT:
         raise InputError(f"{path}: the header promises more voxels than the file can hold. Copy it again.")
-    return reader, bytes_per_voxel
+    return reader
 
 
 def _itk_geometry(path: Path, reader: Any) -> Geometry:

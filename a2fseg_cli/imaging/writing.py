@@ -1,0 +1,218 @@
+"""Write label maps and maps on the grid of an input, whole or not at all, the same bytes for the same content."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import os
+import secrets
+import zlib
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from a2fseg_cli.errors import InputError, ResourceError, UsageError
+from a2fseg_cli.imaging import nifti
+from a2fseg_cli.imaging.discovery import EXTENSIONS
+from a2fseg_cli.imaging.geometry import Geometry, same_grid
+
+# What lays a NIfTI grid in space. Everything else of a reference's header stays behind: descriptions, file
+# names and extensions can name a patient.
+_GRID_FIELDS = ("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern", "qoffset", "srow")
+_TYPES = {
+    np.dtype(np.uint8): {"nifti": 2, "nrrd": "uint8", "mha": "MET_UCHAR"},
+    np.dtype(np.float32): {"nifti": 16, "nrrd": "float", "mha": "MET_FLOAT"},
+}
+_COMPRESSION_LEVEL = 5
+_NIFTI_DATA_OFFSET = 352
+_LARGEST_NIFTI1_SIZE = 2**15 - 1
+
+
+def check_output_name(path: Path) -> str:
+    """Return the image extension of a file to be written, lower case.
+
+    Raises:
+        UsageError: it is none that can be written, or `path` is a folder.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: a folder. Expected the name of a file to write.")
+    for extension in EXTENSIONS:
+        if path.name.lower().endswith(extension):
+            return extension
+    raise UsageError(f"{path}: cannot write this type of file. Choose a name that ends in {', '.join(EXTENSIONS)}.")
+
+
+def write_label_map(array: npt.NDArray[np.uint8], reference_path: Path, geometry: Geometry, path: Path) -> None:
+    """Write labels (D, H, W) on the grid of the image `reference_path`, whose geometry is `geometry`.
+
+    From NIfTI to NIfTI the reference's sform, qform, codes, voxel sizes and units are taken over as they are
+    stored. Nothing else of the reference's header is: no description, no names, no extensions.
+
+    Raises:
+        UsageError: no image extension, or a folder.
+        ResourceError: the disk is full or the place cannot be written; nothing is left behind.
+    """
+    _write(np.ascontiguousarray(array, np.uint8), reference_path, geometry, path)
+
+
+def write_map(array: npt.NDArray[np.float32], reference_path: Path, geometry: Geometry, path: Path) -> None:
+    """Write real numbers (D, H, W), for example probabilities, as `write_label_map` writes labels."""
+    _write(np.ascontiguousarray(array, np.float32), reference_path, geometry, path)
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all: temporary name beside it, fsync, rename.
+
+    Missing folders are made; an existing file is replaced.
+
+    Raises:
+        ResourceError: the disk is full or the place cannot be written; nothing is left behind.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else error.strerror or str(error)
+        raise ResourceError(f"{path}: cannot be written, {reason}. Free space or choose another place.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text as `atomic_write_bytes` writes bytes."""
+    atomic_write_bytes(path, text.encode())
+
+
+def _write(array: npt.NDArray[Any], reference_path: Path, geometry: Geometry, path: Path) -> None:
+    if array.shape != geometry.size:
+        raise ValueError(f"array {array.shape} and geometry {geometry.size} differ in size")
+    extension = check_output_name(path)
+    if extension == ".nrrd":
+        data = _nrrd(array, geometry)
+    elif extension == ".mha":
+        data = _mha(array, geometry)
+    else:
+        data = _nifti(path, array, reference_path, geometry)
+    if extension == ".nii.gz":
+        data = gzip.compress(data, _COMPRESSION_LEVEL, mtime=0)
+    atomic_write_bytes(path, data)
+
+
+def _nifti(path: Path, array: npt.NDArray[Any], reference_path: Path, geometry: Geometry) -> bytes:
+    if max(array.shape) > _LARGEST_NIFTI1_SIZE:
+        raise UsageError(f"{path}: more than {_LARGEST_NIFTI1_SIZE} voxels along an axis. Write .nrrd or .mha instead.")
+    fields = np.zeros((), nifti.NIFTI1)
+    fields["sizeof_hdr"] = nifti.NIFTI1.itemsize
+    fields["regular"] = b"r"
+    fields["dim"] = (3, *array.shape[::-1], 1, 1, 1, 1)
+    fields["datatype"] = _TYPES[array.dtype]["nifti"]
+    fields["bitpix"] = array.dtype.itemsize * 8
+    fields["vox_offset"] = _NIFTI_DATA_OFFSET
+    fields["scl_slope"] = 1
+    fields["magic"] = b"n+1"
+    for name, value in (_reference_fields(reference_path, geometry) or _geometry_fields(geometry)).items():
+        fields[name] = value
+    little_endian = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return fields.tobytes().ljust(_NIFTI_DATA_OFFSET, b"\0") + little_endian.tobytes()
+
+
+def _reference_fields(reference_path: Path, geometry: Geometry) -> dict[str, Any] | None:
+    """Return the reference's grid fields, None when it is no NIfTI file or no longer has that grid."""
+    if not reference_path.name.lower().endswith((".nii", ".nii.gz")):
+        return None
+    try:
+        header = nifti.read_header(reference_path)
+        described, _ = nifti.header_geometry(reference_path, header)
+    except InputError:
+        return None
+    return {name: header.fields[name] for name in _GRID_FIELDS} if same_grid(described, geometry) else None
+
+
+def _geometry_fields(geometry: Geometry) -> dict[str, Any]:
+    """Return NIfTI fields for a grid: sform and qform alike, code 1 (scanner), millimetres, RAS."""
+    to_ras = np.array([[-1.0], [-1.0], [1.0]])
+    axes = geometry.direction_matrix * to_ras
+    spacing = np.asarray(geometry.spacing_mm[::-1])
+    origin = np.asarray(geometry.origin_mm) * to_ras[:, 0]
+    handedness = -1.0 if np.linalg.det(axes) < 0 else 1.0
+    return {
+        "pixdim": (handedness, *spacing, 0, 0, 0, 0),
+        "xyzt_units": 2,
+        "qform_code": 1,
+        "sform_code": 1,
+        "quatern": _quaternion(axes * (1, 1, handedness)),
+        "qoffset": origin,
+        "srow": np.hstack([axes * spacing, origin[:, None]]),
+    }
+
+
+def _quaternion(rotation: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return (b, c, d) of the unit quaternion, a >= 0, nearest to a rotation matrix.
+
+    It is the eigenvector of the largest eigenvalue of a symmetric 4 x 4 matrix (Bar-Itzhack, J. Guid. Control
+    Dyn. 23(6), 2000), which holds for half turns and for matrices that are not quite orthonormal alike.
+    """
+    m = rotation
+    symmetric = np.array(
+        [
+            [m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[2, 0] + m[0, 2], m[2, 1] - m[1, 2]],
+            [m[1, 0] + m[0, 1], m[1, 1] - m[0, 0] - m[2, 2], m[2, 1] + m[1, 2], m[0, 2] - m[2, 0]],
+            [m[2, 0] + m[0, 2], m[2, 1] + m[1, 2], m[2, 2] - m[0, 0] - m[1, 1], m[1, 0] - m[0, 1]],
+            [m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1], m[0, 0] + m[1, 1] + m[2, 2]],
+        ]
+    )
+    best = np.linalg.eigh(symmetric)[1][:, -1]
+    imaginary: npt.NDArray[np.float64] = best[:3] * (-1 if best[3] < 0 else 1) + 0.0
+    return imaginary
+
+
+def _nrrd(array: npt.NDArray[Any], geometry: Geometry) -> bytes:
+    vectors = geometry.direction_matrix.T * np.asarray(geometry.spacing_mm[::-1])[:, None]
+    lines = [
+        "NRRD0004",
+        f"type: {_TYPES[array.dtype]['nrrd']}",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        f"sizes: {_numbers(array.shape[::-1])}",
+        "space directions: " + " ".join(f"({_numbers(vector, ',')})" for vector in vectors.tolist()),
+        "kinds: domain domain domain",
+        "endian: little",
+        "encoding: gzip",
+        f"space origin: ({_numbers(geometry.origin_mm, ',')})",
+    ]
+    voxels = array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    return ("\n".join(lines) + "\n\n").encode() + gzip.compress(voxels, _COMPRESSION_LEVEL, mtime=0)
+
+
+def _mha(array: npt.NDArray[Any], geometry: Geometry) -> bytes:
+    voxels = zlib.compress(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes(), _COMPRESSION_LEVEL)
+    lines = [
+        "ObjectType = Image",
+        "NDims = 3",
+        "BinaryData = True",
+        "BinaryDataByteOrderMSB = False",
+        "CompressedData = True",
+        f"CompressedDataSize = {len(voxels)}",
+        f"TransformMatrix = {_numbers(geometry.direction_matrix.T.ravel().tolist())}",
+        f"Offset = {_numbers(geometry.origin_mm)}",
+        "CenterOfRotation = 0 0 0",
+        f"ElementSpacing = {_numbers(geometry.spacing_mm[::-1])}",
+        f"DimSize = {_numbers(array.shape[::-1])}",
+        f"ElementType = {_TYPES[array.dtype]['mha']}",
+        "ElementDataFile = LOCAL",
+    ]
+    return ("\n".join(lines) + "\n").encode() + voxels
+
+
+def _numbers(values: Any, separator: str = " ") -> str:
+    return separator.join(map(str, values))
