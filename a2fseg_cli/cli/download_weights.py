@@ -213,7 +213,7 @@ def _print_list(rows: list[_Row], *, as_json: bool) -> None:
             *(("URL", url) for url in entry.urls),
         ]
         for field, value in fields:
-            typer.echo(f"  {field:<9} {value}".rstrip())
+            typer.echo(f"  {field:<14} {value}".rstrip())
     if not rows:
         typer.echo("The manifest lists no weights.", err=True)
 
