@@ -137,15 +137,20 @@ class Scores:
         values: Score by key (`METRICS[...].score_keys`), in the order asked for; NaN where undefined.
         counts: Raw voxel counts.
         convention: `both_empty` or `one_empty` where the policy's convention, not the masks, decided values.
+        lesions: What the lesion-wise means are made of; None unless `lesionwise` was asked for.
     """
 
     values: dict[str, float]
     counts: Counts
     convention: Convention
+    lesions: LesionScores | None = None
 
     def row(self) -> dict[str, float | int | str]:
         """Return the scores, the counts and the convention as one flat row of a table."""
-        return {**self.values, **asdict(self.counts), "convention": self.convention}
+        row: dict[str, float | int | str] = {**self.values, **asdict(self.counts)}
+        if self.lesions:
+            row |= {f"lesions_{kind}": getattr(self.lesions, kind) for kind in ("hit", "missed", "invented")}
+        return row | {"convention": self.convention}
 
 
 def score(
@@ -174,11 +179,16 @@ def score(
         raise ValueError(f"prediction has the shape {prediction.shape}, the reference {reference.shape}")
     counts = _count(reference.mask, predicted)
     values: dict[str, float] = {}
+    lesions: LesionScores | None = None
     for metric in metrics:
         if metric not in METRICS:
             raise UsageError(f"Unknown metric {metric!r}; expected some of {', '.join(METRICS)}.")
-        values.update(_values(metric, reference, predicted, counts, rules, tolerance_mm))
-    return Scores(values, counts, _convention(counts))
+        if metric == "lesionwise":
+            lesions = score_lesions(reference, predicted, rules)
+            values |= {"lesionwise_dice": lesions.dice, "lesionwise_hd95_mm": lesions.hd95_mm}
+        else:
+            values |= _values(metric, reference.mask, predicted, counts, rules, tolerance_mm)
+    return Scores(values, counts, _convention(counts), lesions)
 
 
 class Reference:
@@ -215,25 +225,22 @@ def _convention(counts: Counts) -> Convention:
 
 
 def _values(
-    metric: str, reference: Reference, predicted: CroppedMask, counts: Counts, rules: Policy, tolerance_mm: float
+    metric: str, reference: CroppedMask, predicted: CroppedMask, counts: Counts, rules: Policy, tolerance_mm: float
 ) -> dict[str, float]:
-    """Return the scores of one metric by key."""
+    """Return the scores of one metric by key; lesion-wise scores have a function of their own."""
     empty = _convention(counts)
     if metric == "volume":
-        return {"volume_ml": predicted.volume_mm3 / 1000, "reference_volume_ml": reference.mask.volume_mm3 / 1000}
-    if metric == "lesionwise":
-        lesions = score_lesions(reference, predicted, rules)
-        return {"lesionwise_dice": lesions.dice, "lesionwise_hd95_mm": lesions.hd95_mm}
+        return {"volume_ml": predicted.volume_mm3 / 1000, "reference_volume_ml": reference.volume_mm3 / 1000}
     if metric == "hd95":
         if empty:
             distance = rules.both_empty_distance_mm if empty == "both_empty" else rules.one_empty_distance_mm
             return {"hd95_mm": distance}
         hd95 = pooled_hd95_mm if rules.hd95 == "pooled" else directed_hd95_mm
-        return {"hd95_mm": hd95(reference.mask, predicted)}
+        return {"hd95_mm": hd95(reference, predicted)}
     if empty == "both_empty":
         return {metric: rules.both_empty_overlap}
     if metric == "nsd":
-        return {"nsd": 0.0 if empty else surface_dice(reference.mask, predicted, tolerance_mm)}
+        return {"nsd": 0.0 if empty else surface_dice(reference, predicted, tolerance_mm)}
     hits = counts.true_positives
     if metric == "dice":
         return {"dice": 2 * hits / (counts.reference_voxels + counts.predicted_voxels)}
