@@ -164,7 +164,8 @@ class Cohort:
             try:
                 if case.problem:
                     raise InputError(case.problem)
-                return case, load_patient(case.name, case.images, self.segmenter.config, self.settings), began
+                patient = load_patient(case.name, case.images, self.segmenter.config, self.settings, case.warnings)
+                return case, patient, began
             except InputError as error:
                 return case, error, began
 

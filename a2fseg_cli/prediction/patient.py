@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -97,8 +97,17 @@ class Result:
     stats: dict[str, Any] = field(repr=False)
 
 
-def load_patient(name: str, files: Mapping[str, Path], config: ModelConfig, settings: Settings) -> Patient:
+def load_patient(
+    name: str, files: Mapping[str, Path], config: ModelConfig, settings: Settings, warnings: Sequence[str] = ()
+) -> Patient:
     """Return a patient's images, checked, on the network's grid. Only the files given are opened.
+
+    Args:
+        name: The case.
+        files: Modality to file.
+        config: The network's configuration.
+        settings: Reference and what to do with differing grids.
+        warnings: What finding the files gave rise to; the images' own are added.
 
     Raises:
         InputError: an image that is not acceptable, differing grids, the same content twice.
@@ -114,7 +123,7 @@ def load_patient(name: str, files: Mapping[str, Path], config: ModelConfig, sett
         raise UsageError(f"--reference {reference}: not among the images given ({', '.join(files)}).")
     images = {m: read_image(path) for m, path in files.items()}
     grid = images[reference].geometry
-    warnings = [warning for image in images.values() for warning in image.warnings]
+    warnings = [*warnings, *(warning for image in images.values() for warning in image.warnings)]
     if settings.on_mismatch == "resample":
         moved = {m: i for m, i in images.items() if not same_grid(i.geometry, grid)}
         images |= {m: resample_to(image, grid) for m, image in moved.items()}

@@ -18,7 +18,7 @@ from a2fseg_cli.core.device import Compute, available_memory_bytes, choose_compu
 from a2fseg_cli.core.model import A2FSeg, parameter_shapes
 from a2fseg_cli.core.sliding_window import WindowPlan, plan_windows, run_windows
 from a2fseg_cli.errors import ResourceError
-from a2fseg_cli.weights.file_format import WeightsFile, load_weights
+from a2fseg_cli.weights.file_format import load_weights
 
 FloatVolume = npt.NDArray[np.float32]
 

@@ -95,9 +95,7 @@ def preprocess_truth(
         raise InputError(f"{case.name}: no segmentation beside the images; training needs one.")
     images = {m: read_image(path) for m, path in case.images.items()}
     labels, grid = read_label_map(case.truth)
-    check_same_grid(
-        {**{m: (i.path, i.geometry) for m, i in images.items()}, "truth": (case.truth, grid)}
-    )
+    check_same_grid({**{m: (i.path, i.geometry) for m, i in images.items()}, "truth": (case.truth, grid)})
     values = config.label_values
     if values in SCHEMES.values():
         values = SCHEMES[detect_scheme(np.unique(labels).tolist(), str(case.truth))]

@@ -1,0 +1,67 @@
+"""`a2fseg info`: versions, devices, memory, cache, and what the weights were trained on and score."""
+
+from __future__ import annotations
+
+import platform
+from typing import Annotated, Any
+
+import typer
+
+from a2fseg_cli import __version__
+from a2fseg_cli.cli.console import print_json, print_table
+from a2fseg_cli.cli.runtime import prepare_process
+
+
+def info(
+    weights: Annotated[str | None, typer.Option(help="Name in the manifest or a file [default: the bundled]")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show versions, devices, memory, where weights lie, and the card of the weights."""
+    prepare_process()
+    import numpy as np
+    import SimpleITK as sitk
+    import torch
+
+    from a2fseg_cli.core.device import available_memory_bytes, choose_compute, has_native_bf16
+    from a2fseg_cli.weights.cache import cache_folder, resolve_weights
+    from a2fseg_cli.weights.file_format import inspect_weights
+
+    compute = choose_compute()
+    described = inspect_weights(resolve_weights(weights))
+    config = described.config
+    machine: dict[str, Any] = {
+        "a2fseg": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "SimpleITK": sitk.Version.VersionString(),
+        "numpy": np.__version__,
+        "device": f"{compute.device} ({compute.reason})",
+        "precision": compute.precision,
+        "native bf16 on the CPU": has_native_bf16(),
+        "free memory GiB": round(available_memory_bytes(compute.device) / 2**30, 1),
+        "weights cache": str(cache_folder()),
+        "weights": str(described.path),
+        "sha256": described.sha256,
+        "modalities": ", ".join(config.modalities),
+        "regions": ", ".join(f"{name} = {' + '.join(members)}" for name, members in config.regions),
+        "features per stage": ", ".join(map(str, config.features_per_stage)),
+        "working spacing mm": ", ".join(f"{mm:g}" for mm in config.spacing_mm),
+    }
+    if json_:
+        print_json(machine | {"card": dict(described.card)})
+        return
+    print_table(("", "a2fseg info"), machine.items())
+    card = dict(described.card)
+    scores = card.pop("scores", None)
+    data = card.pop("data", {})
+    if data:
+        print_table(("patients", "names"), [(f"{len(v)} {k}", ", ".join(v)) for k, v in data.items()])
+    print_table(("card", ""), [(key, value) for key, value in card.items() if not isinstance(value, dict | list)])
+    if scores:
+        subsets = scores["subsets"]
+        regions = list(next(iter(subsets.values())))
+        print_table(
+            ("subset", *(f"{region} Dice %" for region in regions)),
+            [(name, *(f"{100 * dice[region]:.1f}" for region in regions)) for name, dice in subsets.items()],
+            title=f"{scores.get('patients', '?')} test patients, policy {scores.get('policy', '?')}",
+        )

@@ -1,0 +1,64 @@
+"""The command `a2fseg`: its commands, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from a2fseg_cli import __version__
+from a2fseg_cli.cli.demo import demo
+from a2fseg_cli.cli.download_weights import download_weights
+from a2fseg_cli.cli.evaluate import evaluate
+from a2fseg_cli.cli.info import info
+from a2fseg_cli.cli.predict import predict
+from a2fseg_cli.cli.train import train
+from a2fseg_cli.errors import A2FSegError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="a2fseg",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Outline brain tumours in MR images from any subset of T1, T1c, T2 and FLAIR. "
+    "No telemetry; no network in any command but download-weights.",
+)
+app.command("predict")(predict)
+app.command("evaluate")(evaluate)
+app.command("train")(train)
+app.command("download-weights")(download_weights)
+app.command("demo")(demo)
+app.command("info")(info)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"a2fseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. A2FSegError becomes its message on stderr and its exit code."""
+    try:
+        app()
+    except A2FSegError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("Interrupted; nothing half written.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except MemoryError:
+        print("Error: out of memory. Close other programs or take another machine.", file=sys.stderr)
+        sys.exit(5)

@@ -1,0 +1,404 @@
+"""`a2fseg predict`: one patient or a cohort, any subset of modalities."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from a2fseg_cli.cli.console import print_json, print_table, progress, say
+from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
+from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig
+from a2fseg_cli.errors import A2FSegError, InputError, UsageError
+
+if TYPE_CHECKING:
+    from a2fseg_cli.imaging.discovery import Case
+    from a2fseg_cli.prediction.cohort import Status
+    from a2fseg_cli.prediction.patient import Result, Settings
+    from a2fseg_cli.prediction.segmenter import Segmenter
+
+IMAGES, RUN, MORE, BATCH = "Images", "Running", "Further outputs", "Cohorts"
+
+
+class CohortError(A2FSegError):
+    """Some patients of a cohort failed; the others are done."""
+
+
+def predict(
+    source: Annotated[
+        Path | None, typer.Argument(help="A patient's folder, a cohort's folder, or a CSV (case,t1,t1c,t2,flair).")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Segmentation file, or folder for a cohort.", metavar="PATH")
+    ] = None,
+    t1: Annotated[Path | None, typer.Option("--t1", "--t1n", metavar="FILE", rich_help_panel=IMAGES)] = None,
+    t1c: Annotated[
+        Path | None, typer.Option("--t1c", "--t1ce", "--t1gd", metavar="FILE", rich_help_panel=IMAGES)
+    ] = None,
+    t2: Annotated[Path | None, typer.Option("--t2", "--t2w", metavar="FILE", rich_help_panel=IMAGES)] = None,
+    flair: Annotated[
+        Path | None, typer.Option("--flair", "--t2f", "--fla", metavar="FILE", rich_help_panel=IMAGES)
+    ] = None,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            metavar="NAME=FILE",
+            help="An image of a modality that only your own weights know.",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
+    on_mismatch: Annotated[
+        str, typer.Option(help="error, or resample: put all images on the reference's grid.", rich_help_panel=IMAGES)
+    ] = "error",
+    reference: Annotated[
+        str | None, typer.Option(help="Modality whose grid the output has [default: the first]", rich_help_panel=IMAGES)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what was found and stop.")] = False,
+    weights: Annotated[
+        str | None, typer.Option(help="Name in the manifest or a file [default: the bundled ones]", rich_help_panel=RUN)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps", rich_help_panel=RUN)] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16", rich_help_panel=RUN)] = "auto",
+    window: Annotated[
+        str | None, typer.Option(help="Window edges in voxels, e.g. 96 [default: planned]", rich_help_panel=RUN)
+    ] = None,
+    overlap: Annotated[float, typer.Option(help="Least overlap of windows", rich_help_panel=RUN)] = 0.5,
+    tta: Annotated[bool, typer.Option("--tta/--no-tta", help="Test-time mirroring", rich_help_panel=RUN)] = False,
+    threads: Annotated[int | None, typer.Option(help="CPU threads [default: all cores]", rich_help_panel=RUN)] = None,
+    deterministic: Annotated[bool, typer.Option(help="Same bytes every time", rich_help_panel=RUN)] = False,
+    labels: Annotated[
+        str, typer.Option(help="brats2023 writes 3 for ET, brats2018 writes 4", rich_help_panel=MORE)
+    ] = "brats2023",
+    regions: Annotated[bool, typer.Option(help="A mask per region", rich_help_panel=MORE)] = False,
+    probabilities: Annotated[bool, typer.Option(help="A probability map per region", rich_help_panel=MORE)] = False,
+    attention: Annotated[bool, typer.Option(help="Each modality's attention weight", rich_help_panel=MORE)] = False,
+    preview: Annotated[
+        Path | None,
+        typer.Option(help="PNG with overlays; a folder for a cohort", metavar="PATH", rich_help_panel=MORE),
+    ] = None,
+    stats: Annotated[
+        Path | None,
+        typer.Option(help=".json or .csv with volumes, settings, versions", metavar="FILE", rich_help_panel=MORE),
+    ] = None,
+    fail_on_empty: Annotated[bool, typer.Option(help="Count an empty mask as a failure", rich_help_panel=MORE)] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Redo only what is missing or outdated.", rich_help_panel=BATCH)
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over results that exist.")] = False,
+    num_parts: Annotated[
+        int | None, typer.Option(help="Split the cohort in N [default: SLURM, torchrun or 1]", rich_help_panel=BATCH)
+    ] = None,
+    part_id: Annotated[int | None, typer.Option(help="Which part, from 0", rich_help_panel=BATCH)] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also device, windows and timings.")] = False,
+) -> None:
+    """Segment a patient or a cohort from whichever sequences are there.
+
+    a2fseg predict --t1c a.nii.gz --flair b.nii.gz -o seg.nii.gz
+
+    a2fseg predict PATIENT_FOLDER -o seg.nii.gz
+
+    a2fseg predict COHORT_FOLDER -o OUT_FOLDER
+    """
+    flags = {"t1": t1, "t1c": t1c, "t2": t2, "flair": flair} | _named_images(image or [])
+    given = {name: path for name, path in flags.items() if path is not None}
+    if on_mismatch not in ("error", "resample"):
+        raise UsageError(f"--on-mismatch {on_mismatch}: expected error or resample.")
+    if skip_existing and overwrite:
+        raise UsageError("--skip-existing and --overwrite exclude each other.")
+    if not 0 <= overlap < 1:
+        raise UsageError(f"--overlap {overlap}: expected 0 up to, but not including, 1.")
+    if stats is not None and stats.suffix not in (".json", ".csv"):
+        raise UsageError(f"--stats {stats}: expected a name ending in .json or .csv.")
+    if (source is None) == (not given):
+        raise UsageError("Give images by flag (--t1c FILE --flair FILE) or one folder or CSV, not both or neither.")
+
+    prepare_process(threads, deterministic)
+    from a2fseg_cli.core.device import choose_compute
+    from a2fseg_cli.prediction.patient import Settings
+    from a2fseg_cli.prediction.segmenter import Inference
+
+    settings = Settings(labels, regions, probabilities, attention, on_mismatch, reference)
+    modalities = _modalities(weights)
+    cases = _cases(source, given, modalities)
+    if dry_run:
+        _show_found(cases, json_)
+        return
+    if output is None:
+        raise UsageError("Say where the segmentation goes: -o seg.nii.gz, or -o FOLDER for a cohort.")
+    single = source is None or (len(cases) == 1 and _is_image_name(output))
+    if not single and _is_image_name(output):
+        raise UsageError(f"-o {output}: {len(cases)} patients were found in {source}; give a folder.")
+    if single and cases[0].problem:
+        raise InputError(cases[0].problem)
+
+    compute = choose_compute(device, precision)
+    segmenter = load_segmenter(weights, compute, Inference(three(window, "--window"), overlap, tta))
+    say(f"{compute.device} ({compute.reason}), {compute.precision}; {segmenter.weights.path.stem}", quiet)
+    if single:
+        results = [_one(segmenter, settings, cases[0], output, preview, overwrite, quiet, verbose)]
+        failed = 0
+    else:
+        parts, part = _parts(num_parts, part_id)
+        existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
+        statuses, results = _many(segmenter, settings, cases, output, preview, existing, parts, part, quiet)
+        failed = sum(status.status == "failed" for status in statuses)
+    if stats is not None:
+        _write_stats(stats, results)
+    empty = [result.name for result in results if result.empty]
+    if single:
+        _show_result(results[0], json_)
+    else:
+        _show_cohort(statuses, output, json_)
+    if failed:
+        raise CohortError(f"{failed} of {len(statuses)} patients failed; see the reasons above and in {output}.")
+    if fail_on_empty and empty:
+        raise CohortError(f"no tumour was found in {', '.join(empty)} (--fail-on-empty).")
+
+
+def _named_images(pairs: Sequence[str]) -> dict[str, Path | None]:
+    images: dict[str, Path | None] = {}
+    for pair in pairs:
+        name, separator, path = pair.partition("=")
+        if not separator or not name or not path:
+            raise UsageError(f"--image {pair}: expected NAME=FILE.")
+        images[name.lower()] = Path(path)
+    return images
+
+
+def _modalities(weights: str | None) -> tuple[str, ...]:
+    """Return the modalities that the weights know, from their header."""
+    from a2fseg_cli.weights.cache import resolve_weights
+    from a2fseg_cli.weights.file_format import inspect_weights
+
+    return inspect_weights(resolve_weights(weights)).config.modalities
+
+
+def _cases(source: Path | None, given: dict[str, Path], modalities: Sequence[str]) -> list[Case]:
+    from a2fseg_cli.imaging.discovery import Case, find_cases, read_case_table
+
+    if source is None:
+        return [Case(next(iter(given.values())).name.split(".")[0], given)]
+    if source.is_file() and source.suffix.lower() == ".csv":
+        return read_case_table(source, modalities)
+    if source.is_file():
+        flags = ", ".join(f"--{m}" for m in BRATS_MODALITIES)
+        raise UsageError(f"{source} is one image; say which sequence it is: {flags}.")
+    return find_cases(source, modalities)
+
+
+def _is_image_name(path: Path) -> bool:
+    from a2fseg_cli.imaging.reading import EXTENSIONS
+
+    return path.name.lower().endswith(EXTENSIONS) and not path.is_dir()
+
+
+def _parts(num_parts: int | None, part_id: int | None) -> tuple[int, int]:
+    """Return (parts, part) from the options, a SLURM array or torchrun, in this order."""
+    if num_parts is not None:
+        if part_id is None:
+            raise UsageError("--num-parts needs --part-id.")
+        return num_parts, part_id
+    if part_id is not None:
+        raise UsageError("--part-id needs --num-parts.")
+    for parts, part, first in (
+        ("SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN"),
+        ("WORLD_SIZE", "RANK", ""),
+    ):
+        if parts in os.environ and part in os.environ:
+            return int(os.environ[parts]), int(os.environ[part]) - int(os.environ.get(first, "0"))
+    return 1, 0
+
+
+def _one(
+    segmenter: Segmenter,
+    settings: Settings,
+    case: Case,
+    output: Path,
+    preview: Path | None,
+    overwrite: bool,
+    quiet: bool,
+    verbose: bool,
+) -> Result:
+    import time
+
+    from a2fseg_cli.prediction.cohort import check_output
+    from a2fseg_cli.prediction.patient import finish_patient, load_patient, planned_outputs
+
+    outputs = planned_outputs(output, segmenter.config, case.images, settings)
+    check_output(output, [*outputs, *([preview] if preview else [])], overwrite)
+    say(", ".join(f"{m}: {path}" for m, path in case.images.items()), quiet)
+    began = time.perf_counter()
+    patient = load_patient(case.name, case.images, segmenter.config, settings, case.warnings)
+    read = time.perf_counter()
+    found = segmenter.segment(patient.prepared.images, patient.prepared.present, settings.attention)
+    seconds = {"read": read - began, "network": time.perf_counter() - read}
+    result = finish_patient(patient, found, segmenter, settings, output, preview, seconds)
+    if verbose:
+        plan = found.plan
+        say(
+            f"{len(plan.starts)} window(s) of {plan.window} over {plan.shape} voxels of {segmenter.config.spacing_mm} mm"
+        )
+        say(", ".join(f"{step} {value:.2f} s" for step, value in result.stats["seconds"].items()))
+    return result
+
+
+def _many(
+    segmenter: Segmenter,
+    settings: Settings,
+    cases: Sequence[Case],
+    folder: Path,
+    previews: Path | None,
+    existing: str,
+    parts: int,
+    part: int,
+    quiet: bool,
+) -> tuple[list[Status], list[Result]]:
+    from a2fseg_cli.prediction.cohort import Cohort, share, status_name
+
+    chosen = share(cases, parts, part)
+    cohort = Cohort(segmenter, settings, folder, previews, existing, status_name(parts, part))
+    statuses: list[Status] = []
+    with progress("patients", len(chosen), quiet) as advance:
+
+        def report(status: Status, result: Result | None) -> None:
+            statuses.append(status)
+            warnings = "".join(f"\n    {warning}" for warning in (result.warnings if result else ()))
+            reason = f": {status.reason}" if status.reason else ""
+            advance(f"{status.case} {status.modalities} {status.status}{reason} ({status.seconds:.1f} s){warnings}")
+
+        results = cohort.run(chosen, report)
+    return statuses, results
+
+
+def _show_found(cases: Sequence[Case], json_: bool) -> None:
+    """Print what was found, from the files' headers only. Raises: CohortError when something is not acceptable."""
+    from a2fseg_cli.imaging.reading import check_same_grid, peek_image
+
+    rows: list[dict[str, Any]] = []
+    for case in cases:
+        grids = {}
+        for modality, path in case.images.items():
+            row: dict[str, Any] = {"case": case.name, "modality": modality, "file": str(path)}
+            try:
+                grid, warnings = peek_image(path)
+                grids[modality] = (path, grid)
+                row |= {"size": grid.size, "spacing_mm": grid.spacing_mm, "orientation": grid.orientation}
+                rows.append(row | {"warnings": list(warnings), "problem": None})
+            except InputError as error:
+                rows.append(
+                    row | {"size": (), "spacing_mm": (), "orientation": "", "warnings": [], "problem": str(error)}
+                )
+        problem = case.problem
+        if problem is None and len(grids) > 1:
+            try:
+                check_same_grid(grids)
+            except InputError as error:
+                problem = str(error)
+        if problem or case.warnings:
+            rows.append(
+                {
+                    "case": case.name,
+                    "modality": "",
+                    "file": "",
+                    "size": (),
+                    "spacing_mm": (),
+                    "orientation": "",
+                    "warnings": list(case.warnings),
+                    "problem": problem,
+                }
+            )
+    if json_:
+        print_json(rows)
+    else:
+        print_table(
+            ("case", "modality", "file", "size z,y,x", "spacing mm", "axes", "remarks"),
+            [
+                (
+                    row["case"],
+                    row["modality"],
+                    row["file"],
+                    " x ".join(map(str, row["size"])),
+                    " x ".join(f"{mm:g}" for mm in row["spacing_mm"]),
+                    row["orientation"],
+                    "; ".join([*row["warnings"], *([row["problem"]] if row["problem"] else [])]),
+                )
+                for row in rows
+            ],
+        )
+    problems = [row for row in rows if row["problem"]]
+    if problems:
+        raise InputError(f"{len(problems)} of the files or cases above are not acceptable.")
+
+
+def _show_result(result: Result, json_: bool) -> None:
+    for warning in result.warnings:
+        say(f"Warning: {warning}")
+    if json_:
+        print_json(result.stats)
+        return
+    print_table(
+        ("label", "name", "voxels", "mL"),
+        [("" if row.label is None else row.label, row.name, row.voxels, f"{row.volume_ml:.2f}") for row in result.rows],
+        title=f"{result.segmentation} ({result.modalities})",
+    )
+
+
+def _show_cohort(statuses: Sequence[Status], folder: Path, json_: bool) -> None:
+    counts = {kind: sum(status.status == kind for status in statuses) for kind in ("ok", "skipped", "failed")}
+    if json_:
+        print_json({"folder": str(folder), **counts, "patients": [vars(status) for status in statuses]})
+        return
+    regions = [region for region, _ in ModelConfig().regions]
+    names = next((list(status.volumes_ml) for status in statuses if status.volumes_ml), regions)
+    print_table(
+        ("case", "modalities", "status", *(f"{name} mL" for name in names), "s"),
+        [
+            (
+                s.case,
+                s.modalities,
+                s.status,
+                *(f"{(s.volumes_ml or {}).get(n, float('nan')):.1f}" for n in names),
+                s.seconds,
+            )
+            for s in sorted(statuses, key=lambda status: status.case)
+        ],
+        title=", ".join(f"{count} {kind}" for kind, count in counts.items()) + f" in {folder}",
+    )
+
+
+def _write_stats(path: Path, results: Sequence[Result]) -> None:
+    from a2fseg_cli.cli.console import json_text
+    from a2fseg_cli.imaging.writing import atomic_write_text
+
+    if path.suffix == ".json":
+        stats = [result.stats for result in results]
+        atomic_write_text(path, json_text(stats[0] if len(stats) == 1 else stats))
+        return
+    text = io.StringIO(newline="")
+    rows = [_flat(result) for result in results]
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write_text(path, text.getvalue())
+
+
+def _flat(result: Result) -> dict[str, object]:
+    stats = result.stats
+    volumes = {f"{region}_ml": round(volume, 3) for region, volume in result.volumes_ml.items()}
+    row: dict[str, object] = {"case": result.name, "modalities": result.modalities, **volumes}
+    return row | {
+        "seconds": round(sum(stats["seconds"].values()), 2),
+        "device": stats["device"]["name"],
+        "precision": stats["device"]["precision"],
+        "weights_sha256": stats["weights"]["sha256"],
+        "a2fseg": stats["versions"]["a2fseg"],
+        "warnings": "; ".join(result.warnings),
+    }

@@ -1,0 +1,115 @@
+"""`a2fseg train`: the paper's recipe, or a preset for a CPU, in a run folder that can be resumed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from a2fseg_cli.cli.console import progress, say
+from a2fseg_cli.cli.runtime import prepare_process, three
+from a2fseg_cli.core.config import PRESETS
+from a2fseg_cli.errors import UsageError
+from a2fseg_cli.training.recipe import RECIPES, Recipe
+
+RECIPE, NETWORK = "Recipe", "Network"
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Folder with one patient a sub-folder, truth beside the images.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Run folder.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
+    split: Annotated[
+        Path | None,
+        typer.Option(help="JSON with train, validation, test [default: 70/10/20 by --seed]", metavar="FILE"),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="paper, small or tiny", rich_help_panel=NETWORK)] = "paper",
+    init_weights: Annotated[
+        Path | None, typer.Option(help="Start from these weights", metavar="FILE", rich_help_panel=NETWORK)
+    ] = None,
+    time_budget: Annotated[
+        str | None, typer.Option(help="End well inside it, e.g. 2h; the schedule follows", rich_help_panel=RECIPE)
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="[default: the preset's]", rich_help_panel=RECIPE)] = None,
+    iterations: Annotated[int | None, typer.Option(help="Steps an epoch", rich_help_panel=RECIPE)] = None,
+    patch_size: Annotated[str | None, typer.Option(help="Crop, e.g. 96 or 96,112,96", rich_help_panel=RECIPE)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Crops a step", rich_help_panel=RECIPE)] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adam or adamw", rich_help_panel=RECIPE)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At the start", rich_help_panel=RECIPE)] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of adamw", rich_help_panel=RECIPE)] = None,
+    random_subsets: Annotated[
+        int | None, typer.Option(help="Random subsets a step, beside the full set", rich_help_panel=RECIPE)
+    ] = None,
+    foreground_share: Annotated[
+        float | None, typer.Option(help="Share of crops centred on tumour", rich_help_panel=RECIPE)
+    ] = None,
+    augment: Annotated[bool | None, typer.Option("--augment/--no-augment", rich_help_panel=RECIPE)] = None,
+    gradient_clip: Annotated[float | None, typer.Option(help="Largest gradient norm", rich_help_panel=RECIPE)] = None,
+    ema_decay: Annotated[float | None, typer.Option(help="Running mean of the weights", rich_help_panel=RECIPE)] = None,
+    seed: Annotated[int | None, typer.Option(help="Of every random choice", rich_help_panel=RECIPE)] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads [default: all cores]")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+) -> None:
+    """Train a network on your patients; `best.safetensors` is what `predict --weights` takes."""
+    if preset not in PRESETS:
+        raise UsageError(f"--preset {preset}: expected {', '.join(PRESETS)}.")
+    given: dict[str, Any] = {
+        "optimizer": optimizer,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "epochs": epochs,
+        "iterations_per_epoch": iterations,
+        "patch_size": three(patch_size, "--patch-size"),
+        "batch_size": batch_size,
+        "random_subsets": random_subsets,
+        "foreground_share": foreground_share,
+        "augment": augment,
+        "gradient_clip": gradient_clip,
+        "ema_decay": ema_decay,
+        "seed": seed,
+    }
+    try:
+        recipe = Recipe(**RECIPES[preset] | {name: value for name, value in given.items() if value is not None})
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error
+    config = PRESETS[preset]
+    if any(edge % config.stride or edge < 2 * config.stride for edge in recipe.patch_size):
+        raise UsageError(f"--patch-size: edges must be multiples of {config.stride}, at least {2 * config.stride}.")
+
+    prepare_process(threads)
+    from a2fseg_cli.core.device import choose_compute
+    from a2fseg_cli.imaging.discovery import find_cases
+    from a2fseg_cli.training.run import parse_duration_s, random_split, read_split, start_run
+
+    if time_budget is not None:
+        recipe = replace(recipe, time_budget_s=parse_duration_s(time_budget))
+    compute = choose_compute(device, precision)
+    cases = find_cases(data, config.modalities)
+    parts = read_split(split) if split else random_split([case.name for case in cases if case.truth], recipe.seed)
+    say(f"{compute.device} ({compute.reason}), {compute.precision}; " + _sizes(parts), quiet)
+    count = len(parts["train"]) + len(parts.get("validation", []))
+    with progress("preprocessing", count, quiet) as advance:
+        trainer = start_run(
+            cases, parts, config, recipe, output, compute, resume, init_weights, lambda name, *_: advance(name)
+        )
+    trainer.run(lambda row: say(_line(row, trainer.progress), quiet))
+    say(f"best mean Dice on validation {trainer.state.best_score:.4f}: {output / 'best.safetensors'}", quiet)
+
+
+def _sizes(parts: dict[str, list[str]]) -> str:
+    return ", ".join(f"{len(names)} {part}" for part, names in parts.items())
+
+
+def _line(row: dict[str, float], done: float) -> str:
+    """Return an epoch in one line: loss, learning rate, time left, Dice of the regions from all modalities."""
+    left_min = row["hours"] * 60 * (1 - done) / max(done, 1e-9)
+    dice = " ".join(f"{name.split()[0]} {value:.3f}" for name, value in list(row.items())[5:8] if " " in name)
+    score = f"; validation {row['score']:.4f} (all modalities: {dice})" if "score" in row else ""
+    return (
+        f"epoch {row['epoch']:.0f} step {row['step']:.0f} loss {row['loss']:.3f} lr {row['learning_rate']:.2g} "
+        f"{100 * done:.0f} %, {left_min:.0f} min left{score}"
+    )

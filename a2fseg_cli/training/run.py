@@ -1,0 +1,122 @@
+"""A run folder: resolved configuration, split, preprocessed patients, then the loop."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.device import Compute
+from a2fseg_cli.core.model import parameter_shapes
+from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.imaging.discovery import Case
+from a2fseg_cli.imaging.writing import atomic_write_text
+from a2fseg_cli.training.data import load_samples
+from a2fseg_cli.training.loop import Trainer
+from a2fseg_cli.training.recipe import Recipe
+from a2fseg_cli.weights.file_format import load_weights
+
+Split = dict[str, list[str]]
+
+
+def parse_duration_s(text: str) -> float:
+    """Return the seconds of `90m`, `2h`, `1h30m` or `45s`. Raises: UsageError."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
+    seconds = sum(float(n or 0) * unit for n, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
+    if seconds <= 0:
+        raise UsageError(f"--time-budget {text}: expected a time such as 2h, 90m or 1h30m.")
+    return seconds
+
+
+def read_split(path: Path) -> Split:
+    """Return the lists of case names of a split file, JSON: {"train": [...], "validation": [...], "test": [...]}.
+
+    Raises:
+        InputError: unreadable, not of this form, or a case in two lists.
+    """
+    try:
+        split = json.loads(path.read_text())
+        names = [name for part in split.values() for name in part]
+        fine = "train" in split and all(isinstance(name, str) for name in names)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: not a split file ({error}).") from error
+    if not fine or len(names) != len(set(names)):
+        raise InputError(f"{path}: expected lists of case names, one of them `train`, no case in two of them.")
+    return {part: list(members) for part, members in split.items()}
+
+
+def random_split(names: Sequence[str], seed: int) -> Split:
+    """Return 70 % of the cases for training, 10 % for validation, 20 % for testing (the paper's shares)."""
+    order = np.random.default_rng(seed).permutation(len(names))
+    shuffled = [sorted(names)[index] for index in order]
+    validation, test = round(0.1 * len(names)), round(0.2 * len(names))
+    return {
+        "train": sorted(shuffled[validation + test :]),
+        "validation": sorted(shuffled[:validation]),
+        "test": sorted(shuffled[validation : validation + test]),
+    }
+
+
+def start_run(
+    cases: Sequence[Case],
+    split: Split,
+    config: ModelConfig,
+    recipe: Recipe,
+    folder: Path,
+    compute: Compute,
+    resume: bool,
+    init_weights: Path | None,
+    report: Callable[[str, int, int], None],
+) -> Trainer:
+    """Return a trainer at the start of a run, or where its last checkpoint left it.
+
+    Writes `config.json` and `split.json`, and preprocesses the patients into `cache/`, all in the run folder.
+
+    Args:
+        cases: All patients found.
+        split: Case names by part; only those of `train` and `validation` are read.
+        config: The network.
+        recipe: How to train.
+        folder: The run folder.
+        compute: Device and precision.
+        resume: Go on from `last.ckpt`.
+        init_weights: Start from these weights; they must be of the same network.
+        report: Told (case, number preprocessed, number of all).
+
+    Raises:
+        UsageError: the folder holds a run already, or resuming with other settings.
+        InputError: a case of the split that was not found, or one that cannot be read.
+        WeightsError: the initial weights are of another network.
+    """
+    settings = {"model": json.loads(config.to_json()), "recipe": recipe.to_dict()}
+    text = json.dumps(settings, indent=1)
+    if (folder / "last.ckpt").exists() and not resume:
+        raise UsageError(f"{folder} holds a run already. Give --resume, or another -o.")
+    if resume and (folder / "config.json").is_file() and (folder / "config.json").read_text() != text:
+        raise UsageError(f"{folder}/config.json differs from these options; resume with those the run began with.")
+    by_name = {case.name: case for case in cases}
+    missing = [name for part in ("train", "validation") for name in split.get(part, []) if name not in by_name]
+    if missing:
+        raise InputError(f"{missing[0]}: named in the split but not found ({len(missing)} such cases).")
+    broken = [by_name[n].problem for part in ("train", "validation") for n in split.get(part, []) if by_name[n].problem]
+    if broken:
+        raise InputError(str(broken[0]))
+    atomic_write_text(folder / "config.json", text)
+    atomic_write_text(folder / "split.json", json.dumps(split, indent=1))
+    chosen = [by_name[name] for part in ("train", "validation") for name in split.get(part, [])]
+    samples = load_samples(chosen, config, folder / "cache", report)
+    count = len(split["train"])
+    initial = load_weights(init_weights, parameter_shapes(config))[1] if init_weights else None
+    trainer = Trainer(config, recipe, samples[:count], samples[count:], folder, compute, _card(split), initial)
+    if resume:
+        trainer.resume()
+    return trainer
+
+
+def _card(split: Split) -> dict[str, Any]:
+    return {"data": {part: list(names) for part, names in split.items()}}
