@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 BRATS_MODALITIES = ("t1", "t1c", "t2", "flair")
+
+# Modalities and regions stand in file names, subset names (t1c+flair) and parameter names (a dot would nest).
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,15 @@ class ModelConfig:
             raise ValueError(f"modalities must be distinct names, at least one; got {self.modalities}")
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
             raise ValueError(f"classes must be distinct names, background and at least one; got {self.classes}")
+        for name in (*self.modalities, *(region for region, _ in self.regions)):
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"names of modalities and regions are letters, digits, - and _; got {name!r}")
         if len(self.label_values) != len(self.classes) or len(set(self.label_values)) != len(self.classes):
             raise ValueError(f"one distinct label value per class; got {self.label_values} for {self.classes}")
-        if self.label_values[0] != 0:
-            raise ValueError(f"the background's label value is 0; got {self.label_values[0]}")
+        if self.label_values[0] != 0 or any(not 0 <= value <= 255 for value in self.label_values):
+            raise ValueError(f"label values are 0 (the background) to 255; got {self.label_values}")
+        if len(dict(self.regions)) != len(self.regions):
+            raise ValueError(f"a region is named twice: {[name for name, _ in self.regions]}")
         for name, members in self.regions:
             if not members or not set(members) <= set(self.classes[1:]):
                 raise ValueError(f"region {name} must consist of {self.classes[1:]}; got {members}")
@@ -89,7 +98,10 @@ class ModelConfig:
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
         """Return the configuration of a JSON text. Raises: ValueError when it is not one."""
-        raw: Any = json.loads(text)
+        try:
+            raw: Any = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("not a model configuration: nested too deeply") from error
         names = {field.name for field in fields(cls)}
         if not isinstance(raw, dict) or set(raw) != names:
             raise ValueError(f"expected exactly the fields {sorted(names)}")
@@ -104,7 +116,7 @@ class ModelConfig:
                 spacing_mm=_three(raw["spacing_mm"], float),
                 window=_three(raw["window"], int),
             )
-        except (TypeError, KeyError, IndexError) as error:
+        except (TypeError, KeyError, IndexError, OverflowError) as error:
             raise ValueError(f"not a model configuration: {error}") from error
 
 
