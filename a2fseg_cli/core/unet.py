@@ -55,8 +55,8 @@ class UNet(nn.Module):
         super().__init__()
         widths = list(features_per_stage)
         self.down = nn.ModuleList(
-            nn.Sequential(ConvBlock(before, width, stride=1 if before == 1 else 2), ConvBlock(width, width))
-            for before, width in zip([1, *widths[:-1]], widths, strict=True)
+            nn.Sequential(ConvBlock(before, width, stride=min(2, level + 1)), ConvBlock(width, width))
+            for level, (before, width) in enumerate(zip([1, *widths[:-1]], widths, strict=True))
         )
         coarse_to_fine = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.up = nn.ModuleList(
