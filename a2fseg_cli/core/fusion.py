@@ -21,8 +21,9 @@ class AdaptiveFusion(nn.Module):
     """Equations (1) to (3), with f_m taken apart so that subsets can share the work.
 
     f_m is one convolution on [F_avg ; F_m]. It is linear before the sigmoid, so it splits into its two
-    halves: f_m([F_avg ; F_m]) = A_m(F_avg) + B_m(F_m), with the bias in B_m. B_m(F_m) is the same for every subset, and since F_avg is
-    a mean, A_m(F_avg) is the mean of A_m(F_k) over the present k. No concatenation is ever made.
+    halves: f_m([F_avg ; F_m]) = A_m(F_avg) + B_m(F_m), with the bias in B_m. B_m(F_m) is the same for every
+    subset, and since F_avg is a mean, A_m(F_avg) is the mean of A_m(F_k) over the present k. No concatenation
+    is ever made.
     """
 
     def __init__(self, modalities: Sequence[str], channels: int, kernel_size: int) -> None:
@@ -51,7 +52,7 @@ class AdaptiveFusion(nn.Module):
         f = [self._convolution(name) for name in names]
         weight = torch.cat([one.weight[:, : self.channels] for one in f])
         maps = F.conv3d(features, weight, padding=f[0].padding)
-        return dict(zip(names, maps.split(self.channels, dim=1), strict=True))
+        return dict(zip(names, torch.split(maps, self.channels, dim=1), strict=True))
 
     def fuse(
         self, features: Mapping[str, Tensor], own: Mapping[str, Tensor], context: Mapping[str, Tensor]
