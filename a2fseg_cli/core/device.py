@@ -7,12 +7,15 @@ import os
 import sys
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from a2fseg_cli.errors import ResourceError, UsageError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+CGROUP = Path("/sys/fs/cgroup")  # a container's memory limit, where Linux has one
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def choose_compute(device: str = "auto", precision: str = "auto") -> Compute:
 
 def _choose_device(name: str) -> tuple[torch.device, str]:
     kind = name.split(":")[0]
-    if kind not in ("auto", "cpu", "cuda", "mps"):
+    if kind not in ("auto", "cpu", "cuda", "mps") or (kind in ("auto", "cpu") and name != kind):
         raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps.")
     if kind == "auto":
         if torch.cuda.is_available():
@@ -113,26 +116,28 @@ def keep_pages() -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out; torch's CPU allocator has no type of its own for it."""
+    """Return whether an error says that memory ran out; torch has no type of its own for it but on CUDA."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    signs = ("DefaultCPUAllocator", "std::bad_alloc", "MPS backend out of memory")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def available_memory_bytes(device: torch.device) -> int:
     """Return how much memory a computation on the device may take now: free on the card, or on the host.
 
-    On Linux the host's figure is MemAvailable, lowered to what a container's limit leaves.
+    On Linux the host's figure is MemAvailable, lowered to what a container's limit leaves. The container is
+    charged for the files it has read too; pages of files not in use give way, so they count as free.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     candidates = []
     try:
-        with open("/proc/meminfo") as file:
-            fields = dict(line.split(":") for line in file)
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         candidates.append(int(fields["MemAvailable"].split()[0]) * 1024)
-        with open("/sys/fs/cgroup/memory.max") as limit, open("/sys/fs/cgroup/memory.current") as used:
-            candidates.append(int(limit.read()) - int(used.read()))
+        used = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        free = int((CGROUP / "memory.max").read_text()) - int((CGROUP / "memory.current").read_text())
+        candidates.append(free + int(used["inactive_file"]))
     except (OSError, KeyError, ValueError):  # not Linux, or no limit ("max")
         pass
     return max(0, min(candidates, default=4 * 2**30))
