@@ -4,9 +4,12 @@ Every step that changes the grid is an object that can also undo it. The crop an
 resampling: fewer voxels to resample, and statistics that do not depend on the working spacing.
 """
 
+# SimpleITK has no type hints.
+# mypy: allow-untyped-calls
+
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -88,7 +91,9 @@ def _resize(array: FloatVolume, shape: Shape) -> FloatVolume:
     image = sitk.GetImageFromArray(np.ascontiguousarray(array, np.float32))
     scale = [n / m for n, m in zip(array.shape[::-1], shape[::-1], strict=True)]
     for axis, factor in enumerate(scale):
-        if factor > 2:  # linear interpolation looks at two voxels only; average before it skips some
+        # Linear interpolation looks at two voxels only; average before it skips some. The filter needs four
+        # voxels; of three that become one, the middle one is taken.
+        if factor > 2 and array.shape[2 - axis] >= 4:
             image = sitk.RecursiveGaussian(image, sigma=factor / 4, direction=axis)
     resampled = sitk.Resample(
         image,
@@ -160,11 +165,11 @@ class Route:
         return np.ascontiguousarray(self.reorient.undo(self.crop.undo(self.resample.undo(array))))
 
 
-def _largest(shares: object, shape: Shape) -> npt.NDArray[np.uint8]:
+def _largest(shares: Iterable[FloatVolume], shape: Shape) -> npt.NDArray[np.uint8]:
     """Return the index of the largest of the volumes at each voxel; the first wins a tie."""
     winner = np.zeros(shape, np.uint8)
     best: FloatVolume | None = None
-    for index, share in enumerate(shares):  # type: ignore[var-annotated, arg-type]
+    for index, share in enumerate(shares):
         if best is None:
             best = share.copy()
             continue
@@ -200,12 +205,15 @@ def prepare(
         spacing_mm: Its working spacing (z, y, x).
 
     Raises:
-        InputError: an image that has the same value everywhere in the brain.
+        InputError: an image that has the same value everywhere, or everywhere in the brain.
     """
     geometry = next(iter(images.values())).geometry
     reorient = Reorient(*axes_to_canonical(geometry))
     arrays = {m: reorient.apply(image.array) for m, image in images.items()}
     masks = {m: brain_mask(array) for m, array in arrays.items()}
+    for m, mask in masks.items():
+        if not mask.any():
+            raise InputError(f"{images[m].path}: empty, every voxel has the background's value. Is it the right file?")
     boxes = np.array([bounding_box(mask) for mask in masks.values()])
     start, stop = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
     canonical = next(iter(arrays.values())).shape
