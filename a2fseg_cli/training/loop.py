@@ -19,7 +19,7 @@ from a2fseg_cli.core.device import Compute
 from a2fseg_cli.core.losses import total_loss
 from a2fseg_cli.core.model import A2FSeg
 from a2fseg_cli.core.sliding_window import plan_windows, run_windows
-from a2fseg_cli.errors import A2FSegError, UsageError
+from a2fseg_cli.errors import A2FSegError, UsageError, WeightsError
 from a2fseg_cli.training.augmentation import augment
 from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from a2fseg_cli.training.data import Sample, random_crop, random_subset
@@ -105,11 +105,14 @@ class Trainer:
     def resume(self) -> None:
         """Go on from the run folder's last checkpoint. Raises: WeightsError, UsageError when it does not fit."""
         saved = load_checkpoint(self.folder / "last.ckpt")
+        if saved.keys() != {"config", "model", "optimizer", "mean", "state"}:
+            raise WeightsError(f"{self.folder / 'last.ckpt'}: not a checkpoint of this tool.")
         if saved["config"] != self.config.to_json():
             raise UsageError(f"{self.folder}: the checkpoint is of another network; resume with the same options.")
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.mean = saved["mean"]
+        for name, value in self.mean.items():
+            value.copy_(saved["mean"][name])
         self.state = State(**saved["state"])
 
     def save(self) -> None:
@@ -138,7 +141,7 @@ class Trainer:
         """Train to the end, epoch by epoch; after each, validate, save and report its row.
 
         Raises:
-            DivergenceError: the loss is not finite; the last checkpoint stays as it was.
+            DivergenceError: the loss or its gradient is not finite; the last checkpoint stays as it was.
         """
         while self.progress < 1:
             losses, started = [], time.perf_counter()
@@ -175,7 +178,7 @@ class Trainer:
             group["lr"] = self.learning_rate
         total = 0.0
         for _ in range(recipe.batch_size):
-            sample = self.train_samples[random.integers(len(self.train_samples))]
+            sample = self.train_samples[int(random.integers(len(self.train_samples)))]
             images, classes = random_crop(sample, recipe.patch_size, recipe.foreground_share, random)
             if recipe.augment:
                 images, classes = augment(images, classes, random)
@@ -183,12 +186,12 @@ class Trainer:
             loss = self._loss(images, classes, subsets) / recipe.batch_size
             loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
-        if not math.isfinite(total):
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip))
+        if not math.isfinite(total) or not math.isfinite(norm):
             raise DivergenceError(
-                f"{self.folder}: the loss is {total} at step {state.step}. The last checkpoint is untouched; "
-                "resume with a lower --learning-rate."
+                f"{self.folder}: at step {state.step} the loss is {total}, the gradient norm {norm}. The last "
+                "checkpoint is untouched; resume with a lower --learning-rate."
             )
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         state.step += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,6 +53,10 @@ class Recipe:
             raise ValueError("epochs, iterations and batch size must be at least 1, random subsets at least 0")
         if not 0 <= self.foreground_share <= 1 or not 0 <= self.ema_decay < 1:
             raise ValueError("foreground share must lie in [0, 1], EMA decay in [0, 1)")
+        if not self.gradient_clip > 0 or not 0 <= self.weight_decay < 1 or not 0 <= self.time_budget_s < math.inf:
+            raise ValueError("gradient clip must be above 0, weight decay in [0, 1), time budget 0 s or more")
+        if len(self.patch_size) != 3 or min(self.patch_size) < 1 or self.seed < 0:
+            raise ValueError(f"patch size needs three edges, the seed is 0 or more; got {self.patch_size}, {self.seed}")
 
     @property
     def steps(self) -> int:
