@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,17 +61,23 @@ def plan_windows(
     def rounded(edge: float) -> int:
         return max(2 * stride, stride * math.ceil(edge / stride))
 
+    def step(edge: int) -> int:
+        """Most voxels from one window's start to the next; whole, since starts are rounded to voxels."""
+        return max(1, math.floor(edge * (1 - overlap) + 1e-9))
+
+    def count(length: int, edge: int) -> int:
+        return 1 + math.ceil(max(0, length - edge) / step(edge))
+
     if window is not None:
         edges = [rounded(edge) for edge in window]
-        counts = [1 + math.ceil(max(0, n - e) / max(1, e * (1 - overlap))) for n, e in zip(shape, edges, strict=True)]
+        counts = [count(n, e) for n, e in zip(shape, edges, strict=True)]
         return _lay_out(shape, (edges[0], edges[1], edges[2]), counts)
     options = []
     for length in shape:
-        most = math.ceil(max(length, 2 * stride) / (2 * stride * (1 - overlap)))
-        by_edge: dict[int, int] = {}
-        for n in range(1, most + 1):
-            by_edge.setdefault(rounded(length / (1 + (n - 1) * (1 - overlap))), n)
-        options.append(list(by_edge.items()))
+        smallest_edge: dict[int, int] = {}
+        for edge in range(2 * stride, rounded(length) + 1, stride):
+            smallest_edge.setdefault(count(length, edge), edge)
+        options.append([(edge, n) for n, edge in smallest_edge.items()])
     fitting = [plan for plan in itertools.product(*options) if math.prod(edge for edge, _ in plan) <= max_voxels]
     if not fitting:
         raise ValueError(f"no window of at least {(2 * stride,) * 3} fits into {max_voxels:.0f} voxels")
@@ -86,7 +92,8 @@ def _lay_out(shape: Shape, window: Shape, counts: Sequence[int]) -> WindowPlan:
         [round(i * (length - edge) / max(1, n - 1)) for i in range(n)]
         for length, edge, n in zip(padded, window, counts, strict=True)
     ]
-    return WindowPlan(shape, (padded[0], padded[1], padded[2]), window, tuple(itertools.product(*axes)))
+    starts = tuple((z, y, x) for z, y, x in itertools.product(*axes))
+    return WindowPlan(shape, (padded[0], padded[1], padded[2]), window, starts)
 
 
 def gaussian_importance(window: Shape, device: torch.device | str = "cpu") -> Tensor:
@@ -114,6 +121,17 @@ def run_windows(
         plan: From `plan_windows` for this shape.
         device: Where `predict` computes.
     """
+    return list(stream_windows(predict, images, plan, device))
+
+
+def stream_windows(
+    predict: Callable[[Tensor], Iterable[Tensor]], images: Tensor, plan: WindowPlan, device: torch.device | str = "cpu"
+) -> Iterator[Tensor]:
+    """Yield what `run_windows` returns, one result at a time.
+
+    With one window each result is computed when it is asked for, and none is kept. With several, all results
+    are summed up before the first is given away, and each is let go with the next.
+    """
     shape = tuple(images.shape[1:])
     if shape != plan.shape:
         raise ValueError(f"the plan is for {plan.shape}, the images are {shape}")
@@ -121,7 +139,9 @@ def run_windows(
     padded = F.pad(images, (0, pad[2], 0, pad[1], 0, pad[0])) if any(pad) else images
     inside = (slice(None), *(slice(0, length) for length in plan.shape))
     if len(plan.starts) == 1:
-        return [result[0][inside].float().cpu() for result in predict(padded[None].to(device))]
+        for result in predict(padded[None].to(device)):
+            yield result[0][inside].float().cpu()
+        return
     importance = gaussian_importance(plan.window)
     sums: list[Tensor] = []
     weights = torch.zeros(plan.padded)
@@ -132,4 +152,5 @@ def run_windows(
             if index == len(sums):
                 sums.append(torch.zeros((result.shape[1], *plan.padded)))
             sums[index][(slice(None), *box)] += result[0].float().cpu() * importance
-    return [total.div_(weights)[inside] for total in sums]
+    while sums:
+        yield sums.pop(0).div_(weights)[inside]

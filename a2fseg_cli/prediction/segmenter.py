@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.device import Compute, available_memory_bytes, choose_compute, is_out_of_memory
-from a2fseg_cli.core.model import A2FSeg, parameter_shapes
-from a2fseg_cli.core.sliding_window import WindowPlan, plan_windows, run_windows
+from a2fseg_cli.core.model import A2FSeg, Output, parameter_shapes
+from a2fseg_cli.core.sliding_window import WindowPlan, plan_windows, stream_windows
 from a2fseg_cli.errors import ResourceError
 from a2fseg_cli.weights.file_format import load_weights
 
@@ -25,6 +26,9 @@ FloatVolume = npt.NDArray[np.float32]
 # The most that one window's maps may take on a CPU. A larger window computes fewer voxels in all, but the
 # tool should leave a laptop usable.
 MOST_WINDOW_BYTES = 3 * 2**30
+# The most that the summed logits of several subsets may take when there are several windows. All 15 of a brain
+# of 3.4 million voxels take 0.8 GiB.
+MOST_SUMMED_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -85,22 +89,25 @@ class Segmenter:
         """The network's configuration."""
         return self.weights.config
 
-    def bytes_per_voxel(self, modalities: int) -> int:
+    def bytes_per_voxel(self, modalities: int, subsets: int = 1) -> int:
         """Return about how much memory a voxel of a window takes at the peak, with so many modalities present.
 
         Per modality the features, its two halves of f_m, W_m and What_m; one U-Net's last stage besides; and
-        the logits in float32.
+        the logits in float32. Several subsets share one map per pair of modalities; mirroring keeps the
+        logits of all of them.
         """
-        maps = self.config.features_per_stage[0] * (6 * modalities + 8)
-        return int(maps * self.compute.dtype.itemsize + 12 * len(self.config.classes))
+        pairs = modalities**2 if subsets > 1 else 0
+        maps = self.config.features_per_stage[0] * (6 * modalities + 8 + pairs)
+        kept = subsets if self.inference.tta else 1
+        return int(maps * self.compute.dtype.itemsize + (8 + 4 * kept) * len(self.config.classes))
 
-    def plan(self, shape: tuple[int, int, int], modalities: int, bytes_allowed: float) -> WindowPlan:
+    def plan(self, shape: tuple[int, int, int], modalities: int, bytes_allowed: float, subsets: int = 1) -> WindowPlan:
         """Return the windows for a volume. Raises: ResourceError when not even the smallest window fits."""
         try:
             return plan_windows(
                 shape,
                 self.config.stride,
-                max_voxels=bytes_allowed / self.bytes_per_voxel(modalities),
+                max_voxels=bytes_allowed / self.bytes_per_voxel(modalities, subsets),
                 overlap=self.inference.overlap,
                 window=self.inference.window,
             )
@@ -121,18 +128,39 @@ class Segmenter:
         Raises:
             ResourceError: not even the smallest window fits.
         """
+        (result,) = self.segment_subsets(images, [present], [attention])
+        return result
+
+    def segment_subsets(
+        self, images: FloatVolume, subsets: Sequence[Sequence[bool]], attention: Sequence[bool] | None = None
+    ) -> Iterator[Segmentation]:
+        """Yield the probabilities of each subset in turn; per window every encoder runs once for all of them.
+
+        With one window the logits of one subset exist at a time. With several, those of as many subsets as
+        `MOST_SUMMED_BYTES` holds are summed up together; the encoders run again for the next such group.
+
+        Args:
+            images: (M, d, h, w), z-scored, on the working grid.
+            subsets: Missing-modality masks (M,).
+            attention: Of which subsets to return the attention maps, one flag a subset; of none by default.
+
+        Raises:
+            ResourceError: not even the smallest window fits.
+        """
+        wanted = list(zip(subsets, attention or [False] * len(subsets), strict=True))
         volume = torch.from_numpy(images)
         shape = (images.shape[1], images.shape[2], images.shape[3])
         allowed = 0.7 * available_memory_bytes(self.compute.device)
         if self.compute.device.type != "cuda":
             allowed = min(allowed, MOST_WINDOW_BYTES)
-        while True:
-            plan = self.plan(shape, sum(present), allowed)
+        while wanted:
+            modalities = sum(map(any, zip(*(present for present, _ in wanted), strict=True)))
+            plan = self.plan(shape, modalities, allowed, len(wanted))
+            group = wanted[: len(wanted) if len(plan.starts) == 1 else self._summed_together(plan)]
             try:
-                (result,) = run_windows(
-                    lambda window: self._predict(window, present, attention), volume, plan, self.compute.device
-                )
-                break
+                for result in stream_windows(partial(self._predict, subsets=group), volume, plan, self.compute.device):
+                    present, with_attention = wanted.pop(0)
+                    yield self._segmentation(result, present, with_attention, plan)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -141,29 +169,55 @@ class Segmenter:
                         f"Out of memory: --window {self.inference.window} does not fit on {self.compute.device}; "
                         "leave it out to have it planned."
                     ) from error
-            allowed = 0.5 * self.bytes_per_voxel(sum(present)) * math.prod(plan.window)
-            if self.compute.device.type == "cuda":
-                torch.cuda.empty_cache()
+                allowed = 0.5 * self.bytes_per_voxel(modalities, len(wanted)) * math.prod(plan.window)
+                if self.compute.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    def _summed_together(self, plan: WindowPlan) -> int:
+        """Return of how many subsets the logits are summed up at a time when there are several windows."""
+        subset_bytes = 4 * len(self.config.classes) * math.prod(plan.padded)
+        return max(1, MOST_SUMMED_BYTES // subset_bytes)
+
+    def _segmentation(self, result: Tensor, present: Sequence[bool], attention: bool, plan: WindowPlan) -> Segmentation:
         classes = len(self.config.classes)
         names = self.model.present_names(present)
         maps = {m: result[classes + i].numpy() for i, m in enumerate(names)} if attention else {}
         return Segmentation(result[:classes].softmax(dim=0).numpy(), maps, plan)
 
-    def _predict(self, window: Tensor, present: Sequence[bool], attention: bool) -> Iterator[Tensor]:
-        """Yield the logits of a window (1, M, d, h, w), followed by one channel of attention per modality."""
-        flips: list[list[int]] = [[]]
-        if self.inference.tta:
-            flips = [list(axes) for n in range(4) for axes in itertools.combinations((2, 3, 4), n)]
-        total: Tensor | None = None
-        with torch.inference_mode(), self.compute.autocast():
-            for axes in flips:
-                view = window.flip(axes) if axes else window
-                output = self.model.fuse(self.model.encode(view, present), present)
+    def _predict(self, window: Tensor, subsets: Sequence[tuple[Sequence[bool], bool]]) -> Iterator[Tensor]:
+        """Yield for each subset the logits of a window (1, M, d, h, w) and, where its flag is set, its attention.
+
+        The attention is one channel per present modality, behind the logits.
+        """
+        if not self.inference.tta:
+            yield from self._fuse(window, subsets)
+            return
+        flips = [list(axes) for n in range(4) for axes in itertools.combinations((2, 3, 4), n)]
+        totals: list[Tensor] = []
+        for axes in flips:
+            for index, result in enumerate(self._fuse(window.flip(axes) if axes else window, subsets)):
+                turned = result.flip(axes) if axes else result
+                if index == len(totals):
+                    totals.append(turned)
+                else:
+                    totals[index].add_(turned)
+        while totals:
+            yield totals.pop(0).div_(len(flips))
+
+    def _fuse(self, window: Tensor, subsets: Sequence[tuple[Sequence[bool], bool]]) -> Iterator[Tensor]:
+        """Yield what `_predict` does, of one view of the window."""
+        outputs: Iterator[Output] | None = None
+        for _, attention in subsets:
+            # Entered for each step: a mode left on across a yield would reach the caller's own computations.
+            with torch.no_grad(), self.compute.autocast():
+                if outputs is None:
+                    union = [any(flags) for flags in zip(*(present for present, _ in subsets), strict=True)]
+                    outputs = self.model.fuse_subsets(
+                        self.model.encode(window, union), [present for present, _ in subsets]
+                    )
+                output = next(outputs)
                 parts = [output.logits.float()]
                 if attention:
                     parts += [weight.float().mean(dim=1, keepdim=True) for weight in output.attention.values()]
                 result = torch.cat(parts, dim=1) if attention else parts[0]
-                result = result.flip(axes) if axes else result
-                total = result if total is None else total.add_(result)
-            assert total is not None
-            yield total.div_(len(flips)) if len(flips) > 1 else total
+            yield result
