@@ -17,8 +17,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.errors import InputError, ResourceError
+from a2fseg_cli.errors import InputError
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm
+from a2fseg_cli.imaging.limits import check_capacity, check_volume_size
 
 NIFTI1 = np.dtype(
     [
@@ -102,10 +103,6 @@ _REFUSED_TYPES = {
     2304: "an RGBA colour",
 }  # fmt: skip
 _MILLIMETRES_PER_UNIT = {1: 1000.0, 3: 0.001}
-# 1024 x 1024 x 1024: above every MRI of a head, below what a few bytes of gzip may make a machine allocate.
-MAX_VOXELS = 2**30
-# One byte of deflate can stand for at most 1032 bytes (258 bytes in 2 bits).
-DEFLATE_LIMIT = 1032
 _SHEAR_TOLERANCE = 1e-3
 _DISAGREEMENT_TOLERANCE_MM = 0.01
 
@@ -122,11 +119,6 @@ class NiftiHeader:
     voxel_type: np.dtype[Any]
 
     @property
-    def is_nifti1(self) -> bool:
-        """Whether the geometry fields have the precision and place of NIfTI-1."""
-        return int(self.fields["sizeof_hdr"]) == NIFTI1.itemsize
-
-    @property
     def data_offset(self) -> int:
         """Byte at which the voxels start."""
         return int(self.fields["vox_offset"])
@@ -135,11 +127,6 @@ class NiftiHeader:
     def data_bytes(self) -> int:
         """Bytes that the voxels need, uncompressed."""
         return math.prod(self.size) * self.voxel_type.itemsize
-
-
-def is_nifti(start: bytes) -> bool:
-    """Tell whether the first bytes of a file, decompressed, are those of a NIfTI header of either version."""
-    return int.from_bytes(start[:4], "little") in _HEADER_SIZES or int.from_bytes(start[:4], "big") in _HEADER_SIZES
 
 
 _HEADER_SIZES = {NIFTI1.itemsize: NIFTI1, NIFTI2.itemsize: NIFTI2}
@@ -164,8 +151,6 @@ def _read(path: Path, offset: int, count: int, *, to_end: bool = False) -> bytes
             return data
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: truncated or damaged gzip data. Copy or convert the file again.") from error
-    except MemoryError as error:
-        raise ResourceError(f"{path}: {count / 2**30:.1f} GiB of voxels do not fit into memory.") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
 
@@ -212,20 +197,6 @@ def _volume_size(path: Path, dim: list[int]) -> tuple[int, int, int]:
     return check_volume_size(path, (depth, height, width))
 
 
-def check_volume_size(path: Path, size: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Return `size` (D, H, W) when it is a volume's.
-
-    Raises:
-        InputError: a single slice, or more than `MAX_VOXELS`.
-    """
-    text = " x ".join(map(str, size[::-1]))
-    if min(size) < 2:
-        raise InputError(f"{path}: 2-D, a single slice ({text}). Expected a 3-D volume.")
-    if math.prod(size) > MAX_VOXELS:
-        raise InputError(f"{path}: {text} voxels, more than a head has. Is the header damaged?")
-    return size
-
-
 def _voxel_type(path: Path, fields: Any) -> np.dtype[Any]:
     code = int(fields["datatype"])
     if code in _REFUSED_TYPES:
@@ -241,12 +212,7 @@ def _check_capacity(path: Path, header: NiftiHeader) -> None:
         raise InputError(f"{path}: damaged header, voxels start at byte {offset:g}. Copy or convert the file again.")
     with path.open("rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
-    capacity = path.stat().st_size * (DEFLATE_LIMIT if compressed else 1)
-    if header.data_offset + header.data_bytes > capacity:
-        raise InputError(
-            f"{path}: truncated, or damaged header: {header.data_bytes} bytes of voxels promised, the file has "
-            f"{path.stat().st_size}. Copy it again."
-        )
+    check_capacity(path, header.data_offset + header.data_bytes, compressed=compressed)
 
 
 def read_voxels(path: Path, header: NiftiHeader) -> npt.NDArray[Any]:

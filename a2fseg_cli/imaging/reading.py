@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError, ResourceError
-from a2fseg_cli.imaging import nifti
+from a2fseg_cli.imaging import metaimage, nifti
 from a2fseg_cli.imaging.discovery import EXTENSIONS
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
+from a2fseg_cli.imaging.limits import check_capacity, check_volume_size
 
 _THICK_SLICE_MM = 2.0
 # An adult brain with its cerebrospinal fluid has at most about 2 litres, a head 3.5 and more.
@@ -74,11 +75,14 @@ def peek_image(path: Path) -> tuple[Geometry, tuple[str, ...]]:
         InputError: as `read_image`, as far as the header shows.
     """
     _check_file(path)
-    if _is_nifti_name(path):
-        geometry, warnings = nifti.header_geometry(path, nifti.read_header(path))
+    name = path.name.lower()
+    warnings: tuple[str, ...] = ()
+    if name.endswith(".nrrd"):
+        geometry = _itk_geometry(path, _itk_information(path))
+    elif name.endswith(".mha"):
+        geometry = metaimage.read_header(path).geometry
     else:
-        reader = _itk_information(path)
-        geometry, warnings = _itk_geometry(path, reader), ()
+        geometry, warnings = nifti.header_geometry(path, nifti.read_header(path))
     return geometry, (*warnings, *_thickness_warnings(path, geometry))
 
 
@@ -90,7 +94,8 @@ def read_label_map(path: Path) -> tuple[npt.NDArray[np.int32], Geometry]:
     """
     voxels, geometry, _ = _read_voxels(path)
     if voxels.dtype.kind == "f":
-        bad = voxels[~(np.isfinite(voxels) & (voxels == np.round(voxels)))]
+        with np.errstate(invalid="ignore"):
+            bad = voxels[~(np.isfinite(voxels) & (voxels == np.round(voxels)))]
         if bad.size:
             raise InputError(f"{path}: a label map with the value {bad.flat[0]:g}. Expected whole numbers.")
     limits = np.iinfo(np.int32)
@@ -173,17 +178,23 @@ def resample_to(image: MedicalImage, geometry: Geometry) -> MedicalImage:
 
 
 def _read_voxels(path: Path) -> tuple[npt.NDArray[Any], Geometry, tuple[str, ...]]:
+    """Return the voxels in the file's own type (D, H, W), their grid, and what the header gives cause to say."""
     _check_file(path)
-    if _is_nifti_name(path):
-        header = nifti.read_header(path)
-        geometry, warnings = nifti.header_geometry(path, header)
-        return nifti.read_voxels(path, header), geometry, (*warnings, *_thickness_warnings(path, geometry))
-    voxels, geometry = _read_itk(path)
-    return voxels, geometry, _thickness_warnings(path, geometry)
-
-
-def _is_nifti_name(path: Path) -> bool:
-    return path.name.lower().endswith((".nii", ".nii.gz"))
+    name = path.name.lower()
+    warnings: tuple[str, ...] = ()
+    try:
+        if name.endswith(".nrrd"):
+            voxels, geometry = _read_itk(path)
+        elif name.endswith(".mha"):
+            meta = metaimage.read_header(path)
+            voxels, geometry = metaimage.read_voxels(path, meta), meta.geometry
+        else:
+            header = nifti.read_header(path)
+            geometry, warnings = nifti.header_geometry(path, header)
+            voxels = nifti.read_voxels(path, header)
+    except MemoryError as error:
+        raise ResourceError(f"{path}: its voxels do not fit into memory.") from error
+    return voxels, geometry, (*warnings, *_thickness_warnings(path, geometry))
 
 
 def _check_file(path: Path) -> None:
@@ -208,7 +219,7 @@ def _check_file(path: Path) -> None:
 
 
 def _read_itk(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
-    """Read .nrrd and .mha."""
+    """Read .nrrd."""
     import SimpleITK as sitk
 
     reader = _itk_information(path)
@@ -216,8 +227,6 @@ def _read_itk(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
         image = reader.Execute()
     except RuntimeError as error:
         raise InputError(f"{path}: truncated or damaged. Copy or convert the file again.") from error
-    except MemoryError as error:
-        raise ResourceError(f"{path}: does not fit into memory.") from error
     return sitk.GetArrayFromImage(image), _itk_geometry(path, reader)
 
 
@@ -227,13 +236,13 @@ def _itk_information(path: Path) -> Any:
 
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     reader = sitk.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO" if path.suffix.lower() == ".nrrd" else "MetaImageIO")
+    reader.SetImageIO("NrrdImageIO")
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
         pixel = reader.GetPixelID()
     except RuntimeError as error:
-        raise InputError(f"{path}: no {path.suffix.lower()} file, or a damaged one. Convert it again.") from error
+        raise InputError(f"{path}: no .nrrd file, or a damaged one. Convert it again.") from error
     size = tuple(int(n) for n in reader.GetSize())
     if reader.GetNumberOfComponents() > 1 or pixel in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
         raise InputError(f"{path}: a vector or complex image. Expected one real number a voxel.")
@@ -241,10 +250,9 @@ def _itk_information(path: Path) -> Any:
         raise InputError(f"{path}: 4-D, {math.prod(size[3:])} volumes. Split it and give the volume of one modality.")
     if len(size) != 3:
         raise InputError(f"{path}: {len(size)}-D. Expected a 3-D volume.")
-    nifti.check_volume_size(path, (size[2], size[1], size[0]))
+    check_volume_size(path, (size[2], size[1], size[0]))
     bytes_per_voxel = sitk.Image(1, 1, pixel).GetSizeOfPixelComponent()
-    if math.prod(size) * bytes_per_voxel > path.stat().st_size * nifti.DEFLATE_LIMIT:
-        raise InputError(f"{path}: the header promises more voxels than the file can hold. Copy it again.")
+    check_capacity(path, math.prod(size) * bytes_per_voxel, compressed=True)
     return reader
 
 

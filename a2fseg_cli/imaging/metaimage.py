@@ -1,0 +1,141 @@
+"""MetaImage (.mha): header and voxels.
+
+Read here and not by ITK, whose parser of this format writes to stderr, takes voxels that failed to decompress
+for good ones, and ends the process on some damaged headers. Field names after the MetaIO documentation.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.geometry import Geometry
+from a2fseg_cli.imaging.limits import check_capacity, check_volume_size
+
+_SCALAR_TYPES = {
+    "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
+    "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
+    "MET_DOUBLE": "f8",
+}  # fmt: skip
+_LONGEST_HEADER = 2**16
+
+
+@dataclass(frozen=True)
+class MetaImageHeader:
+    """The grid, and how the voxels are stored from byte `data_offset` on."""
+
+    geometry: Geometry
+    voxel_type: np.dtype[Any]
+    data_offset: int
+    compressed: bool
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes that the voxels need, uncompressed."""
+        return math.prod(self.geometry.size) * self.voxel_type.itemsize
+
+
+def read_header(path: Path) -> MetaImageHeader:
+    """Return the checked header of a .mha file.
+
+    Raises:
+        InputError: no MetaImage in one file, not a volume of one number a voxel, or damaged.
+    """
+    fields, data_offset = _fields(path)
+    if fields["ElementDataFile"].upper() != "LOCAL":
+        raise InputError(f"{path}: its voxels lie in another file. Convert it to one .mha or .nii.gz file.")
+    if fields.get("ElementNumberOfChannels", "1") != "1" or fields.get("ElementType", "").endswith("_ARRAY"):
+        raise InputError(f"{path}: a vector image. Expected one number a voxel.")
+    if fields.get("ElementType") not in _SCALAR_TYPES or not _is_true(fields, "BinaryData", "True"):
+        raise InputError(f"{path}: voxels of a type, or written as text, that cannot be read. Convert the file.")
+    big_endian = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
+    voxel_type = np.dtype(_SCALAR_TYPES[fields["ElementType"]]).newbyteorder(">" if big_endian else "<")
+    header = MetaImageHeader(_geometry(path, fields), voxel_type, data_offset, _is_true(fields, "CompressedData"))
+    check_capacity(path, header.data_bytes, compressed=header.compressed)
+    return header
+
+
+def read_voxels(path: Path, header: MetaImageHeader) -> npt.NDArray[Any]:
+    """Return the voxels (D, H, W) in the file's type.
+
+    Raises:
+        InputError: the file ends early or its compressed data are damaged.
+    """
+    with path.open("rb") as file:
+        file.seek(header.data_offset)
+        data = file.read() if header.compressed else file.read(header.data_bytes)
+    if header.compressed:
+        unpacker = zlib.decompressobj(wbits=47)  # zlib or gzip, by content
+        try:
+            data = unpacker.decompress(data, header.data_bytes + 1)
+        except zlib.error as error:
+            raise InputError(f"{path}: damaged compressed data. Copy or convert the file again.") from error
+    if len(data) != header.data_bytes or (header.compressed and not unpacker.eof):
+        raise InputError(f"{path}: truncated or damaged voxels, expected {header.data_bytes} bytes. Copy it again.")
+    return np.frombuffer(data, header.voxel_type).reshape(header.geometry.size)
+
+
+def _fields(path: Path) -> tuple[dict[str, str], int]:
+    """Return the header's `key = value` lines and the byte after the last, `ElementDataFile`."""
+    with path.open("rb") as file:
+        start = file.read(_LONGEST_HEADER)
+    fields: dict[str, str] = {}
+    position = 0
+    while (end := start.find(b"\n", position)) >= 0:
+        key, equals, value = start[position:end].decode("latin-1").partition("=")
+        if not equals:
+            break
+        position = end + 1
+        fields[key.strip()] = value.strip()
+        if key.strip() == "ElementDataFile":
+            return fields, position
+    raise InputError(f"{path}: no .mha file, or a damaged one. Convert it again.")
+
+
+def _is_true(fields: dict[str, str], key: str, default: str = "False") -> bool:
+    return fields.get(key, default).lower() == "true"
+
+
+def _geometry(path: Path, fields: dict[str, str]) -> Geometry:
+    try:
+        counts = [int(word) for word in fields["DimSize"].split()]
+        if len(counts) != int(fields["NDims"]) or min(counts) < 1:
+            raise ValueError("DimSize and NDims differ")
+        dimensions = len(counts)
+        spacing = _numbers(fields, ("ElementSpacing",), np.ones(dimensions))
+        origin = _numbers(fields, ("Offset", "Position", "Origin"), np.zeros(dimensions))
+        axes = _numbers(fields, ("TransformMatrix", "Rotation", "Orientation"), np.eye(dimensions))
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path}: damaged .mha header. Copy or convert the file again.") from error
+    if math.prod(counts[3:]) > 1:
+        raise InputError(f"{path}: 4-D, {math.prod(counts[3:])} volumes. Split it and give the volume of one modality.")
+    if dimensions < 3:
+        raise InputError(f"{path}: {dimensions}-D. Expected a 3-D volume.")
+    width, height, depth = counts[:3]
+    size = check_volume_size(path, (depth, height, width))
+    # Its rows are the file axes; a Geometry has them as columns.
+    direction = axes.reshape(dimensions, dimensions)[:3, :3].T.ravel()
+    x, y, z = (float(value) for value in spacing[:3])
+    a, b, c = (float(value) for value in origin[:3])
+    try:
+        return Geometry(size, (z, y, x), (a, b, c), tuple(map(float, direction)))
+    except ValueError as error:
+        raise InputError(f"{path}: damaged .mha header, spacing or direction is not usable.") from error
+
+
+def _numbers(
+    fields: dict[str, str], keys: tuple[str, ...], default: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return the numbers of the first key that is there. Raises: ValueError for another count than the default's."""
+    words = next((fields[key].split() for key in keys if key in fields), None)
+    values = default.ravel() if words is None else np.array([float(word) for word in words])
+    if values.size != default.size:
+        raise ValueError(f"expected {default.size} numbers for {keys[0]}")
+    return values
