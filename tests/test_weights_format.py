@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from a2fseg_cli.core.config import PRESETS
+from a2fseg_cli.core.config import PRESETS, ModelConfig
 from a2fseg_cli.errors import ResourceError, WeightsError
 from a2fseg_cli.weights.file_format import WeightsFile, inspect_weights, load_weights, save_weights
 
@@ -320,6 +321,16 @@ def test_another_network_is_refused_before_its_tensors_are_read(tmp_path: Path) 
         assert tracemalloc.get_traced_memory()[1] < 4 * 2**20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data[:8] + b"{}" + data[10:]])
+def test_a_file_that_changes_after_its_header_was_checked(saved: Path, change: Callable[[bytes], bytes]) -> None:
+    def expected(_: ModelConfig) -> dict[str, tuple[int, ...]]:
+        saved.write_bytes(change(saved.read_bytes()))
+        return SHAPES
+
+    with pytest.raises(WeightsError, match="it changed while it was read"):
+        load_weights(saved, expected)
 
 
 def test_more_than_4_gib(saved: Path) -> None:
