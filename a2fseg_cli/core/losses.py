@@ -34,7 +34,7 @@ def segmentation_loss(logits: Tensor, target: Tensor, smooth: float = 1.0) -> Te
 def total_loss(
     modality_logits: Sequence[Tensor], subset_logits: Sequence[tuple[Tensor, Tensor]], target: Tensor
 ) -> Tensor:
-    """Return equation (5): sum over m of L_m, plus L_avg + L_adp, their mean when several subsets share a step.
+    """Return equation (5): sum over m of L_m, plus L_avg + L_adp of every subset that shares the step.
 
     Args:
         modality_logits: Of the head on each F_m, (B, classes, D, H, W) each.
@@ -42,6 +42,4 @@ def total_loss(
         target: Class indices (B, D, H, W).
     """
     heads = [*modality_logits, *(logits for pair in subset_logits for logits in pair)]
-    losses = segmentation_loss(torch.stack(heads), target)
-    count = len(modality_logits)
-    return losses[:count].sum() + losses[count:].sum() / max(1, len(subset_logits))
+    return segmentation_loss(torch.stack(heads), target).sum()
