@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import math
+import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -223,11 +227,26 @@ def _read_itk(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
     import SimpleITK as sitk
 
     reader = _itk_information(path)
+    _check_nrrd_checksum(path)
     try:
         image = reader.Execute()
     except RuntimeError as error:
         raise InputError(f"{path}: truncated or damaged. Copy or convert the file again.") from error
     return sitk.GetArrayFromImage(image), _itk_geometry(path, reader)
+
+
+def _check_nrrd_checksum(path: Path) -> None:
+    """Raise for compressed voxels that are damaged; ITK does not look at the checksum."""
+    data = path.read_bytes()
+    header = re.match(rb"NRRD.*?\r?\n\r?\n", data, re.DOTALL)
+    if header is None or not re.search(rb"^encoding: *gz", header[0], re.IGNORECASE | re.MULTILINE):
+        return
+    try:
+        with gzip.open(io.BytesIO(data[header.end() :])) as file:
+            while file.read(2**20):
+                pass
+    except (EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{path}: truncated or damaged gzip data. Copy or convert the file again.") from error
 
 
 def _itk_information(path: Path) -> Any:

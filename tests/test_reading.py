@@ -1,0 +1,574 @@
+"""Reading: values and grids against nibabel and SimpleITK, and one line for every kind of bad input."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import tracemalloc
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging import limits
+from a2fseg_cli.imaging.geometry import Geometry
+from a2fseg_cli.imaging.reading import (
+    MedicalImage,
+    check_distinct,
+    check_same_grid,
+    peek_image,
+    read_image,
+    read_label_map,
+    resample_to,
+)
+
+SIZE = (6, 7, 8)  # (D, H, W)
+
+
+def _volume(dtype: str = "int16") -> np.ndarray:
+    """A block of tissue in a background of zeros, (D, H, W)."""
+    volume = np.zeros(SIZE, dtype)
+    volume[1:5, 1:6, 1:7] = np.arange(4 * 5 * 6).reshape(4, 5, 6) % 100 + 1
+    return volume
+
+
+def _save(
+    path: Path,
+    volume: np.ndarray,
+    affine: np.ndarray | None = None,
+    *,
+    sform: int = 1,
+    qform: int = 1,
+    qform_affine: np.ndarray | None = None,
+    order: str = "<",
+    slope: tuple[float, float] | None = None,
+) -> Path:
+    """Write a NIfTI-1 file with nibabel from an array (D, H, W)."""
+    affine = np.diag([-1.0, -1, 1, 1]) if affine is None else affine
+    header = nibabel.Nifti1Header(endianness=order)
+    header.set_data_dtype(volume.dtype)
+    image = nibabel.Nifti1Image(volume.T, affine, header)
+    image.set_sform(affine, code=sform)
+    image.set_qform(affine if qform_affine is None else qform_affine, code=qform)
+    if slope:
+        image.header.set_slope_inter(*slope)
+    image.to_filename(path)
+    return path
+
+
+def _patch(path: Path, offset: int, data: bytes) -> Path:
+    raw = bytearray(path.read_bytes())
+    raw[offset : offset + len(data)] = data
+    path.write_bytes(raw)
+    return path
+
+
+def _affine(quaternion: list[float], spacing: list[float], origin: list[float], flip: bool) -> np.ndarray:
+    rotation = nibabel.quaternions.quat2mat(quaternion)
+    affine = np.eye(4)
+    affine[:3, :3] = rotation * spacing * (-1 if flip else 1)
+    affine[:3, 3] = origin
+    return affine
+
+
+affines = st.builds(
+    _affine,
+    st.lists(st.integers(-3, 3), min_size=4, max_size=4).filter(any),
+    st.lists(st.sampled_from([0.5, 0.9375, 1.0, 1.2, 3.0]), min_size=3, max_size=3),
+    st.lists(st.floats(-200, 200), min_size=3, max_size=3),
+    st.booleans(),
+)
+
+
+@settings(max_examples=60)
+@given(
+    affine=affines,
+    dtype=st.sampled_from(["u1", "i1", "i2", "u2", "i4", "u4", "f4", "f8", "i8", "u8"]),
+    order=st.sampled_from("<>"),
+    codes=st.sampled_from([(1, 1), (1, 0), (0, 1), (4, 2), (2, 0)]),
+    slope=st.sampled_from([None, (1.0, 0.0), (2.0, 0.0), (0.5, -3.0)]),
+    suffix=st.sampled_from([".nii", ".nii.gz", ".NII.GZ"]),
+)
+def test_nifti_is_read_as_nibabel_reads_it(tmp_path_factory, affine, dtype, order, codes, slope, suffix) -> None:
+    path = tmp_path_factory.getbasetemp() / f"nibabel{suffix.lower()}"
+    _save(path, _volume(dtype), affine, sform=codes[0], qform=codes[1], order=order, slope=slope)
+    path = path.rename(path.with_name(f"read{suffix}"))
+    image = read_image(path)
+    expected = nibabel.load(path)
+    np.testing.assert_allclose(image.array, expected.get_fdata().T, rtol=1e-6)
+    assert image.array.dtype == np.float32
+    assert image.array.flags.c_contiguous
+
+    # The affine from index (x, y, z) to RAS, rebuilt from our geometry.
+    geometry = image.geometry
+    rebuilt = np.eye(4)
+    rebuilt[:3, :3] = np.diag([-1, -1, 1]) @ geometry.direction_matrix * geometry.spacing_mm[::-1]
+    rebuilt[:3, 3] = np.multiply(geometry.origin_mm, [-1, -1, 1])
+    np.testing.assert_allclose(rebuilt, expected.affine, atol=2e-5)
+    assert peek_image(path)[0] == geometry
+    assert not any("disagree" in warning or "sheared" in warning for warning in image.warnings)
+
+
+@settings(max_examples=25)
+@given(affine=affines, suffix=st.sampled_from([".nii.gz", ".nrrd", ".mha"]), compress=st.booleans())
+def test_every_format_is_read_as_simpleitk_reads_it(tmp_path_factory, affine, suffix, compress) -> None:
+    path = tmp_path_factory.getbasetemp() / f"itk{suffix}"
+    image = sitk.GetImageFromArray(_volume())
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+    sitk.WriteImage(image, str(path), useCompression=compress)
+    expected = sitk.ReadImage(str(path))
+    path = path.rename(path.with_suffix(path.suffix.upper()))
+    read = read_image(path)
+    np.testing.assert_array_equal(read.array, sitk.GetArrayFromImage(expected))
+    np.testing.assert_allclose(read.geometry.spacing_mm[::-1], expected.GetSpacing(), rtol=1e-5)
+    np.testing.assert_allclose(read.geometry.origin_mm, expected.GetOrigin(), atol=1e-4)
+    np.testing.assert_allclose(read.geometry.direction, expected.GetDirection(), atol=1e-5)
+    assert peek_image(path)[0] == read.geometry
+
+
+@pytest.mark.parametrize("kind", [sitk.sitkUInt8, sitk.sitkInt16, sitk.sitkUInt32, sitk.sitkInt64, sitk.sitkFloat64])
+def test_voxel_types_of_metaimage(tmp_path, kind) -> None:
+    image = sitk.Cast(sitk.GetImageFromArray(_volume()), kind)
+    sitk.WriteImage(image, str(tmp_path / "a.mha"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.mha").array, _volume())
+
+
+def test_nifti2(tmp_path) -> None:
+    affine = np.diag([2.0, 1, 1, 1])
+    nibabel.Nifti2Image(_volume().T, affine).to_filename(tmp_path / "a.nii.gz")
+    image = read_image(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(image.array, _volume())
+    assert image.geometry.spacing_mm == (1, 1, 2)
+    assert image.geometry.orientation == "RAS"
+
+
+def test_plain_and_gzip_content_under_the_other_name(tmp_path) -> None:
+    _save(tmp_path / "a.nii.gz", _volume())
+    (tmp_path / "b.nii").write_bytes((tmp_path / "a.nii.gz").read_bytes())
+    (tmp_path / "c.nii.gz").write_bytes(gzip.decompress((tmp_path / "a.nii.gz").read_bytes()))
+    for name in ("b.nii", "c.nii.gz"):
+        np.testing.assert_array_equal(read_image(tmp_path / name).array, _volume())
+
+
+def test_nii_and_nii_gz_of_one_name_are_not_mixed_up(tmp_path) -> None:
+    # The NIfTI library under ITK reads the header of a.nii.gz and the voxels of a.nii.
+    _save(tmp_path / "a.nii.gz", _volume())
+    _save(tmp_path / "a.nii", _volume() * 2)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.nii.gz").array, _volume())
+    np.testing.assert_array_equal(read_image(tmp_path / "a.nii").array, _volume() * 2)
+
+
+def test_trailing_axis_of_one_is_a_volume(tmp_path) -> None:
+    nibabel.Nifti1Image(_volume().T[..., None], np.eye(4)).to_filename(tmp_path / "a.nii")
+    assert read_image(tmp_path / "a.nii").array.shape == SIZE
+
+
+def test_units_of_metres(tmp_path) -> None:
+    path = _save(tmp_path / "a.nii", _volume(), np.diag([-0.001, -0.001, 0.001, 1]))
+    _patch(path, 123, b"\x01")
+    np.testing.assert_allclose(read_image(path).geometry.spacing_mm, (1, 1, 1), rtol=1e-6)
+
+
+def test_sform_wins_and_a_disagreement_is_told_with_both(tmp_path) -> None:
+    qform = np.diag([-1.0, -1, 1, 1])
+    sform = qform.copy()
+    sform[0, 3] = 7
+    path = _save(tmp_path / "a.nii", _volume(), sform, qform_affine=qform)
+    for warnings, geometry in ((read_image(path).warnings, read_image(path).geometry), peek_image(path)[::-1]):
+        assert geometry.origin_mm == (-7, 0, 0)
+        assert "sform and qform disagree by up to 7 mm; the sform is used" in warnings[0]
+        assert "sform [-1 0 0 7; 0 -1 0 0; 0 0 1 0], qform [-1 0 0 0;" in warnings[0]
+    assert read_image(_save(path, _volume(), sform, qform_affine=qform, sform=0)).geometry.origin_mm == (0, 0, 0)
+
+
+def test_a_difference_below_a_hundredth_of_a_millimetre_is_none(tmp_path) -> None:
+    sform = np.diag([-1.0, -1, 1, 1])
+    sform[0, 3] = 0.009
+    path = _save(tmp_path / "a.nii", _volume(), sform, qform_affine=np.diag([-1.0, -1, 1, 1]))
+    assert not any("disagree" in warning for warning in read_image(path).warnings)
+
+
+def test_without_codes_the_grid_is_simpleitks_and_a_warning_says_so(tmp_path) -> None:
+    path = _save(tmp_path / "a.nii", _volume(), np.diag([-2.0, -1, 1, 1]), sform=0, qform=0)
+    image, expected = read_image(path), sitk.ReadImage(str(path))
+    assert image.geometry.spacing_mm[::-1] == expected.GetSpacing()
+    assert image.geometry.direction == expected.GetDirection()
+    assert "no orientation in the header" in image.warnings[0]
+
+
+def test_sheared_sform_gives_the_nearest_right_angles_with_a_warning(tmp_path) -> None:
+    sform = np.diag([-1.0, -1, 1, 1])
+    sform[0, 1] = 0.1
+    image = read_image(_save(tmp_path / "a.nii", _volume(), sform, qform=0))
+    matrix = image.geometry.direction_matrix
+    np.testing.assert_allclose(matrix.T @ matrix, np.eye(3), atol=1e-12)
+    # 0.1 of x in y is an angle of 5.7 degrees; the nearest right angle shares it between both axes.
+    assert image.geometry.obliqueness_deg == pytest.approx(math.degrees(math.atan(0.1)) / 2, abs=0.01)
+    assert "sheared sform" in image.warnings[0]
+
+
+def test_noise_in_the_sform_leaves_the_voxel_sizes_exact(tmp_path) -> None:
+    affine = _affine([5, 1, 2, 1], [0.9375, 0.9375, 1.2], [0, 0, 0], False)
+    image = read_image(_save(tmp_path / "a.nii", _volume(), affine))
+    assert image.geometry.spacing_mm == (float(np.float32(1.2)), 0.9375, 0.9375)
+
+
+# Bad input: what, and what the message has to say.
+
+
+def _refused(path: Path, match: str) -> None:
+    with pytest.raises(InputError, match=match) as caught:
+        read_image(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert len(message.splitlines()) == 1
+    assert "itk" not in message.lower()
+
+
+def test_missing_folder_and_empty_file(tmp_path) -> None:
+    _refused(tmp_path / "a.nii.gz", "no such file")
+    (tmp_path / "folder.nii").mkdir()
+    _refused(tmp_path / "folder.nii", "a folder")
+    (tmp_path / "b.nii").touch()
+    _refused(tmp_path / "b.nii", "no bytes")
+
+
+def test_no_permission(tmp_path, monkeypatch) -> None:
+    path = _save(tmp_path / "a.nii", _volume())
+
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    _refused(path, "no permission")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_text_under_an_image_name(tmp_path, suffix) -> None:
+    path = tmp_path / f"a{suffix}"
+    path.write_text("subject,age\n1,60\n" * 100)
+    _refused(path, "no .* file")
+    with pytest.raises(InputError):
+        peek_image(path)
+
+
+def test_unknown_type(tmp_path) -> None:
+    (tmp_path / "a.png").write_bytes(b"x" * 500)
+    _refused(tmp_path / "a.png", r"unknown file type. Expected .nii.gz, .nii, .nrrd, .mha")
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "IM0001", "a.nii"])
+def test_dicom_by_content(tmp_path, name) -> None:
+    (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 400)
+    _refused(tmp_path / name, "DICOM.*dcm2niix")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha"])
+def test_every_truncation_is_refused(tmp_path, suffix) -> None:
+    whole = tmp_path / f"a{suffix}"
+    noise = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(noise), str(whole), useCompression=True)
+    read_image(whole)
+    data = whole.read_bytes()
+    path = tmp_path / f"b{suffix}"
+    for length in (1, 100, 300, len(data) // 2, len(data) - 1):
+        path.write_bytes(data[:length])
+        _refused(path, "truncated|damaged|ends within|no NIfTI|no .mha")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+def test_a_damaged_byte_in_the_compressed_voxels(tmp_path, suffix) -> None:
+    path = tmp_path / f"a{suffix}"
+    noise = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
+    sitk.WriteImage(sitk.GetImageFromArray(noise), str(path), useCompression=True)
+    place = path.stat().st_size * 3 // 4
+    _patch(path, place, bytes([path.read_bytes()[place] ^ 1]))
+    _refused(path, "damaged")
+
+
+def test_two_dimensional(tmp_path) -> None:
+    nibabel.Nifti1Image(np.ones((5, 6), np.int16), np.eye(4)).to_filename(tmp_path / "a.nii")
+    _refused(tmp_path / "a.nii", r"2-D, a single slice \(5 x 6 x 1\)")
+    nibabel.Nifti1Image(np.ones((5, 6, 1), np.int16), np.eye(4)).to_filename(tmp_path / "b.nii")
+    _refused(tmp_path / "b.nii", "2-D")
+    for suffix in (".mha", ".nrrd"):
+        sitk.WriteImage(sitk.Image(5, 6, sitk.sitkInt16), str(tmp_path / f"a{suffix}"))
+        _refused(tmp_path / f"a{suffix}", "2-D")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
+def test_four_dimensional_says_how_many_and_to_split(tmp_path, suffix) -> None:
+    path = tmp_path / f"a{suffix}"
+    sitk.WriteImage(sitk.JoinSeries([sitk.Image(5, 6, 7, sitk.sitkInt16)] * 3), str(path))
+    _refused(path, "4-D, 3 volumes. Split it")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
+def test_vector(tmp_path, suffix) -> None:
+    path = tmp_path / f"a{suffix}"
+    sitk.WriteImage(sitk.Image([5, 6, 7], sitk.sitkVectorFloat32, 3), str(path))
+    _refused(path, "vector")
+
+
+def test_complex_colour_and_one_bit(tmp_path) -> None:
+    nibabel.Nifti1Image(np.ones(SIZE, np.complex64), np.eye(4)).to_filename(tmp_path / "a.nii")
+    _refused(tmp_path / "a.nii", "a complex image")
+    path = _save(tmp_path / "b.nii", _volume())
+    _refused(_patch(path, 70, (128).to_bytes(2, "little")), "an RGB colour image")
+    _refused(_patch(path, 70, (99).to_bytes(2, "little")), "unknown voxel type 99")
+
+
+def test_two_file_nifti_and_external_mha(tmp_path) -> None:
+    path = _save(tmp_path / "a.nii", _volume())
+    _refused(_patch(path, 344, b"ni1\0"), "two-file NIfTI")
+    sitk.WriteImage(sitk.GetImageFromArray(_volume()), str(tmp_path / "a.mhd"))
+    (tmp_path / "a.mhd").rename(tmp_path / "a.mha")
+    _refused(tmp_path / "a.mha", "another file")
+
+
+@pytest.mark.parametrize("value", [0, 5])
+def test_constant(tmp_path, value) -> None:
+    _refused(_save(tmp_path / "a.nii", np.full(SIZE, value, np.int16)), f"empty, every voxel is {value}")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nonfinite_inside_the_brain(tmp_path, bad) -> None:
+    volume = _volume("float32")
+    volume[3, 3, 3] = bad
+    _refused(_save(tmp_path / "a.nii", volume), "1 voxels inside the brain are NaN or infinite")
+
+
+def test_nonfinite_in_a_hole_of_the_brain_is_inside(tmp_path) -> None:
+    volume = _volume("float32")
+    volume[3, 3, 2:4] = 0, np.nan
+    _refused(_save(tmp_path / "a.nii", volume), "1 voxels inside")
+
+
+@pytest.mark.parametrize("background", [0, -1])
+def test_nonfinite_outside_the_brain_becomes_background(tmp_path, background) -> None:
+    clean = np.where(_volume("float32") == 0, np.float32(background), _volume("float32"))
+    volume = clean.copy()
+    volume[0], volume[1, 0, 0] = np.nan, np.inf
+    image = read_image(_save(tmp_path / "a.nii", volume))
+    np.testing.assert_array_equal(image.array, clean)
+    assert f"57 NaN or infinite voxels outside the brain set to {background}" in image.warnings[-1]
+
+
+def test_all_nan(tmp_path) -> None:
+    _refused(_save(tmp_path / "a.nii", np.full(SIZE, np.nan, np.float32)), "empty, every voxel is 0")
+
+
+def test_more_voxels_promised_than_the_file_holds(tmp_path) -> None:
+    path = _save(tmp_path / "a.nii", _volume())
+    _refused(_patch(path, 42, (1000).to_bytes(2, "little") * 2), "bytes promised, the file has")
+    _refused(_patch(path, 42, (32767).to_bytes(2, "little") * 3), "more than a head has")
+    packed = tmp_path / "a.nii.gz"
+    packed.write_bytes(gzip.compress(_patch(path, 42, (1000).to_bytes(2, "little") * 3).read_bytes()))
+    tracemalloc.start()
+    try:
+        _refused(packed, "bytes promised, the file has")  # 2 GB of voxels in 400 bytes
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
+def test_more_voxels_promised_in_text_headers(tmp_path, suffix) -> None:
+    path = tmp_path / f"a{suffix}"
+    sitk.WriteImage(sitk.GetImageFromArray(_volume()), str(path), useCompression=True)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"8 7 6", b"900 900 900"))
+    _refused(path, "bytes promised, the file has")
+    path.write_bytes(data.replace(b"8 7 6", b"9999 9999 9999"))
+    _refused(path, "more than a head has")
+
+
+def test_the_largest_volume_is_one_of_1024_cubed(tmp_path) -> None:
+    assert limits.check_volume_size(tmp_path, (1024, 1024, 1024)) == (1024, 1024, 1024)
+    with pytest.raises(InputError):
+        limits.check_volume_size(tmp_path, (1024, 1024, 1025))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.0])
+def test_affine_that_is_none(tmp_path, value) -> None:
+    path = _save(tmp_path / "a.nii", _volume(), qform=0)
+    _refused(_patch(path, 280, np.full(4, value, "<f4").tobytes()), "the affine is not usable")
+
+
+def test_affine_with_coinciding_axes(tmp_path) -> None:
+    path = _save(tmp_path / "a.nii", _volume(), qform=0)
+    srow = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]], "<f4")
+    _refused(_patch(path, 280, srow.tobytes()), "two axes of the affine coincide")
+
+
+# Warnings.
+
+
+def test_thick_slices_above_two_millimetres(tmp_path) -> None:
+    thick = read_image(_save(tmp_path / "a.nii", _volume(), np.diag([1, 1, 2.01, 1.0])))
+    assert "thick slices (1 x 1 x 2.01 mm)" in thick.warnings[0]
+    fine = _save(tmp_path / "b.nii", _volume(), np.diag([1, 1, 2.0, 1]))
+    assert read_image(fine).warnings == peek_image(fine)[1] == ()
+
+
+def test_background_that_is_not_zero(tmp_path) -> None:
+    noise = np.random.default_rng(0).uniform(1, 2, SIZE).astype(np.float32)
+    assert "skull-stripped" in read_image(_save(tmp_path / "a.nii", noise)).warnings[0]
+    assert read_image(_save(tmp_path / "b.nii", _volume())).warnings == ()
+    # 4 x 5 x 6 voxels of 2 x 2 x 10 cm are 4.8 litres: no brain without its skull.
+    head = read_image(_save(tmp_path / "c.nii", _volume(), np.diag([20.0, 20, 100, 1])))
+    assert "4800 mL" in head.warnings[-1]
+
+
+# Label maps.
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
+def test_label_maps_of_every_type(tmp_path, dtype) -> None:
+    labels, geometry = read_label_map(_save(tmp_path / "a.nii.gz", (_volume() % 5).astype(dtype)))
+    np.testing.assert_array_equal(labels, _volume() % 5)
+    assert labels.dtype == np.int32
+    assert geometry.size == SIZE
+
+
+def test_label_map_with_a_scale_factor_and_an_empty_one(tmp_path) -> None:
+    labels, _ = read_label_map(_save(tmp_path / "a.nii", _volume("int16"), slope=(2.0, 1.0)))
+    np.testing.assert_array_equal(labels, _volume() * 2 + 1)
+    assert not read_label_map(_save(tmp_path / "b.nii", np.zeros(SIZE, np.uint8)))[0].any()
+
+
+@pytest.mark.parametrize(("value", "text"), [(1.5, "1.5"), (np.nan, "nan"), (np.inf, "inf")])
+def test_label_map_with_broken_values(tmp_path, value, text) -> None:
+    volume = _volume("float32")
+    volume[2, 2, 2] = value
+    with pytest.raises(InputError, match=rf"a\.nii: a label map with the value {text}. Expected whole numbers"):
+        read_label_map(_save(tmp_path / "a.nii", volume))
+
+
+def test_label_map_with_huge_values(tmp_path) -> None:
+    with pytest.raises(InputError, match="values up to 4294967295"):
+        read_label_map(_save(tmp_path / "a.nii", np.full(SIZE, 2**32 - 1, np.uint32)))
+
+
+# Several images together.
+
+
+def _grid(**changes: object) -> Geometry:
+    return Geometry(**{"size": SIZE, "spacing_mm": (1.0, 1.0, 1.0), **changes})  # type: ignore[arg-type]
+
+
+def test_grids_that_differ_are_tabled() -> None:
+    grids = {
+        "t1": (Path("/x/a_t1.nii"), _grid()),
+        "t2": (Path("/x/a_t2.nii"), _grid(size=(50, 7, 8), spacing_mm=(3.0, 1.0, 1.0))),
+        "flair": (Path("/x/a_fl.nii"), _grid(origin_mm=(0.0, 0.0, 0.02), direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1))),
+    }
+    with pytest.raises(InputError) as caught:
+        check_same_grid(grids)
+    advice, header, t1, t2, flair = str(caught.value).splitlines()
+    assert "--on-mismatch resample" in advice
+    assert header.split()[:2] == ["file", "size"]
+    assert " ".join(t1.split()) == "t1 a_t1.nii 8 x 7 x 6 1 x 1 x 1 0.00, 0.00, 0.00 LPS 0.000"
+    assert " ".join(t2.split()) == "t2 a_t2.nii 8 x 7 x 50 1 x 1 x 3 0.00, 0.00, 0.00 LPS 142.000"  # 49 * 3 - 5
+    assert " ".join(flair.split()) == "flair a_fl.nii 8 x 7 x 6 1 x 1 x 1 0.00, 0.00, 0.02 RPS 14.000"
+
+
+def test_a_hundredth_of_a_millimetre_is_the_same_grid() -> None:
+    check_same_grid({"t1": (Path("a"), _grid()), "t2": (Path("b"), _grid(origin_mm=(0.0, 0.009, 0.0)))})
+    check_same_grid({"t1": (Path("a"), _grid())})
+
+
+def test_the_same_content_as_two_modalities(tmp_path) -> None:
+    a = read_image(_save(tmp_path / "a.nii", _volume()))
+    b = read_image(_save(tmp_path / "b.nii.gz", _volume("float64")))
+    c = read_image(_save(tmp_path / "c.nii", _volume() * 2))
+    check_distinct({"t1": a, "t2": c})
+    with pytest.raises(InputError, match=r"t1 and flair are the same image: .*a\.nii and .*b\.nii\.gz"):
+        check_distinct({"t1": a, "t2": c, "flair": b})
+    assert a.content_hash == b.content_hash != c.content_hash
+
+
+def test_resampling_half_a_voxel_averages_neighbours(tmp_path) -> None:
+    image = read_image(_save(tmp_path / "a.nii", _volume("float32")))
+    shifted = resample_to(image, _grid(origin_mm=(0.5, 0.0, 0.0)))
+    expected = (image.array[:, :, :-1] + image.array[:, :, 1:]) / 2
+    np.testing.assert_allclose(shifted.array[:, :, :-1], expected, rtol=1e-6)
+    assert not shifted.array[:, :, -1].any()
+    assert "resampled" in shifted.warnings[-1]
+
+
+def test_resampling_to_flipped_axes_is_a_flip(tmp_path) -> None:
+    image = read_image(_save(tmp_path / "a.nii", _volume("float32")))
+    flipped = resample_to(image, _grid(origin_mm=(7.0, 0.0, 0.0), direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1)))
+    np.testing.assert_allclose(flipped.array, image.array[:, :, ::-1], rtol=1e-6)
+
+
+def test_resampling_to_somewhere_else_is_refused(tmp_path) -> None:
+    image = read_image(_save(tmp_path / "a.nii", _volume("float32")))
+    with pytest.raises(InputError, match="nothing of it lies"):
+        resample_to(image, _grid(origin_mm=(500.0, 0.0, 0.0)))
+
+
+# Damage of any kind, and real patients.
+
+
+@settings(max_examples=150)
+@given(
+    suffix=st.sampled_from([".nii", ".nii.gz", ".mha", ".nrrd"]),
+    cut=st.one_of(st.none(), st.floats(0, 1)),
+    flips=st.lists(st.tuples(st.floats(0, 0.999), st.integers(1, 255)), max_size=4),
+    in_header=st.booleans(),
+)
+def test_damaged_bytes_give_an_image_or_an_input_error(tmp_path_factory, suffix, cut, flips, in_header) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    whole = folder / f"whole{suffix}"
+    if not whole.exists():
+        sitk.WriteImage(sitk.GetImageFromArray(_volume("float32")), str(whole), useCompression=True)
+    data = bytearray(whole.read_bytes())
+    for place, mask in flips:
+        data[int(place * min(len(data), 400 if in_header else len(data)))] ^= mask
+    path = folder / f"damaged{suffix}"
+    path.write_bytes(data if cut is None else data[: int(cut * len(data))])
+    for read in (read_image, peek_image, read_label_map):
+        message, result = "", None
+        try:
+            result = read(path)
+        except InputError as error:
+            message = str(error)
+        assert len(message.splitlines()) == (result is None)
+        assert len(message) < len(str(path)) + 300
+        if isinstance(result, MedicalImage):
+            assert np.isfinite(result.array).all()
+
+
+def test_real_patients_are_read_without_a_warning_and_as_nibabel_reads_them(cases_dir) -> None:
+    names = ["BraTS-GLI-00002-000", "BraTS20_Training_001", "Brats18_2013_20_1"]
+    paths = [path for name in names for path in sorted((cases_dir / name).glob("*.nii.gz")) if "seg" not in path.name]
+    assert len(paths) == 12
+    for path in paths[::5]:
+        image = read_image(path)
+        np.testing.assert_array_equal(image.array, nibabel.load(path).get_fdata(dtype=np.float32).T)
+        itk = sitk.ReadImage(str(path))
+        assert image.geometry == Geometry(
+            (155, 240, 240), itk.GetSpacing()[::-1], itk.GetOrigin(), tuple(itk.GetDirection())
+        )
+        assert image.warnings == ()
+
+
+@pytest.mark.slow
+def test_all_real_patients_are_read_without_a_warning(cases_dir) -> None:
+    paths = sorted(cases_dir.glob("*/*.nii.gz"))
+    assert len(paths) == 255
+    for path in paths:
+        if path.name.endswith("seg.nii.gz"):
+            assert set(np.unique(read_label_map(path)[0])) <= {0, 1, 2, 3, 4}
+        else:
+            assert read_image(path).warnings == ()
