@@ -243,9 +243,8 @@ def _one(
     result = finish_patient(patient, found, segmenter, settings, output, preview, seconds)
     if verbose:
         plan = found.plan
-        say(
-            f"{len(plan.starts)} window(s) of {plan.window} over {plan.shape} voxels of {segmenter.config.spacing_mm} mm"
-        )
+        spacing = " x ".join(f"{mm:g}" for mm in segmenter.config.spacing_mm)
+        say(f"{len(plan.starts)} window(s) of {plan.window} over {plan.shape} voxels of {spacing} mm")
         say(", ".join(f"{step} {value:.2f} s" for step, value in result.stats["seconds"].items()))
     return result
 

@@ -1,0 +1,463 @@
+"""`a2fseg predict` as its users run it: files, folders, cohorts, tables; grids, repeats, refusals."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pytest
+import SimpleITK as sitk
+import torch
+
+from a2fseg_cli.cli.main import main
+from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.model import A2FSeg
+from a2fseg_cli.imaging.phantom import make_phantom
+from a2fseg_cli.weights.file_format import save_weights
+
+Run = Callable[..., tuple[int, str, str]]
+PATIENT = "BraTS20_Training_001"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `a2fseg` in this process; returns exit code, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["a2fseg", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random network at 4 mm: fast, and its masks are as good as any for tests of files."""
+    config = ModelConfig(features_per_stage=(4, 8), spacing_mm=(4.0, 4.0, 4.0), window=(16, 16, 16))
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("weights") / "toy.safetensors"
+    save_weights(path, A2FSeg(config).state_dict(), config, {"name": "toy"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A patient's folder with four modalities at 3 mm."""
+    folder = tmp_path_factory.mktemp("phantom") / "P1"
+    folder.mkdir()
+    made = make_phantom(size=(50, 64, 64), spacing_mm=(3.0, 3.0, 3.0))
+    for modality, array in made.images.items():
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing((3.0, 3.0, 3.0))
+        sitk.WriteImage(image, folder / f"P1_{modality}.nii.gz")
+    return folder
+
+
+def voxels(path: Path) -> npt.NDArray[np.uint8]:
+    return np.asarray(nib.load(path).dataobj, np.uint8)  # type: ignore[attr-defined]
+
+
+def dice(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> float:
+    return float(2 * (a & b).sum() / max(1, a.sum() + b.sum()))
+
+
+def test_flags_folder_and_table_give_the_same_segmentation(
+    run: Run, phantom: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    files = {m: phantom / f"P1_{m}.nii.gz" for m in ("t1c", "flair")}
+    code, out, _ = run(
+        "predict",
+        "--t1c",
+        files["t1c"],
+        "--fla",
+        files["flair"],
+        "-o",
+        tmp_path / "new/a.nii.gz",
+        "--weights",
+        toy_weights,
+    )
+    assert code == 0
+    assert "mL" in out
+    only = tmp_path / "only"
+    only.mkdir()
+    for path in files.values():
+        shutil.copy(path, only)
+    assert run("predict", only, "-o", tmp_path / "b.nii.gz", "--weights", toy_weights)[0] == 0
+    table = tmp_path / "patients.csv"
+    table.write_text(f"case,t1,t1c,t2,flair\nP1,,{files['t1c']},,{files['flair']}\n")
+    assert run("predict", table, "-o", tmp_path / "out", "--weights", toy_weights)[0] == 0
+    written = [tmp_path / "new/a.nii.gz", tmp_path / "b.nii.gz", tmp_path / "out/P1_seg.nii.gz"]
+    assert len({path.read_bytes() for path in written}) == 1
+
+
+def test_absent_modality_is_never_opened(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "P1"
+    shutil.copytree(phantom, folder)
+    chosen = ("--t1c", folder / "P1_t1c.nii.gz", "--flair", folder / "P1_flair.nii.gz", "--weights", toy_weights)
+    assert run("predict", *chosen, "-o", tmp_path / "a.nii.gz")[0] == 0
+    image = sitk.ReadImage(folder / "P1_t1.nii.gz", sitk.sitkFloat32)
+    sitk.WriteImage(image * float("nan"), folder / "P1_t1.nii.gz")
+    (folder / "P1_t2.nii.gz").write_bytes(b"not an image")
+    assert run("predict", *chosen, "-o", tmp_path / "b.nii.gz")[0] == 0
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+def test_everything_beside_the_segmentation(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    code, out, _ = run(
+        "predict", phantom, "-o", tmp_path / "s.nii.gz", "--weights", toy_weights, "--regions", "--probabilities",
+        "--attention", "--preview", tmp_path / "p.png", "--stats", tmp_path / "s.json", "--labels", "brats2018",
+        "--json",
+    )  # fmt: skip
+    assert code == 0
+    stats = json.loads(out)
+    assert stats == json.loads((tmp_path / "s.json").read_text())
+    seg = voxels(tmp_path / "s.nii.gz")
+    assert set(np.unique(seg)) <= {0, 1, 2, 4}
+    wt, tc, et = (voxels(tmp_path / f"s_region_{r}.nii.gz") for r in ("WT", "TC", "ET"))
+    assert np.array_equal(wt, seg > 0)
+    assert np.array_equal(tc, (seg == 1) | (seg == 4))
+    assert np.array_equal(et, seg == 4)
+    assert stats["volumes_ml"]["WT"] == pytest.approx(wt.sum() * 0.027)  # a voxel of 3 mm is 0.027 mL
+    weights = sum(nib.load(tmp_path / f"s_attention_{m}.nii.gz").get_fdata() for m in ("t1", "t1c", "t2", "flair"))
+    inside = np.abs(weights) > 0.5
+    assert np.allclose(weights[inside], 1, atol=0.02)  # What_m sums to 1; bf16
+    for region in ("WT", "TC", "ET"):
+        p = nib.load(tmp_path / f"s_prob_{region}.nii.gz").get_fdata()
+        assert p.min() >= 0
+        assert p.max() <= 1 + 1e-5
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_refuses_to_overwrite(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    arguments = ("predict", phantom, "-o", tmp_path / "s.nii.gz", "--weights", toy_weights)
+    assert run(*arguments)[0] == 0
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "s.nii.gz exists" in err
+    assert run(*arguments, "--overwrite")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--flair", "missing.nii.gz", "-o", "s.nii.gz"), 3, "missing.nii.gz"),
+        (("--flair", "{t1}", "--t1", "{t1}", "-o", "s.nii.gz"), 3, "same"),
+        (("{folder}", "--flair", "{t1}", "-o", "s.nii.gz"), 2, "not both"),
+        (("{t1}", "-o", "s.nii.gz"), 2, "--flair"),
+        (("{folder}",), 2, "-o"),
+        (("{folder}", "-o", "s.xyz"), 0, ""),  # a folder of that name: one patient, batch layout
+        (("--t1", "{t1}", "-o", "s.nii.gz", "--device", "cuda:9"), 5, "cuda:9"),
+        (("--t1", "{t1}", "-o", "s.nii.gz", "--device", "abacus"), 2, "abacus"),
+        (("--t1", "{t1}", "-o", "s.nii.gz", "--labels", "brats1999"), 2, "brats1999"),
+        (("--t1", "{t1}", "-o", "s.nii.gz", "--overlap", "1"), 2, "overlap"),
+        (("--t1", "{t1}", "-o", "s.nii.gz", "--window", "big"), 2, "--window"),
+        (("--t1", "{t1}", "-o", "s.nii.gz", "--weights", "nowhere.safetensors"), 4, "nowhere.safetensors"),
+        (("--image", "pd={t1}", "-o", "s.nii.gz"), 2, "pd"),
+    ],
+)
+def test_refusals_name_what_is_wrong(
+    arguments: tuple[str, ...],
+    code: int,
+    words: str,
+    run: Run,
+    phantom: Path,
+    toy_weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    filled = [a.format(t1=phantom / "P1_t1.nii.gz", folder=phantom) for a in arguments]
+    weights = () if "--weights" in filled else ("--weights", toy_weights)
+    found, _, err = run("predict", *filled, *weights)
+    assert found == code, err
+    assert words in err
+    assert "Traceback" not in err
+    assert len([line for line in err.splitlines() if line.startswith("Error")]) == (code != 0)
+
+
+def test_differing_grids_are_refused_or_resampled(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    moved = sitk.ReadImage(phantom / "P1_flair.nii.gz")
+    moved.SetOrigin((5.0, 0.0, 0.0))
+    sitk.WriteImage(moved, tmp_path / "flair.nii.gz")
+    arguments = ("predict", "--t1c", phantom / "P1_t1c.nii.gz", "--flair", tmp_path / "flair.nii.gz")
+    arguments += ("-o", tmp_path / "s.nii.gz", "--weights", toy_weights)
+    code, _, err = run(*arguments)
+    assert code == 3
+    assert "5.00" in err or "5 mm" in err or "5.0" in err
+    code, _, err = run(*arguments, "--on-mismatch", "resample")
+    assert code == 0
+    assert "resampled" in err
+
+
+def test_dry_run_shows_and_writes_nothing(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    code, out, _ = run("predict", phantom, "--dry-run", "--json", "--weights", toy_weights)
+    assert code == 0
+    rows = json.loads(out)
+    assert [row["modality"] for row in rows] == ["t1", "t1c", "t2", "flair"]
+    assert all(row["size"] == [50, 64, 64] for row in rows)
+    assert not list(tmp_path.iterdir())
+
+
+def make_cohort(phantom: Path, folder: Path, count: int) -> Path:
+    for index in range(count):
+        target = folder / f"case{index}"
+        target.mkdir(parents=True)
+        for modality in ("t1c", "flair")[: 1 + index % 2]:
+            shutil.copy(phantom / f"P1_{modality}.nii.gz", target / f"{modality}.nii.gz")
+    return folder
+
+
+def read_status(folder: Path) -> dict[str, str]:
+    with (folder / "status.csv").open(newline="") as file:
+        return {row["case"]: row["status"] for row in csv.DictReader(file)}
+
+
+def test_cohort_reports_the_bad_patient_and_redoes_only_what_is_missing(
+    run: Run, phantom: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    cohort = make_cohort(phantom, tmp_path / "cohort", 4)
+    damaged = cohort / "case2" / "t1c.nii.gz"
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[: len(whole) // 2])
+    out = tmp_path / "out"
+    arguments = ("predict", cohort, "-o", out, "--weights", toy_weights)
+    code, _, err = run(*arguments)
+    assert code == 1
+    assert "case2" in err
+    assert read_status(out) == {"case0": "ok", "case1": "ok", "case2": "failed", "case3": "ok"}
+    stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("*_seg.nii.gz")}
+    assert len(stamps) == 3
+    damaged.write_bytes(whole)
+    assert run(*arguments)[0] == 0
+    assert set(read_status(out).values()) == {"ok"}
+    assert all((out / name).stat().st_mtime_ns == stamp for name, stamp in stamps.items())
+    code, _, err = run(*arguments, "--labels", "brats2018")
+    assert code == 2
+    assert "other inputs, weights or settings" in err
+    assert run(*arguments, "--labels", "brats2018", "--skip-existing")[0] == 0
+    assert (out / "case0_seg.nii.gz").stat().st_mtime_ns != stamps["case0_seg.nii.gz"]
+
+
+def test_parts_share_a_cohort(
+    run: Run, phantom: Path, toy_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cohort = make_cohort(phantom, tmp_path / "cohort", 3)
+    arguments = ("predict", cohort, "-o", tmp_path / "out", "--weights", toy_weights)
+    assert run(*arguments, "--num-parts", 2, "--part-id", 0)[0] == 0
+    assert sorted(p.name for p in (tmp_path / "out").glob("*_seg.nii.gz")) == ["case0_seg.nii.gz", "case2_seg.nii.gz"]
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    assert run(*arguments)[0] == 0
+    assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 3
+    assert run(*arguments, "--num-parts", 2, "--part-id", 2)[0] == 2
+
+
+def test_killed_cohort_goes_on_where_it_stopped(phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    cohort = make_cohort(phantom, tmp_path / "cohort", 12)
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "a2fseg_cli",
+        "predict",
+        str(cohort),
+        "-o",
+        str(out),
+        "--weights",
+        str(toy_weights),
+    ]
+    for _ in range(2):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        before = len(list(out.glob("*_seg.nii.gz")))
+        deadline = time.monotonic() + 60
+        while len(list(out.glob("*_seg.nii.gz"))) < before + 3 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        statuses = read_status(out)
+        done = [name for name, status in statuses.items() if status == "ok"]
+        assert done
+        assert all(voxels(out / f"{name}_seg.nii.gz").shape == (64, 64, 50) for name in done)
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert set(read_status(out).values()) == {"ok"}
+    assert len(list(out.glob("*_seg.nii.gz"))) == 12
+
+
+def test_help_is_fast_and_free_of_torch() -> None:
+    seconds = []
+    for _ in range(5):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "a2fseg_cli", "--help"], check=True, capture_output=True)
+        seconds.append(time.perf_counter() - began)
+    # 0.3 s on an idle machine; the fastest of five, with room for a busy one.
+    assert min(seconds) < 0.6
+    code = (
+        "import sys, a2fseg_cli.cli.main; print([m for m in ('torch', 'SimpleITK', 'matplotlib') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+# From here on: real patients and the bundled weights.
+
+
+@pytest.fixture
+def patient(cases_dir: Path) -> dict[str, Path]:
+    return {m: cases_dir / PATIENT / f"{PATIENT}_{tag}.nii.gz" for m, tag in (("t1c", "t1ce"), ("flair", "flair"))}
+
+
+def test_real_patient_comes_back_on_its_own_grid_in_bounded_memory(patient: dict[str, Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "a2fseg_cli", "predict", "-o", str(tmp_path / "s.nii.gz")]
+    command += [part for m, path in patient.items() for part in (f"--{m}", str(path))]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    assert subprocess.run(command, capture_output=True, check=False).returncode == 0
+    peak_gib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    assert max(peak_gib, before / 2**20) <= 2
+    seg, image = nib.load(tmp_path / "s.nii.gz"), nib.load(patient["t1c"])
+    assert seg.shape == image.shape
+    assert np.array_equal(seg.affine, image.affine)
+    for form in ("sform", "qform"):
+        ours, theirs = (getattr(x, f"get_{form}")(coded=True) for x in (seg, image))
+        assert ours[1] == theirs[1]
+        assert np.array_equal(ours[0], theirs[0])
+    a, b = sitk.ReadImage(tmp_path / "s.nii.gz"), sitk.ReadImage(patient["t1c"])
+    assert (a.GetSize(), a.GetSpacing(), a.GetOrigin(), a.GetDirection()) == (
+        b.GetSize(), b.GetSpacing(), b.GetOrigin(), b.GetDirection(),
+    )  # fmt: skip
+    truth = voxels(patient["t1c"].with_name(f"{PATIENT}_seg.nii.gz"))
+    assert dice(voxels(tmp_path / "s.nii.gz") > 0, truth > 0) > 0.6
+
+
+def permuted(source: Path, target: Path, order: tuple[int, ...], flips: tuple[int, ...]) -> Path:
+    """Write the same anatomy with its axes in another order and direction."""
+    image = sitk.PermuteAxes(sitk.ReadImage(source), order)
+    sitk.WriteImage(sitk.Flip(image, [bool(f) for f in flips]), target)
+    return target
+
+
+ALL_48 = list(itertools.product(itertools.permutations(range(3)), itertools.product((0, 1), repeat=3)))
+
+
+@pytest.mark.parametrize(
+    ("order", "flips"),
+    [
+        pytest.param(order, flips, marks=() if i in (9, 37) else pytest.mark.slow)
+        for i, (order, flips) in enumerate(ALL_48)
+    ],
+)
+def test_any_orientation_segments_the_same_anatomy(
+    order: tuple[int, ...], flips: tuple[int, ...], run: Run, patient: dict[str, Path], tmp_path: Path,
+    straight: npt.NDArray[np.uint8],
+) -> None:  # fmt: skip
+    turned = {m: permuted(path, tmp_path / f"{m}.nii.gz", order, flips) for m, path in patient.items()}
+    arguments = [part for m, path in turned.items() for part in (f"--{m}", path)]
+    assert run("predict", *arguments, "-o", tmp_path / "s.nii.gz")[0] == 0
+    back = np.flip(voxels(tmp_path / "s.nii.gz"), [axis for axis in range(3) if flips[axis]])
+    back = back.transpose(np.argsort(order))
+    for members in ((1, 2, 3), (1, 3), (3,)):
+        assert dice(np.isin(back, members), np.isin(straight, members)) >= 0.98
+
+
+@pytest.fixture(scope="module")
+def straight(cases_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> npt.NDArray[np.uint8]:
+    """The segmentation of the real patient as it lies in its files."""
+    out = tmp_path_factory.mktemp("straight") / "s.nii.gz"
+    stem = cases_dir / PATIENT / PATIENT
+    command = [sys.executable, "-m", "a2fseg_cli", "predict", "--t1c", f"{stem}_t1ce.nii.gz"]
+    subprocess.run([*command, "--flair", f"{stem}_flair.nii.gz", "-o", str(out)], check=True, capture_output=True)
+    return voxels(out)
+
+
+def test_oblique_thick_and_tiny_images(
+    run: Run, patient: dict[str, Path], tmp_path: Path, straight: npt.NDArray[np.uint8]
+) -> None:
+    flair = sitk.ReadImage(patient["flair"])
+    angle = np.deg2rad(20)
+    oblique = sitk.Image(flair)
+    oblique.SetDirection((1, 0, 0, 0, np.cos(angle), -np.sin(angle), 0, np.sin(angle), np.cos(angle)))
+    t1c = sitk.ReadImage(patient["t1c"])
+    t1c.CopyInformation(oblique)
+    sitk.WriteImage(oblique, tmp_path / "o_flair.nii.gz")
+    sitk.WriteImage(t1c, tmp_path / "o_t1c.nii.gz")
+    assert run("predict", "--t1c", tmp_path / "o_t1c.nii.gz", "--flair", tmp_path / "o_flair.nii.gz",
+               "-o", tmp_path / "o.nii.gz")[0] == 0  # fmt: skip
+    assert np.array_equal(voxels(tmp_path / "o.nii.gz"), straight)  # the same voxels, wherever they lie
+    thick = sitk.Resample(flair, (240, 240, 31), sitk.Transform(), sitk.sitkLinear, flair.GetOrigin(), (1.0, 1.0, 5.0),
+                          flair.GetDirection())  # fmt: skip
+    sitk.WriteImage(thick, tmp_path / "thick.nii.gz")
+    code, _, err = run("predict", "--flair", tmp_path / "thick.nii.gz", "-o", tmp_path / "thick_seg.nii.gz")
+    assert code == 0
+    assert "5" in err
+    assert dice(voxels(tmp_path / "thick_seg.nii.gz") > 0, straight[:, :, ::5][:, :, :31] > 0) > 0.5
+    tiny = flair[100:112, 100:110, 70:79]
+    sitk.WriteImage(tiny, tmp_path / "tiny.nii.gz")
+    assert run("predict", "--flair", tmp_path / "tiny.nii.gz", "-o", tmp_path / "tiny_seg.nii.gz")[0] == 0
+    assert voxels(tmp_path / "tiny_seg.nii.gz").shape == (12, 10, 9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["BraTS2021_00006", "Brats17_CBICA_AXN_1", "Brats18_CBICA_ASW_1"])
+def test_bf16_masks_agree_with_fp32(case: str, run: Run, cases_dir: Path, tmp_path: Path) -> None:
+    if "bf16" not in run("info")[1]:
+        pytest.skip("this CPU has no native bf16")
+    for precision in ("bf16", "fp32"):
+        out = tmp_path / f"{precision}.nii.gz"
+        assert run("predict", cases_dir / case, "-o", out, "--precision", precision)[0] == 0
+    a, b = (voxels(tmp_path / f"{precision}.nii.gz") for precision in ("bf16", "fp32"))
+    for members in ((1, 2, 3), (1, 3), (3,)):
+        assert dice(np.isin(a, members), np.isin(b, members)) >= 0.99
+
+
+def test_same_input_same_bytes(run: Run, patient: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert run("predict", "--flair", patient["flair"], "-o", tmp_path / f"{name}.nii.gz", "--deterministic")[0] == 0
+    torch.use_deterministic_algorithms(False)
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
+def test_ctrl_c_leaves_nothing_half_written(phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    cohort = make_cohort(phantom, tmp_path / "cohort", 30)
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "-m",
+        "a2fseg_cli",
+        "predict",
+        str(cohort),
+        "-o",
+        str(out),
+        "--weights",
+        str(toy_weights),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    deadline = time.monotonic() + 60
+    while len(list(out.glob("*_seg.nii.gz"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert {p.name for p in out.iterdir()} <= {"status.csv", *(f"case{i}_seg.nii.gz" for i in range(30))}
+    for path in out.glob("*_seg.nii.gz"):
+        assert voxels(path).shape == (64, 64, 50)
