@@ -1,0 +1,40 @@
+"""The README and the commands must not part ways."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from a2fseg_cli.cli.main import app
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [line for _, block in BLOCKS for line in block.splitlines() if line.startswith("a2fseg ")]
+
+
+def test_start_here_has_two_commands_of_one_line() -> None:
+    section = README.split("## Start here")[1].split("\n## ")[0]
+    blocks = re.findall(r"^```sh\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    assert all(len(block.strip().splitlines()) == 1 for block in blocks)
+    assert blocks[0].strip().endswith("a2fseg demo")
+    assert blocks[1].strip().endswith("pytest")
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_every_command_in_the_readme_exists_with_its_options(line: str) -> None:
+    words = shlex.split(line, comments=True)[1:]
+    group = typer.main.get_command(app)
+    command = group.commands[words[0]] if not words[0].startswith("-") else group  # type: ignore[attr-defined]
+    known = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    used = [word.split("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+    assert set(used) <= known | {"-h", "--help"}
+
+
+def test_every_command_is_in_the_readme() -> None:
+    named = {shlex.split(line)[1] for line in COMMANDS}
+    assert set(typer.main.get_command(app).commands) <= named  # type: ignore[attr-defined]
