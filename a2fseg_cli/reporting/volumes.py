@@ -1,0 +1,155 @@
+"""Sizes of what was segmented: voxels, millilitres, and the two diameters that response criteria ask for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Points = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class TissueRow:
+    """One line of the table printed after a run.
+
+    Attributes:
+        label: Voxel value in the written file; None for a region, which is a union of classes.
+        name: Name of the class or the region.
+        voxels: How many voxels.
+        volume_ml: Their volume in mL.
+    """
+
+    label: int | None
+    name: str
+    voxels: int
+    volume_ml: float
+
+
+def tissue_table(
+    classes: npt.NDArray[np.uint8],
+    class_names: Sequence[str],
+    label_values: Sequence[int],
+    regions: Mapping[str, Sequence[str]],
+    spacing_mm: tuple[float, float, float],
+) -> list[TissueRow]:
+    """Return one row per class, background left out, then one per region.
+
+    Args:
+        classes: Class indices (D, H, W).
+        class_names: Name of each class index, background first.
+        label_values: Value that each class index is written as.
+        regions: Name of a region to the names of its classes.
+        spacing_mm: Voxel spacing (z, y, x).
+    """
+    voxel_ml = math.prod(spacing_mm) / 1000
+    counts = dict(zip(class_names, np.bincount(classes.ravel(), minlength=len(class_names)).tolist(), strict=True))
+    rows = [
+        TissueRow(label, name, counts[name], counts[name] * voxel_ml)
+        for label, name in list(zip(label_values, class_names, strict=True))[1:]
+    ]
+    for region, members in regions.items():
+        voxels = sum(counts[name] for name in members)
+        rows.append(TissueRow(None, region, voxels, voxels * voxel_ml))
+    return rows
+
+
+def largest_axial_diameters_mm(
+    mask: npt.NDArray[np.bool_], spacing_mm: tuple[float, float, float]
+) -> tuple[float, float]:
+    """Return the longest axial diameter of any lesion and the longest chord across it, at a right angle, in mm.
+
+    The bidimensional measure of the RANO criteria (Wen et al., J Clin Oncol 2010): both lie in the same slice and
+    the same lesion, a 26-connected part of the mask. They are measured on the lesion's convex outline through the
+    middles of the voxels' sides, so that n voxels in a row are n voxels long. An empty mask has (0, 0).
+
+    Args:
+        mask: (D, H, W), axis 0 from slice to slice.
+        spacing_mm: Voxel spacing (z, y, x).
+    """
+    if not mask.any():
+        return 0.0, 0.0
+    y, left, right, part = _rows(mask)
+    height_mm, width_mm = spacing_mm[1:]
+    stop = np.r_[part[1:], len(y)]
+    tall = (y[stop - 1] - y[part] + 1) * height_mm
+    wide = (np.maximum.reduceat(right, part) - np.minimum.reduceat(left, part) + 1) * width_mm
+    bounds = np.hypot(tall, wide)
+    best = (0.0, 0.0)
+    # The widest boxes first: once a box's diagonal is shorter than the best diameter, the rest cannot win.
+    for index in np.argsort(-bounds, kind="stable"):
+        if bounds[index] < best[0]:
+            break
+        rows = slice(part[index], stop[index])
+        best = max(best, _diameters(_convex_hull(_sides(y[rows], left[rows], right[rows]) * (height_mm, width_mm))))
+    return best
+
+
+def _rows(mask: npt.NDArray[np.bool_]) -> tuple[Indices, Indices, Indices, Indices]:
+    """Return y, first x and last x of each row of each lesion, and where in them a lesion's next slice begins.
+
+    Of a row only the two ends can lie on a lesion's convex outline.
+    """
+    lesions = _lesions(mask)
+    z, y, x = np.nonzero(lesions)
+    lesion = lesions[z, y, x]
+    order = np.argsort(lesion, kind="stable")
+    lesion, z, y, x = lesion[order], z[order], y[order], x[order]
+    new_slice = np.r_[True, (np.diff(lesion) != 0) | (np.diff(z) != 0)]
+    row = np.flatnonzero(new_slice | np.r_[True, np.diff(y) != 0])
+    last = np.r_[row[1:], len(x)] - 1
+    return y[row], x[row], x[last], np.flatnonzero(new_slice[row])
+
+
+def _sides(y: Indices, left: Indices, right: Indices) -> Points:
+    """Return the middles of the sides (y, x), in voxels, of the voxels at the ends of rows."""
+    middles = [(0.0, left - 0.5), (0.0, right + 0.5), (-0.5, left), (-0.5, right), (0.5, left), (0.5, right)]
+    return np.concatenate([np.stack((y + shift, ends), 1) for shift, ends in middles])
+
+
+def _lesions(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
+    import SimpleITK as sitk
+
+    image = sitk.GetImageFromArray(np.ascontiguousarray(mask, np.uint8))
+    found: npt.NDArray[np.uint32] = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
+    return found
+
+
+def _convex_hull(points: Points) -> Points:
+    """Return the corners of the convex hull, counter-clockwise (Andrew's monotone chain)."""
+    ordered = sorted(set(map(tuple, points.tolist())))
+    chains: list[tuple[float, float]] = []
+    for sequence in (ordered, ordered[::-1]):
+        chain: list[tuple[float, float]] = []
+        for point in sequence:
+            while len(chain) > 1 and _turn(chain[-2], chain[-1], point) <= 0:
+                chain.pop()
+            chain.append(point)
+        chains += chain[:-1]
+    return np.array(chains)
+
+
+def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+def _diameters(hull: Points) -> tuple[float, float]:
+    """Return the longest diameter of a convex polygon and the longest chord perpendicular to it."""
+    offsets = hull[:, None] - hull
+    lengths = np.hypot(offsets[..., 0], offsets[..., 1])
+    start, stop = np.unravel_index(lengths.argmax(), lengths.shape)
+    longest = float(lengths[start, stop])
+    along = offsets[start, stop] / longest
+    u = hull @ along
+    v = hull @ np.array([-along[1], along[0]])
+    # The diameter's ends split the outline into two chains; the gap between them is linear from corner to corner.
+    chains = []
+    for begin, end in ((stop, start), (start, stop)):
+        corners = np.arange(begin, begin + (end - begin) % len(hull) + 1) % len(hull)
+        inward = np.argsort(u[corners], kind="stable")
+        chains.append(np.interp(u, u[corners][inward], v[corners][inward]))
+    return longest, float(np.abs(chains[0] - chains[1]).max())
