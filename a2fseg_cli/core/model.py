@@ -123,6 +123,8 @@ class A2FSeg(nn.Module):
         flags = torch.as_tensor(present)
         if flags.ndim == 1:
             return self.fuse(self.encode(images, flags), flags).logits
+        if len(flags) != len(images):
+            raise ValueError(f"masks for {len(flags)} samples, images of {len(images)}")
         if bool((flags == flags[0]).all()):
             return self.forward(images, flags[0])
         return torch.cat([self.forward(image[None], flag) for image, flag in zip(images, flags, strict=True)])

@@ -1,0 +1,152 @@
+"""Equations (1) to (3) of the paper against a literal re-implementation, and what follows from them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.fusion import AdaptiveFusion, average
+from a2fseg_cli.core.model import A2FSeg
+
+CONFIG = ModelConfig(features_per_stage=(4, 8), window=(8, 8, 8))
+SUBSETS = [flags for flags in itertools.product((False, True), repeat=4) if any(flags)]
+
+
+def name_of(flags: tuple[bool, ...]) -> str:
+    return "+".join(itertools.compress(CONFIG.modalities, flags))
+
+
+@pytest.fixture(scope="module")
+def net() -> A2FSeg:
+    """A random network whose f_m is strong enough for the sigmoid to leave its middle."""
+    torch.manual_seed(0)
+    net = A2FSeg(CONFIG).requires_grad_(False)
+    for parameter in net.fusion.parameters():
+        parameter.mul_(8)
+    return net
+
+
+@pytest.fixture(scope="module")
+def features() -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return {m: torch.randn(2, 4, 5, 6, 7, generator=generator) for m in CONFIG.modalities}
+
+
+def literal(net: A2FSeg, present: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return F_avg, Fhat and What_m, word for word as in the paper."""
+    mean = torch.stack(list(present.values())).mean(dim=0)
+    w = {}
+    for m, feature in present.items():
+        f = net.fusion.f[m]
+        assert isinstance(f, nn.Conv3d)
+        w[m] = torch.sigmoid(F.conv3d(torch.cat([mean, feature], dim=1), f.weight, f.bias, padding=1))  # (1)
+    total = torch.stack([torch.exp(one) for one in w.values()]).sum(dim=0)
+    what = {m: torch.exp(one) / total for m, one in w.items()}  # (2)
+    fused = torch.stack([what[m] * present[m] for m in present]).sum(dim=0)  # (3)
+    return mean, fused, what
+
+
+@pytest.mark.parametrize("flags", SUBSETS, ids=name_of)
+def test_equations_1_to_3(net: A2FSeg, features: dict[str, Tensor], flags: tuple[bool, ...]) -> None:
+    present = {m: features[m] for m in itertools.compress(CONFIG.modalities, flags)}
+    mean, fused, what = literal(net, present)
+    output = net.fuse(features, flags, training=True)
+    torch.testing.assert_close(output.logits, net.head(fused), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(output.average_logits, net.average_head(mean), atol=1e-5, rtol=1e-5)
+    assert list(output.attention) == list(present)
+    for m in present:
+        torch.testing.assert_close(output.attention[m], what[m], atol=1e-5, rtol=1e-5)
+    assert net.fuse(features, flags).average_logits is None
+
+
+@pytest.mark.parametrize("flags", SUBSETS, ids=name_of)
+def test_attention_sums_to_one_within_its_bounds(
+    net: A2FSeg, features: dict[str, Tensor], flags: tuple[bool, ...]
+) -> None:
+    """No modality can dominate: 1 / (1 + (N - 1) e) <= What_m <= e / (e + N - 1)."""
+    weights = torch.stack(list(net.fuse(features, flags).attention.values()))
+    n = sum(flags)
+    torch.testing.assert_close(weights.sum(dim=0), torch.ones(2, 4, 5, 6, 7))
+    assert weights.min().item() >= 1 / (1 + (n - 1) * math.e) - 1e-6
+    assert weights.max().item() <= math.e / (math.e + n - 1) + 1e-6
+
+
+def test_bounds_are_reached_by_saturated_sigmoids() -> None:
+    """W = 1 for t1 and 0 for the other three: e / (e + 3) = 0.4754 and 1 / (e + 3) = 0.1749 each."""
+    fusion = AdaptiveFusion(CONFIG.modalities, channels=2, kernel_size=1).requires_grad_(False)
+    for m in CONFIG.modalities:
+        fusion.f[m].weight.zero_()  # type: ignore[union-attr, operator]
+        fusion.f[m].bias.fill_(100 if m == "t1" else -100)  # type: ignore[union-attr, operator]
+    features = {m: torch.full((1, 2, 1, 1, 1), 10.0**i) for i, m in enumerate(CONFIG.modalities)}
+    own = {m: fusion.own(m, feature) for m, feature in features.items()}
+    context = fusion.context(CONFIG.modalities, average(list(features.values())))
+    fused, what = fusion.fuse(features, own, context)
+    assert what["t1"].flatten().tolist() == pytest.approx([0.47537] * 2, abs=1e-5)
+    assert what["flair"].flatten().tolist() == pytest.approx([0.17488] * 2, abs=1e-5)
+    assert fused.flatten().tolist() == pytest.approx([(math.e + 1110) / (math.e + 3)] * 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", CONFIG.modalities)
+def test_one_modality_is_itself(net: A2FSeg, features: dict[str, Tensor], name: str) -> None:
+    output = net.fuse({name: features[name]}, CONFIG.presence([name]), training=True)
+    assert torch.equal(output.logits, net.head(features[name]))
+    assert output.average_logits is not None
+    assert torch.equal(output.average_logits, net.average_head(features[name]))
+    assert torch.equal(output.attention[name], torch.ones_like(features[name]))
+
+
+def test_average_is_the_plain_mean() -> None:
+    one, two, six = (torch.full((1, 1, 1, 1, 1), value) for value in (1.0, 2.0, 6.0))
+    assert average([one, two, six]).item() == 3
+    assert average([one, two]).item() == 1.5
+    assert average([six]) is six
+
+
+@pytest.mark.parametrize(
+    "subsets", [SUBSETS, SUBSETS[::-1], [SUBSETS[-1]], SUBSETS[:7], [SUBSETS[0], SUBSETS[3]]], ids=len
+)
+def test_sharing_changes_nothing(net: A2FSeg, features: dict[str, Tensor], subsets: list[tuple[bool, ...]]) -> None:
+    together = list(net.fuse_subsets(features, subsets, training=True))
+    assert len(together) == len(subsets)
+    for flags, shared in zip(subsets, together, strict=True):
+        alone = net.fuse(features, flags, training=True)
+        torch.testing.assert_close(shared.logits, alone.logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(shared.average_logits, alone.average_logits, atol=1e-4, rtol=1e-4)
+        assert list(shared.attention) == list(alone.attention)
+        for m, weight in alone.attention.items():
+            torch.testing.assert_close(shared.attention[m], weight, atol=1e-4, rtol=1e-4)
+
+
+def test_all_fifteen_subsets_take_twenty_half_convolutions(
+    net: A2FSeg, features: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four B_m(F_m), and the sixteen A_m(F_k) as four convolutions from 4 to 16 channels; the rest are heads."""
+    pairs_of_channels = []
+    convolve = F.conv3d
+
+    def counted(x: Tensor, weight: Tensor, *args: object, **kwargs: object) -> Tensor:
+        if weight.shape[2] == 3:
+            pairs_of_channels.append((weight.shape[1], weight.shape[0]))
+        return convolve(x, weight, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(F, "conv3d", counted)
+    list(net.fuse_subsets(features, SUBSETS))
+    assert sorted(pairs_of_channels) == [(4, 4)] * 4 + [(4, 16)] * 4
+    pairs_of_channels.clear()
+    net.fuse(features, SUBSETS[-1])
+    assert sorted(pairs_of_channels) == [(4, 4)] * 4 + [(4, 16)]
+
+
+def test_features_of_absent_modalities_are_not_asked_for(net: A2FSeg, features: dict[str, Tensor]) -> None:
+    two = {m: features[m] for m in ("t1", "t2")}
+    (first, second) = net.fuse_subsets(two, [CONFIG.presence(["t1"]), CONFIG.presence(["t1", "t2"])])
+    assert list(first.attention) == ["t1"]
+    assert list(second.attention) == ["t1", "t2"]
+    with pytest.raises(KeyError):
+        net.fuse(two, CONFIG.presence(["t1", "flair"]))

@@ -1,0 +1,87 @@
+"""Equations (4) and (5) of the paper, by hand and against torch."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from a2fseg_cli.core.losses import segmentation_loss, total_loss
+
+
+def literal_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy by torch, soft Dice class by class; logits (B, classes, D, H, W)."""
+    p = logits.softmax(dim=1)
+    dice = []
+    for k in range(1, logits.shape[1]):
+        g = (target == k).float()
+        dice.append((2 * (p[:, k] * g).sum() + 1) / (p[:, k].sum() + g.sum() + 1))
+    return F.cross_entropy(logits, target.long()) + 1 - torch.stack(dice).mean()
+
+
+def test_two_voxels_by_hand() -> None:
+    """Voxel 1 is background with p = (3/4, 1/4), voxel 2 is foreground with p = (1/2, 1/2).
+
+    Cross-entropy -(ln 3/4 + ln 1/2) / 2 = 0.4904; Dice (2 * 1/2 + 1) / (1/4 + 1/2 + 1 + 1) = 2 / 2.75.
+    """
+    probabilities = torch.tensor([[0.75, 0.5], [0.25, 0.5]])
+    logits = probabilities.log().reshape(1, 1, 2, 1, 1, 2)
+    target = torch.tensor([0, 1]).reshape(1, 1, 1, 2)
+    expected = -(math.log(0.75) + math.log(0.5)) / 2 + 1 - 2 / 2.75
+    assert segmentation_loss(logits, target).item() == pytest.approx(expected, abs=1e-6)
+    assert expected == pytest.approx(0.4904 + 0.2727, abs=1e-4)
+
+
+@pytest.mark.parametrize(("heads", "batch", "classes"), [(1, 1, 2), (3, 2, 4), (2, 1, 7)])
+def test_every_head_is_torchs_cross_entropy_plus_literal_dice(heads: int, batch: int, classes: int) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    logits = 3 * torch.randn(heads, batch, classes, 3, 4, 5, generator=generator)
+    target = torch.randint(classes, (batch, 3, 4, 5), generator=generator, dtype=torch.uint8)
+    expected = torch.stack([literal_loss(head, target) for head in logits])
+    torch.testing.assert_close(segmentation_loss(logits, target), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_total_is_the_sum_of_the_heads() -> None:
+    """Equation (5): sum over m of L_m + L_avg + L_adp; of two subsets in one step, the mean of the last two."""
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.randn(1, 3, 2, 2, 2, generator=generator) for _ in range(7)]
+    target = torch.randint(3, (1, 2, 2, 2), generator=generator)
+    losses = [literal_loss(head, target) for head in maps]
+    one = total_loss(maps[:3], [(maps[3], maps[4])], target)
+    torch.testing.assert_close(one, sum(losses[:5], torch.tensor(0.0)), atol=1e-5, rtol=1e-5)
+    two = total_loss(maps[:3], [(maps[3], maps[4]), (maps[5], maps[6])], target)
+    torch.testing.assert_close(
+        two, sum(losses[:3], torch.tensor(0.0)) + torch.stack(losses[3:]).sum() / 2, atol=1e-5, rtol=1e-5
+    )
+
+
+def test_perfect_and_wrong_predictions() -> None:
+    target = torch.randint(4, (1, 6, 6, 6), generator=torch.Generator().manual_seed(1))
+    perfect = 50 * F.one_hot(target, 4).permute(0, 4, 1, 2, 3).float()
+    right = segmentation_loss(perfect[None], target).item()
+    wrong = segmentation_loss(perfect.roll(1, dims=1)[None], target).item()
+    assert right == pytest.approx(0, abs=1e-5)
+    assert wrong > 50
+
+
+def test_a_class_that_is_neither_there_nor_predicted_costs_nothing() -> None:
+    target = torch.zeros(1, 4, 4, 4, dtype=torch.uint8)
+    logits = torch.zeros(1, 1, 3, 4, 4, 4)
+    logits[:, :, 0] = 60
+    assert segmentation_loss(logits, target).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_bf16_logits_are_summed_in_float32() -> None:
+    """32768 voxels: bf16 sums would stop growing at 256."""
+    logits = torch.randn(1, 1, 2, 32, 32, 32, generator=torch.Generator().manual_seed(2)).bfloat16().requires_grad_()
+    target = (logits[0, :, 1] > 0).to(torch.uint8)
+    loss = segmentation_loss(logits, target)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, segmentation_loss(logits.float(), target))
+    loss.sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.dtype == torch.bfloat16
+    assert bool(logits.grad.isfinite().all())
