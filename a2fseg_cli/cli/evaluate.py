@@ -1,0 +1,350 @@
+"""`a2fseg evaluate`: scores of subsets of modalities, or of label maps that exist, against the expert's truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from a2fseg_cli.cli.console import print_json, print_table, progress, say
+from a2fseg_cli.cli.predict import CohortError, _cases, _parts
+from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
+from a2fseg_cli.core.config import ModelConfig, all_subsets
+from a2fseg_cli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from a2fseg_cli.evaluation.engine import Evaluation, Failure
+    from a2fseg_cli.evaluation.results import PatientScores
+    from a2fseg_cli.evaluation.tables import Table
+    from a2fseg_cli.imaging.discovery import Case
+    from a2fseg_cli.prediction.segmenter import Segmenter
+
+WHAT, SCORES, RUN, OUTPUT = "What is scored", "Scores", "Running", "Output"
+POLICY, METRICS = "brats2020", "dice,hd95"
+
+
+def evaluate(
+    data: Annotated[
+        Path, typer.Argument(help="A cohort's folder (BIDS too), a patient's, or a CSV (case,t1,t1c,t2,flair,seg).")
+    ],
+    all_subsets_: Annotated[
+        bool, typer.Option("--all-subsets", help="Every subset, from one pass a patient.", rich_help_panel=WHAT)
+    ] = False,
+    subset: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--subset", metavar="A+B", help="Such as t1c+flair; repeatable [default: all present]", rich_help_panel=WHAT
+        ),
+    ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Score these files, of any tool, instead.", rich_help_panel=WHAT),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="FILE[:NAME]", help="JSON {name: [cases]}: only these.", rich_help_panel=WHAT),
+    ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(help="dice, hd95, nsd, lesionwise, sensitivity, precision, volume", rich_help_panel=SCORES),
+    ] = METRICS,
+    policy: Annotated[
+        str,
+        typer.Option(help="HD95 and empty masks as brats2020 or brats2023; nan: undefined", rich_help_panel=SCORES),
+    ] = POLICY,
+    labels: Annotated[
+        str, typer.Option(help="Of the truth: auto, brats2018 (ET 4), brats2023 (ET 3)", rich_help_panel=SCORES)
+    ] = "auto",
+    prediction_labels: Annotated[str, typer.Option(help="The same of --predictions", rich_help_panel=SCORES)] = "auto",
+    compare: Annotated[
+        str | None, typer.Option(metavar="paper", help="Put the paper's Dice beside ours.", rich_help_panel=SCORES)
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FOLDER", help="Tables, CSV, JSON, PNG.", rich_help_panel=OUTPUT),
+    ] = None,
+    figure: Annotated[
+        str | None,
+        typer.Option(metavar="CASE", help="Draw this patient from FLAIR to all (needs -o).", rich_help_panel=OUTPUT),
+    ] = None,
+    write_card: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Copy the weights with these scores in their card.", rich_help_panel=OUTPUT),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write over scores of other settings.", rich_help_panel=OUTPUT)
+    ] = False,
+    weights: Annotated[
+        str | None, typer.Option(help="Name in the manifest or a file [default: the bundled ones]", rich_help_panel=RUN)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps", rich_help_panel=RUN)] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16", rich_help_panel=RUN)] = "auto",
+    window: Annotated[
+        str | None, typer.Option(help="Window edges in voxels, e.g. 96 [default: planned]", rich_help_panel=RUN)
+    ] = None,
+    overlap: Annotated[float, typer.Option(help="Least overlap of windows", rich_help_panel=RUN)] = 0.5,
+    tta: Annotated[bool, typer.Option("--tta/--no-tta", help="Test-time mirroring", rich_help_panel=RUN)] = False,
+    threads: Annotated[int | None, typer.Option(help="CPU threads [default: all cores]", rich_help_panel=RUN)] = None,
+    num_parts: Annotated[
+        int | None, typer.Option(help="Split the cohort in N [default: SLURM, torchrun or 1]", rich_help_panel=RUN)
+    ] = None,
+    part_id: Annotated[int | None, typer.Option(help="Which part, from 0", rich_help_panel=RUN)] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")] = False,
+) -> None:
+    """Score subsets of modalities, or files that exist, against the expert's masks beside the images.
+
+    a2fseg evaluate data/ --all-subsets -o scores/
+
+    a2fseg evaluate data/ --subset t1c+flair
+
+    a2fseg evaluate data/ --predictions OUT_FOLDER
+    """
+    if all_subsets_ and subset:
+        raise UsageError("--all-subsets and --subset exclude each other.")
+    if predictions is not None and (all_subsets_ or subset or figure or write_card):
+        raise UsageError(
+            "--predictions scores files; --all-subsets, --subset, --figure and --write-card run the network."
+        )
+    if compare not in (None, "paper"):
+        raise UsageError(f"--compare {compare}: expected paper.")
+    if figure and output is None:
+        raise UsageError("--figure needs a folder: -o FOLDER.")
+    if write_card and not all_subsets_:
+        raise UsageError("--write-card stores the scores of all subsets: give --all-subsets.")
+    if not 0 <= overlap < 1:
+        raise UsageError(f"--overlap {overlap}: expected 0 up to, but not including, 1.")
+
+    prepare_process(threads)
+    from a2fseg_cli.core.device import choose_compute
+    from a2fseg_cli.evaluation.engine import Evaluation, Task, find_predictions
+    from a2fseg_cli.prediction.cohort import share
+    from a2fseg_cli.prediction.segmenter import Inference
+
+    segmenter = None
+    config = ModelConfig()
+    if predictions is None:
+        compute = choose_compute(device, precision)
+        segmenter = load_segmenter(weights, compute, Inference(three(window, "--window"), overlap, tta))
+        config = segmenter.config
+    elif weights is not None:
+        config = _config_of(weights)
+    subsets = tuple(all_subsets(config.modalities)) if all_subsets_ else _subsets(subset, config.modalities)
+    task = Task(
+        subsets,
+        tuple(dict.fromkeys(metrics.replace(" ", "").split(","))),
+        policy,
+        labels,
+        prediction_labels,
+        attention=output is not None and predictions is None,
+    )
+    cases = _chosen(_cases(data, {}, config.modalities), split)
+    if figure and figure not in [case.name for case in cases]:
+        raise UsageError(f"--figure {figure}: no such patient among {', '.join(case.name for case in cases)}.")
+    if segmenter is not None:
+        compute = segmenter.compute
+        say(f"{compute.device} ({compute.reason}), {compute.precision}; {segmenter.weights.path.stem}", quiet)
+    found = find_predictions(predictions, cases) if predictions else None
+    evaluation = Evaluation(task, config, segmenter, found, output, overwrite)
+    mine = share(cases, *_parts(num_parts, part_id))
+    results, failed = _run(evaluation, mine, quiet)
+    if len(mine) < len(cases):  # what other parts have finished goes into the tables as well
+        mine_by_name = {result.case: result for result in results}
+        known = [mine_by_name.get(case.name) or evaluation.finished(case) for case in cases]
+        results = [result for result in known if result is not None]
+    if results:
+        _show(evaluation, results, failed, compare is not None, output, json_)
+        if figure and output and segmenter:
+            _figure(evaluation, segmenter, next(case for case in cases if case.name == figure), output)
+        if write_card and segmenter and not failed:
+            _write_card(segmenter, results, policy, write_card)
+    if failed:
+        raise CohortError(f"{len(failed)} of {len(mine)} patients could not be scored; see the reasons above.")
+
+
+def _config_of(weights: str) -> ModelConfig:
+    from a2fseg_cli.weights.cache import resolve_weights
+    from a2fseg_cli.weights.file_format import inspect_weights
+
+    return inspect_weights(resolve_weights(weights)).config
+
+
+def _subsets(names: Sequence[str] | None, modalities: Sequence[str]) -> tuple[tuple[str, ...], ...] | None:
+    """Return the subsets asked for, each in the model's order. Raises: UsageError for an unknown modality."""
+    if not names:
+        return None
+    subsets = []
+    for name in names:
+        parts = [part.strip().lower() for part in name.split("+")]
+        if not set(parts) <= set(modalities) or len(set(parts)) != len(parts):
+            raise UsageError(f"--subset {name}: expected some of {', '.join(modalities)}, joined by +.")
+        subsets.append(tuple(m for m in modalities if m in parts))
+    return tuple(dict.fromkeys(subsets))
+
+
+def _chosen(cases: list[Case], split: str | None) -> list[Case]:
+    """Return the cases of a split. Raises: UsageError, or InputError for a case that is not there."""
+    if split is None:
+        return cases
+    path, name = Path(split), ""
+    if not path.is_file() and ":" in split:
+        before, name = split.rsplit(":", 1)
+        path = Path(before)
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"--split {path}: not a JSON file that can be read ({error}).") from error
+    if not isinstance(raw, dict) or not all(isinstance(part, list) for part in raw.values()):
+        raise InputError(f"{path}: expected a JSON object, name to list of cases.")
+    if name not in raw:
+        if name or len(raw) != 1:
+            raise UsageError(f"--split {split}: expected {path}:NAME with NAME one of {', '.join(raw)}.")
+        name = next(iter(raw))
+    wanted = [str(case) for case in raw[name]]
+    missing = sorted(set(wanted) - {case.name for case in cases})
+    if missing:
+        raise InputError(f"{path}, {name}: {len(missing)} cases are not in the data: {', '.join(missing)}.")
+    return [case for case in cases if case.name in set(wanted)]
+
+
+def _run(evaluation: Evaluation, cases: Sequence[Case], quiet: bool) -> tuple[list[PatientScores], dict[str, str]]:
+    from a2fseg_cli.evaluation.results import PatientScores
+
+    failed: dict[str, str] = {}
+    with progress("patients", len(cases), quiet) as advance:
+
+        def report(outcome: PatientScores | Failure, taken_over: bool) -> None:
+            if not isinstance(outcome, PatientScores):
+                failed[outcome.case] = outcome.reason
+                advance(f"{outcome.case} failed: {outcome.reason}")
+                if quiet:
+                    say(f"{outcome.case}: {outcome.reason}")
+                return
+            seconds = outcome.seconds.get("total", 0.0)
+            how = "scored before" if taken_over else f"scored ({seconds:.1f} s)"
+            left_out = f", {len(outcome.left_out)} subsets left out (modality missing)" if outcome.left_out else ""
+            advance("".join([f"{outcome.case} {how}{left_out}", *(f"\n    {note}" for note in outcome.notes)]))
+
+        results = evaluation.run(cases, report)
+    return results, failed
+
+
+def _show(
+    evaluation: Evaluation,
+    results: Sequence[PatientScores],
+    failed: dict[str, str],
+    compare: bool,
+    output: Path | None,
+    json_: bool,
+) -> None:
+    """Print the tables, and write them where a folder was given."""
+    from a2fseg_cli.evaluation.metrics import metric_definition
+    from a2fseg_cli.evaluation.tables import score_keys, score_table, summary
+
+    task, config = evaluation.task, evaluation.config
+    tables = [score_table(results, config, task.policy, key, compare) for key in score_keys(task.metrics)]
+    content = summary(results, failed, config, task.metrics, task.policy, _origin(evaluation))
+    if json_:
+        print_json(content)
+    else:
+        for table in tables:
+            print_table(table.columns, table.rows, table.title)
+            for note in table.notes:
+                print(note)
+        print(metric_definition(task.policy))
+    missing = [result.case for result in results if result.missing]
+    if missing:
+        say(f"Warning: no prediction for {', '.join(missing)}; empty masks were scored.")
+    if output is not None:
+        _write(evaluation, results, tables, content, output)
+
+
+def _origin(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what made the predictions, and with which versions they were scored."""
+    import platform
+
+    import numpy as np
+    import SimpleITK as sitk
+    import torch
+
+    from a2fseg_cli import __version__
+
+    versions = {
+        "a2fseg": __version__,
+        "torch": torch.__version__,
+        "SimpleITK": sitk.Version.VersionString(),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    origin: dict[str, Any] = {"versions": versions, "settings": vars(evaluation.task)}
+    if segmenter := evaluation.segmenter:
+        origin["weights"] = {"file": segmenter.weights.path.name, "sha256": segmenter.weights.sha256}
+        origin["device"] = {"name": str(segmenter.compute.device), "precision": segmenter.compute.precision}
+        origin["inference"] = vars(segmenter.inference)
+    return origin
+
+
+def _write(
+    evaluation: Evaluation,
+    results: Sequence[PatientScores],
+    tables: Sequence[Table],
+    content: dict[str, Any],
+    output: Path,
+) -> None:
+    from a2fseg_cli.evaluation.metrics import metric_definition
+    from a2fseg_cli.evaluation.results import json_text
+    from a2fseg_cli.evaluation.tables import attention_means, dice_of_patients, latex, markdown, scores_csv
+    from a2fseg_cli.imaging.writing import atomic_write_text
+    from a2fseg_cli.reporting.charts import write_attention_bars, write_dice_boxes
+
+    task, config = evaluation.task, evaluation.config
+    definition = metric_definition(task.policy)
+    atomic_write_text(output / "scores.csv", scores_csv(results, task.metrics, task.policy))
+    atomic_write_text(output / "summary.json", json_text(content))
+    atomic_write_text(output / "table.md", markdown(tables, definition))
+    atomic_write_text(output / "table.tex", latex(tables, definition))
+    if "dice" in task.metrics:
+        write_dice_boxes(output / "dice.png", dice_of_patients(results, config))
+    if attention := attention_means(results, config):
+        write_attention_bars(output / "attention.png", attention)
+
+
+def _figure(evaluation: Evaluation, segmenter: Segmenter, case: Case, output: Path) -> None:
+    """Draw one patient from ever more modalities, as Figure 2 of the paper."""
+    from a2fseg_cli.evaluation.engine import progression
+    from a2fseg_cli.evaluation.scoring import read_classes
+    from a2fseg_cli.evaluation.tables import heading
+    from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
+    from a2fseg_cli.prediction.patient import Settings, load_patient
+    from a2fseg_cli.reporting.overlay import write_subset_progression
+
+    if case.problem or case.truth is None:
+        return
+    patient = load_patient(case.name, case.images, evaluation.config, Settings())
+    truth = read_classes(case.truth, evaluation.config, evaluation.task.labels)
+    reorient = patient.prepared.route.reorient
+    columns = enumerate(progression(segmenter, patient))
+    write_subset_progression(
+        output / f"progression_{case.name}.png",
+        reorient.apply(patient.shown[1]),
+        [(f"{'+ ' if n else ''}{heading(name)}", reorient.apply(classes)) for n, (name, classes) in columns],
+        reorient.apply(truth.classes),
+        canonical_spacing_mm(patient.geometry, reorient),
+        evaluation.config.classes,
+        title=case.name,
+    )
+
+
+def _write_card(segmenter: Segmenter, results: Sequence[PatientScores], policy: str, path: Path) -> None:
+    """Copy the weights with the scores in their card."""
+    from a2fseg_cli.core.model import parameter_shapes
+    from a2fseg_cli.evaluation.tables import card_scores
+    from a2fseg_cli.weights.file_format import load_weights, save_weights
+
+    file, tensors = load_weights(segmenter.weights.path, parameter_shapes)
+    card = {**file.card, "scores": card_scores(results, file.config, policy)}
+    written = save_weights(path, tensors, file.config, card)
+    say(f"{written.path}: sha256 {written.sha256}")

@@ -1,0 +1,356 @@
+"""Score patients: any subsets of one from a single pass of the encoders, or label maps that exist."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from a2fseg_cli import __version__
+from a2fseg_cli.core.config import ModelConfig, subset_name
+from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY, METRICS, Scores, metric_definition
+from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores, Row
+from a2fseg_cli.evaluation.scoring import (
+    Box,
+    ClassMap,
+    LabelMap,
+    Scorer,
+    boxed,
+    brain_box,
+    check_on_grid,
+    classes_to_file,
+    read_classes,
+)
+from a2fseg_cli.imaging.discovery import Case, image_stem
+from a2fseg_cli.prediction.patient import Patient, Settings, load_patient
+from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
+
+# Results of the network that may wait for their scores; each holds its probabilities.
+_WAITING = 2
+# What may follow the case in the name of a prediction, `_seg` as `predict` writes it; not `_seg_prob_WT`.
+_SUFFIX = re.compile(r"([_.-]?(seg|segmentation|dseg|pred|prediction|mask|label|labels|a2fseg))*", re.IGNORECASE)
+# Order in which Figure 2 of the paper adds the modalities.
+PROGRESSION = ("flair", "t1c", "t1", "t2")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to score, and how. All of it changes the scores.
+
+    Attributes:
+        subsets: Of modalities, in the order of the table; None takes all that a patient has.
+        metrics: Keys of METRICS.
+        policy: Key of POLICIES.
+        labels: Scheme of the truth: auto, or a key of SCHEMES.
+        prediction_labels: Scheme of predictions that exist.
+        attention: Also note the mean attention weights of the full set inside the true classes.
+    """
+
+    subsets: tuple[tuple[str, ...], ...] | None = None
+    metrics: tuple[str, ...] = DEFAULT_METRICS
+    policy: str = DEFAULT_POLICY
+    labels: str = "auto"
+    prediction_labels: str = "auto"
+    attention: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be scored. Raises: UsageError."""
+        unknown = [metric for metric in self.metrics if metric not in METRICS]
+        if unknown or not self.metrics:
+            raise UsageError(f"--metrics {','.join(unknown)}: expected some of {', '.join(METRICS)}.")
+        metric_definition(self.policy)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A patient that could not be scored, and why in one line."""
+
+    case: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    case: Case
+    truth: LabelMap
+    patient: Patient | None
+    prediction: LabelMap | None
+    began: float
+
+
+Report = Callable[[PatientScores | Failure, bool], None]  # the outcome, and whether it was taken over
+
+
+class Evaluation:
+    """Scores of a cohort, patient by patient.
+
+    Args:
+        task: What to score.
+        config: Classes and regions.
+        segmenter: The loaded network; None to score files.
+        predictions: Files of each case, as `find_predictions` gives them; only without a segmenter.
+        folder: Where one file a patient is kept; None keeps nothing.
+        overwrite: Score again what was scored with other settings; refused by default.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        config: ModelConfig,
+        segmenter: Segmenter | None = None,
+        predictions: Mapping[str, Sequence[Path]] | None = None,
+        folder: Path | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        if (segmenter is None) == (predictions is None):
+            raise ValueError("expected either a segmenter or predictions")
+        self.task, self.config, self.segmenter, self.predictions = task, config, segmenter, predictions or {}
+        self.folder, self.overwrite = folder, overwrite
+
+    def path(self, case: Case) -> Path | None:
+        """Return where a patient's scores are kept."""
+        return self.folder / "patients" / f"{case.name}.json" if self.folder else None
+
+    def finished(self, case: Case) -> PatientScores | None:
+        """Return the scores of a patient that were kept, if they are of the same files, weights and settings."""
+        path = self.path(case)
+        known = PatientScores.read(path) if path else None
+        return known if known and known.fingerprint == self._fingerprint(case) else None
+
+    def run(self, cases: Sequence[Case], report: Report) -> list[PatientScores]:
+        """Score every patient that is not finished; report each as it is done and return all scores, in order.
+
+        While the network works on one patient, the next is read and results that are there are scored.
+
+        Raises:
+            UsageError: scores of other settings are in the way.
+        """
+        kept = {case.name: self.finished(case) for case in cases}
+        todo = [case for case in cases if kept[case.name] is None]
+        if not self.overwrite:
+            in_the_way = [path for case in todo if (path := self.path(case)) and path.exists()]
+            if in_the_way:
+                raise UsageError(
+                    f"{in_the_way[0]} exists ({len(in_the_way)} such files), made from other files, weights or "
+                    "settings. Give --overwrite or another -o."
+                )
+        done = {name: scores for name, scores in kept.items() if scores is not None}
+        for scores in done.values():
+            report(scores, True)
+        waiting: deque[Future[Any]] = deque()
+
+        def collect(most: int) -> None:
+            while len(waiting) > most:
+                result = waiting.popleft().result()
+                if isinstance(result, PatientScores):
+                    done[result.case] = result
+                    report(result, False)
+
+        with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "score") as scorer:
+            for loaded in self._loaded(todo, reader):
+                if isinstance(loaded, Failure):
+                    report(loaded, False)
+                    continue
+                for work in self._work(loaded):
+                    waiting.append(scorer.submit(work))
+                    collect(_WAITING)
+            collect(0)
+        return [done[case.name] for case in cases if case.name in done]
+
+    def _loaded(self, cases: Sequence[Case], reader: ThreadPoolExecutor) -> Iterator[_Loaded | Failure]:
+        """Yield each patient read, or why it cannot be; the next is always being read."""
+
+        def load(case: Case) -> _Loaded | Failure:
+            try:
+                return self._load(case)
+            except InputError as error:
+                return Failure(case.name, " ".join(str(error).split()))
+
+        coming: Future[_Loaded | Failure] | None = None
+        for case in [*cases, None]:
+            ready, coming = coming, reader.submit(load, case) if case else None
+            if ready is not None:
+                yield ready.result()
+
+    def _load(self, case: Case) -> _Loaded:
+        began = time.perf_counter()
+        if case.problem:
+            raise InputError(case.problem)
+        if case.truth is None:
+            raise InputError(f"{case.name}: no truth beside the images (a file that ends in seg, e.g. _seg.nii.gz).")
+        truth = read_classes(case.truth, self.config, self.task.labels)
+        if self.segmenter is not None:
+            patient = load_patient(case.name, case.images, self.config, Settings())
+            check_on_grid(truth, patient.reference, patient.geometry)
+            return _Loaded(case, truth, patient, None, began)
+        prediction = None
+        if files := self.predictions.get(case.name):
+            if len(files) > 1:
+                names = ", ".join(path.name for path in files)
+                raise InputError(f"{files[0].parent}: {len(files)} candidates for {case.name}: {names}. Keep one.")
+            prediction = read_classes(files[0], self.config, self.task.prediction_labels, "--prediction-labels")
+            check_on_grid(prediction, truth.path, truth.geometry)
+        return _Loaded(case, truth, None, prediction, began)
+
+    def _work(self, loaded: _Loaded) -> Iterator[Callable[[], PatientScores | None]]:
+        """Yield what is to be scored of a patient, each as soon as the network gave it, and at the end the whole."""
+        if loaded.patient is None:
+            yield partial(self._score_file, loaded)
+            return
+        segmenter, patient = self.segmenter, loaded.patient
+        assert segmenter is not None
+        wanted = self.task.subsets or (tuple(m for m in self.config.modalities if m in patient.files),)
+        names = [subset for subset in wanted if set(subset) <= set(patient.files)]
+        left_out = tuple(subset_name(s, self.config.modalities) for s in wanted if s not in names)
+        truth, route = loaded.truth, patient.prepared.route
+        scorer = Scorer(truth, self.config, brain_box(route), self.task.metrics, self.task.policy)
+        rows: list[Row] = []
+        attention: dict[str, dict[str, float]] = {}
+
+        def score(subset: tuple[str, ...], segmentation: Segmentation) -> None:
+            scores = scorer.score(classes_to_file(route, segmentation.probabilities))
+            rows.extend(_rows(subset_name(subset, self.config.modalities), scores))
+            if segmentation.attention:
+                true = route.classes_to_network(truth.classes, len(self.config.classes))
+                attention.update(attention_inside(segmentation.attention, true, self.config.classes))
+
+        network, began = 0.0, time.perf_counter()
+        with_attention = [self.task.attention and len(subset) == len(self.config.modalities) > 1 for subset in names]
+        results = segmenter.segment_subsets(
+            patient.prepared.images, [self.config.presence(subset) for subset in names], with_attention
+        )
+        for subset, segmentation in zip(names, results, strict=True):
+            network += time.perf_counter() - began
+            yield partial(score, subset, segmentation)
+            began = time.perf_counter()
+        notes = (*loaded.case.warnings, *patient.warnings)
+        yield partial(self._finish, loaded, rows, left_out, notes, False, attention, network)
+
+    def _score_file(self, loaded: _Loaded) -> PatientScores:
+        missing = loaded.prediction is None
+        prediction = boxed(loaded.prediction.classes if loaded.prediction else np.zeros_like(loaded.truth.classes))
+        scorer = Scorer(loaded.truth, self.config, prediction.box, self.task.metrics, self.task.policy)
+        notes = [*loaded.case.warnings]
+        if missing:
+            notes.append(f"{loaded.case.name}: no prediction found; an empty mask was scored")
+        elif loaded.prediction and loaded.prediction.note:
+            notes.append(f"{loaded.prediction.path}: {loaded.prediction.note}")
+        return self._finish(loaded, _rows(PREDICTIONS, scorer.score(prediction)), (), notes, missing, {}, 0.0)
+
+    def _finish(
+        self,
+        loaded: _Loaded,
+        rows: Sequence[Row],
+        left_out: Sequence[str],
+        notes: Sequence[str],
+        missing: bool,
+        attention: Mapping[str, Mapping[str, float]],
+        network: float,
+    ) -> PatientScores:
+        truth, case = loaded.truth, loaded.case
+        if truth.note:
+            notes = [*notes, f"{truth.path}: {truth.note}"]
+        seconds = {"network": round(network, 3), "total": round(time.perf_counter() - loaded.began, 3)}
+        result = PatientScores(
+            case.name, tuple(rows), tuple(left_out), tuple(notes), missing, attention, seconds, self._fingerprint(case)
+        )
+        if path := self.path(case):
+            result.write(path, {"scores": metric_definition(self.task.policy)})
+        return result
+
+    def _fingerprint(self, case: Case) -> str:
+        """Return a hash of all that a patient's scores depend on: files, weights, settings, version."""
+        files = [case.truth] if case.truth else []
+        files += case.images.values() if self.segmenter is not None else self.predictions.get(case.name, ())
+        states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
+        network: list[Any] = []
+        if self.segmenter is not None:
+            network = [
+                self.segmenter.weights.sha256,
+                asdict(self.segmenter.inference),
+                self.segmenter.compute.precision,
+            ]
+        parts = [states, asdict(self.task), json.loads(self.config.to_json()), network, __version__]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _rows(subset: str, scores: Mapping[str, Scores]) -> list[Row]:
+    return [
+        Row(subset, region, found.values, asdict(found.counts), found.convention) for region, found in scores.items()
+    ]
+
+
+def attention_inside(
+    attention: Mapping[str, Any], classes: ClassMap, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return the mean of each modality's attention map inside the voxels of each true class, Figure 3 of the paper.
+
+    Args:
+        attention: Modality to its weight (d, h, w), on the network's grid.
+        classes: True class indices (d, h, w) there.
+        names: Name of each class, background first; the background and classes without a voxel are left out.
+    """
+    means = {}
+    for index, name in enumerate(names):
+        inside = classes == index
+        if index and inside.any():
+            means[name] = {m: float(weight[inside].mean(dtype=np.float64)) for m, weight in attention.items()}
+    return means
+
+
+def progression(segmenter: Segmenter, patient: Patient) -> list[tuple[str, ClassMap]]:
+    """Return what Figure 2 of the paper shows: the modality added and the class map (D, H, W), in turn.
+
+    FLAIR, then T1c, T1 and T2 as well; modalities that the patient lacks are passed over, and other tasks' are
+    added in the model's order.
+    """
+    config, route = segmenter.config, patient.prepared.route
+    order = PROGRESSION if set(PROGRESSION) == set(config.modalities) else config.modalities
+    names = [m for m in order if m in patient.files]
+    subsets = [names[: n + 1] for n in range(len(names))]
+    whole = Box((0, 0, 0), patient.geometry.size)
+    results = segmenter.segment_subsets(patient.prepared.images, [config.presence(subset) for subset in subsets])
+    return [
+        (name, classes_to_file(route, result.probabilities).placed(whole))
+        for name, result in zip(names, results, strict=True)
+    ]
+
+
+def find_predictions(folder: Path, cases: Sequence[Case]) -> dict[str, tuple[Path, ...]]:
+    """Return the files of each case: `<case>.nii.gz`, `<case>_seg.nii.gz` and the like, or those in `<case>/`.
+
+    Raises:
+        InputError: no folder, or no file for any case.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder of predictions.")
+    found = {case.name: tuple(_predictions_of(case.name, folder)) for case in cases}
+    if not any(found.values()):
+        raise InputError(
+            f"{folder}: no prediction for any of the {len(cases)} patients. Looked for names such as "
+            f"{cases[0].name}.nii.gz or {cases[0].name}_seg.nii.gz."
+        )
+    return found
+
+
+def _predictions_of(name: str, folder: Path) -> Iterator[Path]:
+    own = folder / name
+    for place in (folder, own) if own.is_dir() else (folder,):
+        for path in sorted(place.iterdir()):
+            stem = image_stem(path)
+            if stem is None or not path.is_file():
+                continue
+            rest = stem.removeprefix(name) if stem.startswith(name) else stem if place == own else None
+            if rest is not None and _SUFFIX.fullmatch(rest):
+                yield path

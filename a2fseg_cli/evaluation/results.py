@@ -1,0 +1,106 @@
+"""The scores of one patient, as they are kept in one file a patient."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from a2fseg_cli.imaging.writing import atomic_write_text
+
+FORMAT = 1
+PREDICTIONS = "predictions"  # name of the one "subset" of files that another run or tool made
+
+
+@dataclass(frozen=True)
+class Row:
+    """The scores of one region of one prediction.
+
+    Attributes:
+        subset: Modalities used, e.g. `t1c+flair`, or `predictions`.
+        region: WT, TC, ET or whatever the model's configuration names.
+        values: Score by key (`METRICS[...].score_keys`); NaN where undefined.
+        counts: Raw voxel counts, from which any other convention can be recomputed.
+        convention: `both_empty` or `one_empty` where the policy decided values, else empty.
+    """
+
+    subset: str
+    region: str
+    values: Mapping[str, float]
+    counts: Mapping[str, int]
+    convention: str
+
+
+@dataclass(frozen=True)
+class PatientScores:
+    """All scores of one patient.
+
+    Attributes:
+        case: The patient.
+        rows: One for each subset and region.
+        left_out: Subsets asked for that need a modality the patient lacks.
+        notes: What was assumed of the files, and what a user should look at.
+        missing: Whether there was no prediction, so that an empty mask was scored.
+        attention: Class to modality to the mean attention weight inside the class's true voxels.
+        seconds: Network and total.
+        fingerprint: Of all that the scores depend on.
+    """
+
+    case: str
+    rows: tuple[Row, ...]
+    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    missing: bool = False
+    attention: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    fingerprint: str = ""
+
+    def write(self, path: Path, header: Mapping[str, Any]) -> None:
+        """Write the scores, whole or not at all. Raises: ResourceError."""
+        atomic_write_text(path, json_text({"format": FORMAT, **header, **asdict(self)}))
+
+    @classmethod
+    def read(cls, path: Path) -> PatientScores | None:
+        """Return the scores of a file, None where it is not there or not one of this format."""
+        try:
+            raw = json.loads(path.read_text("utf-8"))
+            if raw["format"] != FORMAT:
+                return None
+            rows = [
+                Row(
+                    row["subset"],
+                    row["region"],
+                    {key: math.nan if value is None else float(value) for key, value in row["values"].items()},
+                    {key: int(value) for key, value in row["counts"].items()},
+                    row["convention"],
+                )
+                for row in raw["rows"]
+            ]
+            return cls(
+                raw["case"],
+                tuple(rows),
+                tuple(raw["left_out"]),
+                tuple(raw["notes"]),
+                bool(raw["missing"]),
+                raw["attention"],
+                raw["seconds"],
+                raw["fingerprint"],
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+
+
+def json_text(value: Any) -> str:
+    """Return a value as valid JSON, undefined numbers as null."""
+    return json.dumps(_finite_or_null(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _finite_or_null(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite_or_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_or_null(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

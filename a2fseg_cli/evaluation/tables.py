@@ -1,0 +1,349 @@
+"""Tables and summaries of scores: the paper's table, Markdown, LaTeX, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig, all_subsets, subset_name
+from a2fseg_cli.evaluation.metrics import HD95_DEFINITIONS, METRICS, POLICIES, metric_definition
+from a2fseg_cli.evaluation.published import TABLE_1, TABLE_1_MEANS
+from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores
+from a2fseg_cli.evaluation.statistics import bootstrap_interval, summarise
+
+PRESENT, ABSENT = "x", "-"
+PAPER = "A2FSeg"
+OTHER_PATIENTS = (
+    "paper: A2FSeg, means over the authors' BraTS2020 test patients. Those are other patients than these: the "
+    "columns compare tables, not methods."
+)
+# Scores shown as a percentage, and what the others are called in a table's title.
+_LENGTHS_AND_VOLUMES = {
+    "hd95_mm": "HD95 in mm",
+    "lesionwise_hd95_mm": "lesion-wise HD95 in mm",
+    "volume_ml": "predicted volume in mL",
+    "reference_volume_ml": "true volume in mL",
+}
+_RATIOS = {
+    "dice": "Dice in %",
+    "nsd": "normalised surface Dice at 1 mm in %",
+    "lesionwise_dice": "lesion-wise Dice in %",
+    "sensitivity": "sensitivity in %",
+    "precision": "precision in %",
+}
+
+Means = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table ready to print.
+
+    Attributes:
+        title: What the numbers are, of how many patients, under which policy.
+        columns: Headings.
+        rows: Cells, as many a row as there are columns; the last row holds the means where there are several.
+        marks: Number of leading columns that are not numbers.
+        notes: Lines to read with it.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    marks: int
+    notes: tuple[str, ...] = ()
+
+
+def score_keys(metrics: Iterable[str]) -> list[str]:
+    """Return the keys of the scores that these metrics yield."""
+    return [key for metric in metrics for key in METRICS[metric].score_keys]
+
+
+def subsets_of(results: Sequence[PatientScores], modalities: Sequence[str]) -> list[str]:
+    """Return the names of the subsets that were scored, in the row order of the literature."""
+    found = dict.fromkeys(row.subset for result in results for row in result.rows)
+    known = [subset_name(subset, modalities) for subset in all_subsets(modalities)] if len(found) > 1 else []
+    return sorted(found, key=lambda name: known.index(name) if name in known else len(known))
+
+
+def values_of(results: Sequence[PatientScores], subset: str, region: str, key: str) -> list[float]:
+    """Return one score of every patient that has this subset; NaN where undefined."""
+    return [
+        row.values[key]
+        for result in results
+        for row in result.rows
+        if row.subset == subset and row.region == region and key in row.values
+    ]
+
+
+def subset_means(results: Sequence[PatientScores], config: ModelConfig, key: str = "dice") -> Means:
+    """Return `{subset: {region: mean over patients}}`, e.g. Dice from 0 to 1; NaN where none is defined.
+
+    This is what a weights card keeps as `card["scores"]["subsets"]`.
+    """
+    return {
+        subset: {region: summarise(values_of(results, subset, region, key)).mean for region, _ in config.regions}
+        for subset in subsets_of(results, config.modalities)
+    }
+
+
+def dice_of_patients(results: Sequence[PatientScores], config: ModelConfig) -> dict[str, dict[str, list[float]]]:
+    """Return `{subset: {region: Dice of every patient}}`, for the box plots."""
+    return {
+        subset: {region: values_of(results, subset, region, "dice") for region, _ in config.regions}
+        for subset in subsets_of(results, config.modalities)
+    }
+
+
+def card_scores(results: Sequence[PatientScores], config: ModelConfig, policy: str) -> dict[str, Any]:
+    """Return what a weights card says of its scores: mean Dice (0 to 1) a subset and region, patients, policy."""
+    return {
+        "metric": "dice",
+        "subsets": subset_means(results, config),
+        "patients": len(results),
+        "policy": policy,
+    }
+
+
+def mean_of_subsets(means: Means, region: str) -> float:
+    """Return the plain mean of the subset means, as the paper's last line; NaN where none is defined."""
+    return summarise([row[region] for row in means.values()]).mean
+
+
+def score_table(
+    results: Sequence[PatientScores], config: ModelConfig, policy: str, key: str = "dice", compare: bool = False
+) -> Table:
+    """Return the table of the paper for one score: a row a subset, a column a region, then the means.
+
+    Args:
+        results: Scores of the patients.
+        config: Modalities and regions.
+        policy: Under which the scores were computed.
+        key: Which score; shares are given in per cent.
+        compare: Put the published Dice of A2FSeg beside each column; for the four modalities of BraTS.
+    """
+    means = subset_means(results, config, key)
+    regions = [region for region, _ in config.regions]
+    published = TABLE_1[PAPER] if compare and key == "dice" and config.modalities == BRATS_MODALITIES else {}
+    counts = {subset: sum(any(row.subset == subset for row in result.rows) for result in results) for subset in means}
+    by_modality = list(means) != [PREDICTIONS]
+    same = len(set(counts.values())) == 1
+    marks = [heading(m) for m in config.modalities] if by_modality else ["scored"]
+    columns = [*marks, *(c for region in regions for c in (region, *([f"{region} paper"] if published else [])))]
+    rows = []
+    for subset, row in means.items():
+        names = subset.split("+")
+        cells = [PRESENT if m in names else ABSENT for m in config.modalities] if by_modality else [subset]
+        for region in regions:
+            cells.append(_number(row[region], key))
+            if published:
+                cells.append(_percent(published.get(subset, {}).get(region, math.nan)))
+        rows.append((*cells, *([] if same else [str(counts[subset])])))
+    if len(means) > 1:
+        cells = ["means", *[""] * (len(marks) - 1)]
+        for region in regions:
+            cells.append(_number(mean_of_subsets(means, region), key))
+            if published:
+                complete = set(means) == set(published)
+                cells.append(_percent(TABLE_1_MEANS[PAPER].get(region, math.nan)) if complete else "")
+        rows.append((*cells, *([] if same else [""])))
+    n = f"n = {len(results)}" if same else f"n = {min(counts.values(), default=0)} to {len(results)}"
+    title = f"{title_of(key)}, mean over patients, {n}, policy {policy}"
+    notes = (OTHER_PATIENTS,) if published else ()
+    return Table(title, (*columns, *([] if same else ["n"])), tuple(rows), len(marks), notes)
+
+
+def heading(modality: str) -> str:
+    """Return a modality's name as the paper writes it."""
+    return {"t1": "T1", "t1c": "T1c", "t2": "T2", "flair": "FLAIR"}.get(modality, modality)
+
+
+def title_of(key: str) -> str:
+    """Return what a score is called, with its unit."""
+    return _RATIOS.get(key) or _LENGTHS_AND_VOLUMES.get(key, key)
+
+
+def _number(value: float, key: str) -> str:
+    return _percent(100 * value if key in _RATIOS else value)
+
+
+def _percent(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.2f}"
+
+
+def markdown(tables: Sequence[Table], definition: str) -> str:
+    """Return the tables as Markdown, with the definition of the scores below."""
+    parts = []
+    for table in tables:
+        lines = [
+            f"**{table.title}**",
+            "",
+            _pipes(table.columns),
+            _pipes([":-:" if i < table.marks else "--:" for i in range(len(table.columns))]),
+            *map(_pipes, table.rows),
+            "",
+            *table.notes,
+        ]
+        parts.append("\n".join(lines).rstrip())
+    return "\n\n".join([*parts, definition]) + "\n"
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def latex(tables: Sequence[Table], definition: str) -> str:
+    """Return the tables as LaTeX `table` environments that need no package."""
+    parts = [f"% {definition}"]
+    for table in tables:
+        aligned = "c" * table.marks + "r" * (len(table.columns) - table.marks)
+        body = [_ampersands([_latex_cell(cell, i < table.marks) for i, cell in enumerate(row)]) for row in table.rows]
+        if len(body) > 1:
+            body.insert(-1, r"\hline")
+        caption = _latex_text(". ".join([table.title, *table.notes]))
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    rf"\caption{{{caption}}}",
+                    rf"\begin{{tabular}}{{{aligned}}}",
+                    r"\hline",
+                    _ampersands([_latex_text(column) for column in table.columns]),
+                    r"\hline",
+                    *body,
+                    r"\hline",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _ampersands(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _latex_cell(cell: str, is_mark: bool) -> str:
+    if is_mark and cell in (PRESENT, ABSENT):
+        return r"$\bullet$" if cell == PRESENT else r"$\circ$"
+    return _latex_text(cell)
+
+
+def _latex_text(text: str) -> str:
+    for character in "\\&%$#_{}":
+        text = text.replace(character, f"\\{character}" if character != "\\" else "/")
+    return text
+
+
+def scores_csv(results: Sequence[PatientScores], metrics: Sequence[str], policy: str) -> str:
+    """Return one line per patient, subset and region: scores, raw counts, conventions; undefined is empty."""
+    keys = score_keys(metrics)
+    counts = ["true_positives", "false_positives", "false_negatives", "reference_voxels", "predicted_voxels"]
+    columns = ["case", "subset", "region", *keys, *counts, "convention", "prediction", "policy", "hd95_definition"]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    definition = POLICIES[policy].hd95
+    for result in results:
+        for row in result.rows:
+            values = {key: "" if math.isnan(value) else value for key, value in row.values.items()}
+            writer.writerow(
+                {
+                    "case": result.case,
+                    "subset": row.subset,
+                    "region": row.region,
+                    **values,
+                    **row.counts,
+                    "convention": row.convention,
+                    "prediction": "missing" if result.missing else "",
+                    "policy": policy,
+                    "hd95_definition": definition,
+                }
+            )
+    return text.getvalue()
+
+
+def summary(
+    results: Sequence[PatientScores],
+    failed: Mapping[str, str],
+    config: ModelConfig,
+    metrics: Sequence[str],
+    policy: str,
+    origin: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return everything a report needs as plain values; NaN where undefined.
+
+    Args:
+        results: Scores of the patients.
+        failed: Reason of every patient without scores.
+        config: Modalities and regions.
+        metrics: Keys of METRICS.
+        policy: Key of POLICIES.
+        origin: What made the predictions: weights, device, versions.
+    """
+    subsets = subsets_of(results, config.modalities)
+    regions = [region for region, _ in config.regions]
+    left_out: dict[str, int] = {}
+    for result in results:
+        for name in result.left_out:
+            left_out[name] = left_out.get(name, 0) + 1
+    keys = score_keys(metrics)
+    return {
+        "policy": policy,
+        "definition": metric_definition(policy),
+        "hd95_definition": HD95_DEFINITIONS[POLICIES[policy].hd95],
+        "metrics": {metric: METRICS[metric].definition for metric in metrics},
+        **origin,
+        "patients": {
+            "scored": [result.case for result in results],
+            "failed": dict(failed),
+            "missing_predictions": [result.case for result in results if result.missing],
+            "left_out_of_subsets": left_out,
+        },
+        "scores": {
+            subset: {
+                region: {key: _statistics(results, subset, region, key) for key in keys}
+                | {"decided_by_convention": _conventions(results, subset, region)}
+                for region in regions
+            }
+            for subset in subsets
+        },
+        "means_of_subset_means": {
+            region: {key: mean_of_subsets(subset_means(results, config, key), region) for key in keys}
+            for region in regions
+        },
+        "attention": {
+            name: {m: {"mean": mean, "standard_deviation": sd} for m, (mean, sd) in row.items()}
+            for name, row in attention_means(results, config).items()
+        },
+    }
+
+
+def _statistics(results: Sequence[PatientScores], subset: str, region: str, key: str) -> dict[str, Any]:
+    values = values_of(results, subset, region, key)
+    return vars(summarise(values)) | {"mean_interval_95": bootstrap_interval(values)}
+
+
+def _conventions(results: Sequence[PatientScores], subset: str, region: str) -> dict[str, int]:
+    found = [row.convention for r in results for row in r.rows if row.subset == subset and row.region == region]
+    return {kind: found.count(kind) for kind in ("both_empty", "one_empty")}
+
+
+def attention_means(results: Sequence[PatientScores], config: ModelConfig) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return class to modality to (mean, standard deviation) over patients of the attention inside the class.
+
+    Every patient that has the class weighs the same. Classes are in reverse order: ET, ED, NCR as in Figure 3
+    of the paper.
+    """
+    means: dict[str, dict[str, tuple[float, float]]] = {}
+    for name in reversed(config.classes[1:]):
+        rows = [result.attention[name] for result in results if name in result.attention]
+        if rows:
+            over = {m: summarise([row[m] for row in rows]) for m in rows[0]}
+            means[name] = {m: (found.mean, found.standard_deviation) for m, found in over.items()}
+    return means
