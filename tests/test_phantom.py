@@ -79,7 +79,7 @@ def test_tumour_keeps_to_one_hemisphere(patient: Phantom) -> None:
     assert min(sides) < 0.02 * max(sides)
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_every_seed_has_all_three_classes(seed: int) -> None:
     millilitres = np.bincount(make_phantom(seed, **COARSE).truth.ravel(), minlength=4) * 0.064
     assert min(millilitres[1:]) > 2
