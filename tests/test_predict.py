@@ -305,13 +305,16 @@ def test_killed_cohort_goes_on_where_it_stopped(phantom: Path, toy_weights: Path
 
 
 def test_help_is_fast_and_free_of_torch() -> None:
+    def cpu_s() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
     seconds = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = cpu_s()
         subprocess.run([sys.executable, "-m", "a2fseg_cli", "--help"], check=True, capture_output=True)
-        seconds.append(time.perf_counter() - began)
-    # 0.3 s on an idle machine; the fastest of five, with room for a busy one.
-    assert min(seconds) < 0.6
+        seconds.append(cpu_s() - began)
+    assert min(seconds) <= 0.3  # processor time, so that a busy machine does not count
     code = (
         "import sys, a2fseg_cli.cli.main; print([m for m in ('torch', 'SimpleITK', 'matplotlib') if m in sys.modules])"
     )

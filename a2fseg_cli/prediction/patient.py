@@ -17,9 +17,9 @@ from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig, subset_name
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.imaging.geometry import Geometry, same_grid
 from a2fseg_cli.imaging.labels import SCHEMES, region_mask, to_labels
-from a2fseg_cli.imaging.preprocessing import Prepared, prepare
+from a2fseg_cli.imaging.preprocessing import Prepared, canonical_spacing_mm, prepare
 from a2fseg_cli.imaging.reading import EXTENSIONS, check_distinct, check_same_grid, read_image, resample_to
-from a2fseg_cli.imaging.writing import write_label_map, write_map
+from a2fseg_cli.imaging.writing import check_output_name, write_label_map, write_map
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
 from a2fseg_cli.reporting.overlay import write_preview
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
@@ -147,10 +147,7 @@ def load_patient(
 
 def output_stem(segmentation: Path) -> str:
     """Return the file name without its image extension. Raises: UsageError for an unknown extension."""
-    for extension in EXTENSIONS:
-        if segmentation.name.lower().endswith(extension) and len(segmentation.name) > len(extension):
-            return segmentation.name[: -len(extension)]
-    raise UsageError(f"{segmentation}: expected a name ending in {', '.join(EXTENSIONS)}.")
+    return segmentation.name[: -len(check_output_name(segmentation))]
 
 
 def planned_outputs(
@@ -192,6 +189,7 @@ def finish_patient(
     started = time.perf_counter()
     config, route = segmenter.config, patient.prepared.route
     classes = route.classes_to_file(segmentation.probabilities)
+    canonical_mm = canonical_spacing_mm(patient.geometry, route.reorient)
     values = label_values(config, settings)
     outputs = planned_outputs(output, config, patient.files, settings)
     remaining = iter(outputs)
@@ -213,7 +211,7 @@ def finish_patient(
             preview,
             route.reorient.apply(image),
             route.reorient.apply(classes),
-            _canonical_spacing(patient),
+            canonical_mm,
             config.classes,
             title=f"{patient.name}: {subset_name(patient.files, config.modalities)}",
             background_name=name,
@@ -235,15 +233,9 @@ def finish_patient(
         {},
     )
     axial = {
-        region: largest_axial_diameters_mm(route.reorient.apply(mask), _canonical_spacing(patient))
-        for region, mask in masks.items()
+        region: largest_axial_diameters_mm(route.reorient.apply(mask), canonical_mm) for region, mask in masks.items()
     }
     return replace(result, stats=_stats(result, patient, segmentation, segmenter, settings, timings, axial))
-
-
-def _canonical_spacing(patient: Patient) -> tuple[float, float, float]:
-    z, y, x = (patient.geometry.spacing_mm[axis] for axis in patient.prepared.route.reorient.permutation)
-    return z, y, x
 
 
 def _result_warnings(masks: Mapping[str, npt.NDArray[np.bool_]], patient: Patient, config: ModelConfig) -> list[str]:
