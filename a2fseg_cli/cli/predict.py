@@ -340,6 +340,8 @@ def _show_found(cases: Sequence[Case], json_: bool) -> None:
 def _show_result(result: Result, json_: bool) -> None:
     for warning in result.warnings:
         say(f"Warning: {warning}")
+    if result.note:
+        say(f"Note: {result.note}")
     if json_:
         print_json(result.stats)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli import __version__
-from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig, subset_name
+from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.imaging.geometry import Geometry, same_grid
 from a2fseg_cli.imaging.labels import SCHEMES, region_mask, to_labels
 from a2fseg_cli.imaging.preprocessing import Prepared, canonical_spacing_mm, prepare
-from a2fseg_cli.imaging.reading import EXTENSIONS, check_distinct, check_same_grid, read_image, resample_to
+from a2fseg_cli.imaging.reading import check_distinct, check_same_grid, read_image, resample_to
 from a2fseg_cli.imaging.writing import check_output_name, write_label_map, write_map
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
 from a2fseg_cli.reporting.overlay import write_preview
@@ -82,6 +82,7 @@ class Result:
         rows: Voxels and mL of each label and region.
         volumes_ml: Region to volume.
         warnings: Of input and output.
+        note: What the absent modalities cost on the test patients, one line, or nothing.
         empty: Whether no voxel was segmented.
         stats: All of it as plain values, with what is needed to repeat the run.
     """
@@ -93,8 +94,9 @@ class Result:
     rows: tuple[TissueRow, ...]
     volumes_ml: Mapping[str, float]
     warnings: tuple[str, ...]
+    note: str
     empty: bool
-    stats: dict[str, Any] = field(repr=False)
+    stats: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 def load_patient(
@@ -187,64 +189,75 @@ def finish_patient(
         ResourceError: the disk is full or the folder cannot be written.
     """
     started = time.perf_counter()
-    config, route = segmenter.config, patient.prepared.route
-    classes = route.classes_to_file(segmentation.probabilities)
-    canonical_mm = canonical_spacing_mm(patient.geometry, route.reorient)
-    values = label_values(config, settings)
-    outputs = planned_outputs(output, config, patient.files, settings)
-    remaining = iter(outputs)
-    grid = (patient.reference, patient.geometry)
-    write_label_map(to_labels(classes, values), *grid, next(remaining))
-    members = {region: config.region_classes(region) for region, _ in config.regions}
-    masks = {region: region_mask(classes, indices) for region, indices in members.items()}
-    if settings.regions:
-        for mask in masks.values():
-            write_label_map(mask.astype(np.uint8), *grid, next(remaining))
-    if settings.probabilities:
-        for indices in members.values():
-            write_map(route.to_file(segmentation.probabilities[list(indices)].sum(axis=0)), *grid, next(remaining))
-    for weight in segmentation.attention.values() if settings.attention else ():
-        write_map(route.to_file(weight), *grid, next(remaining))
+    config, reorient = segmenter.config, patient.prepared.route.reorient
+    classes = patient.prepared.route.classes_to_file(segmentation.probabilities)
+    outputs = _write_images(patient, segmentation, classes, config, settings, output)
+    canonical_mm = canonical_spacing_mm(patient.geometry, reorient)
+    subset = subset_name(patient.files, config.modalities)
     if preview is not None:
         name, image = patient.shown
-        write_preview(
-            preview,
-            route.reorient.apply(image),
-            route.reorient.apply(classes),
-            canonical_mm,
-            config.classes,
-            title=f"{patient.name}: {subset_name(patient.files, config.modalities)}",
-            background_name=name,
-        )
+        title = f"{patient.name}: {subset}"
+        shown = (reorient.apply(image), reorient.apply(classes))
+        write_preview(preview, *shown, canonical_mm, config.classes, title=title, background_name=name)
         outputs.append(preview)
-    rows = tissue_table(classes, config.classes, values, dict(config.regions), patient.geometry.spacing_mm)
-    volumes = {region: float(mask.sum()) * patient.geometry.voxel_volume_ml for region, mask in masks.items()}
-    warnings = (*patient.warnings, *_result_warnings(masks, patient, config))
-    timings = dict(seconds or {}) | {"write": time.perf_counter() - started}
+    masks = {region: region_mask(classes, config.region_classes(region)) for region, _ in config.regions}
+    values = label_values(config, settings)
+    diameters = {r: largest_axial_diameters_mm(reorient.apply(mask), canonical_mm) for r, mask in masks.items()}
+    timings = {**(seconds or {}), "write": time.perf_counter() - started}
     result = Result(
-        patient.name,
-        subset_name(patient.files, config.modalities),
-        output,
-        tuple(outputs),
-        tuple(rows),
-        volumes,
-        warnings,
-        not classes.any(),
-        {},
+        name=patient.name,
+        modalities=subset,
+        segmentation=output,
+        outputs=tuple(outputs),
+        rows=tuple(tissue_table(classes, config.classes, values, dict(config.regions), patient.geometry.spacing_mm)),
+        volumes_ml={r: float(mask.sum()) * patient.geometry.voxel_volume_ml for r, mask in masks.items()},
+        warnings=(*patient.warnings, *_result_warnings(patient.name, masks)),
+        note=subset_cost(segmenter.weights.card, config, patient.files),
+        empty=not classes.any(),
     )
-    axial = {
-        region: largest_axial_diameters_mm(route.reorient.apply(mask), canonical_mm) for region, mask in masks.items()
-    }
-    return replace(result, stats=_stats(result, patient, segmentation, segmenter, settings, timings, axial))
+    return replace(result, stats=_stats(result, patient, segmentation, segmenter, settings, timings, diameters))
 
 
-def _result_warnings(masks: Mapping[str, npt.NDArray[np.bool_]], patient: Patient, config: ModelConfig) -> list[str]:
+def _write_images(
+    patient: Patient,
+    segmentation: Segmentation,
+    classes: npt.NDArray[np.uint8],
+    config: ModelConfig,
+    settings: Settings,
+    output: Path,
+) -> list[Path]:
+    """Write the segmentation and the maps asked for; return the files, in the order of `planned_outputs`."""
+    outputs = planned_outputs(output, config, patient.files, settings)
+    remaining, route = iter(outputs), patient.prepared.route
+    grid = (patient.reference, patient.geometry)
+    write_label_map(to_labels(classes, label_values(config, settings)), *grid, next(remaining))
+    members = [config.region_classes(region) for region, _ in config.regions]
+    for indices in members if settings.regions else ():
+        write_label_map(region_mask(classes, indices).astype(np.uint8), *grid, next(remaining))
+    for indices in members if settings.probabilities else ():
+        write_map(route.to_file(segmentation.probabilities[list(indices)].sum(axis=0)), *grid, next(remaining))
+    for weight in segmentation.attention.values() if settings.attention else ():
+        write_map(route.to_file(weight), *grid, next(remaining))
+    return outputs
+
+
+def subset_cost(card: Mapping[str, Any], config: ModelConfig, present: Iterable[str]) -> str:
+    """Return in one line what the absent modalities cost, from the scores in the weights' card; else nothing."""
+    here = subset_name(present, config.modalities)
+    scores = card.get("scores", {})
+    subsets = scores.get("subsets", {})
+    full = subset_name(config.modalities, config.modalities)
+    if here == full or here not in subsets or full not in subsets:
+        return ""
+    changes = ", ".join(f"{r} {100 * subsets[full][r]:.0f} to {100 * subsets[here][r]:.0f}" for r, _ in config.regions)
+    absent = ", ".join(m for m in config.modalities if m not in here.split("+"))
+    return f"without {absent}: Dice {changes} (% on {scores.get('patients', 'the')} test patients)"
+
+
+def _result_warnings(name: str, masks: Mapping[str, npt.NDArray[np.bool_]]) -> list[str]:
     if not any(mask.any() for mask in masks.values()):
-        return [f"{patient.name}: no tumour was found"]
-    found = [f"{patient.name}: no voxel of {region}" for region, mask in masks.items() if not mask.any()]
-    if config.modalities == BRATS_MODALITIES and "t1c" not in patient.files and "ET" in masks:
-        found.append(f"{patient.name}: without T1c the enhancing tumour (ET) is a guess from the other sequences")
-    return found
+        return [f"{name}: no tumour was found"]
+    return [f"{name}: no voxel of {region}" for region, mask in masks.items() if not mask.any()]
 
 
 def _stats(
@@ -268,6 +281,7 @@ def _stats(
         "volumes_ml": dict(result.volumes_ml),
         "largest_axial_diameters_mm": dict(diameters_mm),
         "warnings": list(result.warnings),
+        "note": result.note,
         "settings": vars(settings) | {"overlap": segmenter.inference.overlap, "tta": segmenter.inference.tta},
         "windows": {"edges": list(segmentation.plan.window), "count": len(segmentation.plan.starts)},
         "weights": {"file": segmenter.weights.path.name, "sha256": segmenter.weights.sha256},
