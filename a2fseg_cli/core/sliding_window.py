@@ -77,7 +77,10 @@ def plan_windows(
         smallest_edge: dict[int, int] = {}
         for edge in range(2 * stride, rounded(length) + 1, stride):
             smallest_edge.setdefault(count(length, edge), edge)
-        options.append([(edge, n) for n, edge in smallest_edge.items()])
+        # A larger window that also costs more than a smaller one is never the best: 128 edges leave 5.
+        worth = [(edge, n) for n, edge in smallest_edge.items()]
+        least = itertools.accumulate((edge * n for edge, n in worth), min)
+        options.append([(edge, n) for (edge, n), cost in zip(worth, least, strict=True) if edge * n == cost])
     fitting = [plan for plan in itertools.product(*options) if math.prod(edge for edge, _ in plan) <= max_voxels]
     if not fitting:
         raise ValueError(f"no window of at least {(2 * stride,) * 3} fits into {max_voxels:.0f} voxels")
