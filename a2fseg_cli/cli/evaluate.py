@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 WHAT, SCORES, RUN, OUTPUT = "What is scored", "Scores", "Running", "Output"
 POLICY, METRICS = "brats2020", "dice,hd95"
+MOST_MODALITIES = 8  # of which all subsets, 255, are still computed
 
 
 def evaluate(
@@ -132,6 +133,8 @@ def evaluate(
         config = segmenter.config
     elif weights is not None:
         config = _config_of(weights)
+    if all_subsets_ and len(config.modalities) > MOST_MODALITIES:
+        raise UsageError(f"--all-subsets: 2^{len(config.modalities)} - 1 subsets; name those you want with --subset.")
     subsets = tuple(all_subsets(config.modalities)) if all_subsets_ else _subsets(subset, config.modalities)
     task = Task(
         subsets,
@@ -251,7 +254,8 @@ def _show(
         print_json(content)
     else:
         for table in tables:
-            print_table(table.columns, table.rows, table.title)
+            print(table.title)
+            print_table(table.columns, table.rows)
             for note in table.notes:
                 print(note)
         print(metric_definition(task.policy))

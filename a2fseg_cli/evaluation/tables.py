@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig, all_subsets, subset_name
+from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig
 from a2fseg_cli.evaluation.metrics import HD95_DEFINITIONS, METRICS, POLICIES, metric_definition
 from a2fseg_cli.evaluation.published import TABLE_1, TABLE_1_MEANS
 from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores
@@ -66,8 +66,8 @@ def score_keys(metrics: Iterable[str]) -> list[str]:
 def subsets_of(results: Sequence[PatientScores], modalities: Sequence[str]) -> list[str]:
     """Return the names of the subsets that were scored, in the row order of the literature."""
     found = dict.fromkeys(row.subset for result in results for row in result.rows)
-    known = [subset_name(subset, modalities) for subset in all_subsets(modalities)] if len(found) > 1 else []
-    return sorted(found, key=lambda name: known.index(name) if name in known else len(known))
+    weight = {m: 2**place for place, m in enumerate(reversed(modalities))}
+    return sorted(found, key=lambda name: sum(weight.get(m, 0) for m in name.split("+")))
 
 
 def values_of(results: Sequence[PatientScores], subset: str, region: str, key: str) -> list[float]:
@@ -151,10 +151,22 @@ def score_table(
                 complete = set(means) == set(published)
                 cells.append(_percent(TABLE_1_MEANS[PAPER].get(region, math.nan)) if complete else "")
         rows.append((*cells, *([] if same else [""])))
-    n = f"n = {len(results)}" if same else f"n = {min(counts.values(), default=0)} to {len(results)}"
-    title = f"{title_of(key)}, mean over patients, {n}, policy {policy}"
-    notes = (OTHER_PATIENTS,) if published else ()
-    return Table(title, (*columns, *([] if same else ["n"])), tuple(rows), len(marks), notes)
+    n = " to ".join(str(count) for count in sorted({min(counts.values(), default=0), max(counts.values(), default=0)}))
+    title = f"{title_of(key)}, mean over patients, n = {n}, policy {policy}"
+    notes = (_decided(results, key), OTHER_PATIENTS if published else "")
+    return Table(title, (*columns, *([] if same else ["n"])), tuple(rows), len(marks), tuple(filter(None, notes)))
+
+
+def _decided(results: Sequence[PatientScores], key: str) -> str:
+    """Return one line on the scores that the masks alone do not give, empty where there are none."""
+    rows = [row for result in results for row in result.rows if key in row.values]
+    kinds = {
+        "with both masks empty": sum(row.convention == "both_empty" for row in rows),
+        "with one empty": sum(row.convention == "one_empty" for row in rows),
+        "undefined and left out of the means": sum(math.isnan(row.values[key]) for row in rows),
+    }
+    said = [f"{count} {kind}" for kind, count in kinds.items() if count]
+    return f"of {len(rows)} scores: {', '.join(said)}" if said else ""
 
 
 def heading(modality: str) -> str:

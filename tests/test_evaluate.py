@@ -1,0 +1,446 @@
+"""`a2fseg evaluate` and what is under it: one encode for all subsets, the same masks, resuming, bad patients."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import SimpleITK as sitk
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from a2fseg_cli.cli.main import main
+from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name
+from a2fseg_cli.core.device import choose_compute
+from a2fseg_cli.core.model import A2FSeg, parameter_shapes
+from a2fseg_cli.errors import UsageError
+from a2fseg_cli.evaluation.engine import Evaluation, Failure, Task, attention_inside, find_predictions
+from a2fseg_cli.evaluation.metrics import Reference, score
+from a2fseg_cli.evaluation.results import PatientScores
+from a2fseg_cli.evaluation.scoring import Box, classes_to_file, read_classes
+from a2fseg_cli.imaging.discovery import find_cases
+from a2fseg_cli.imaging.labels import region_mask
+from a2fseg_cli.imaging.preprocessing import Crop, Reorient, Resample, Route
+from a2fseg_cli.prediction import segmenter as segmenter_module
+from a2fseg_cli.prediction.patient import Settings, load_patient
+from a2fseg_cli.prediction.segmenter import Inference, Segmenter
+from a2fseg_cli.reporting import charts
+from a2fseg_cli.weights.file_format import load_weights, save_weights
+
+CONFIG = ModelConfig(features_per_stage=(4, 8), spacing_mm=(3.0, 3.0, 3.0), window=(8, 8, 8))
+ALL = tuple(all_subsets(CONFIG.modalities))
+SHAPE = (22, 26, 24)
+Labels = npt.NDArray[np.uint8]
+Run = Callable[..., tuple[int, str, str]]
+
+
+def write(array: npt.NDArray[Any], path: Path, origin: float = 0.0) -> None:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((2.0, 2.0, 2.5))
+    image.SetOrigin((origin, 0.0, 0.0))
+    image.SetDirection((-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, path)
+
+
+def truth(et: int = 3) -> Labels:
+    """A tumour of 8 x 10 x 10 voxels: oedema round a core of necrosis (1) and enhancement."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[6:14, 8:18, 6:16] = 2
+    labels[8:12, 10:16, 8:14] = et
+    labels[9:11, 12:14, 10:12] = 1
+    return labels
+
+
+def make_patient(folder: Path, seed: int, modalities: tuple[str, ...] = CONFIG.modalities, et: int = 3) -> None:
+    rng = np.random.default_rng(seed)
+    brain = np.zeros(SHAPE, np.float32)
+    brain[2:20, 3:24, 2:21] = 1
+    for index, modality in enumerate(modalities):
+        image = brain * (200 + 30 * rng.normal(size=SHAPE) + 60 * (index + 1) * (truth() > 0))
+        write(image.astype(np.float32), folder / f"{folder.name}_{modality}.nii.gz")
+    write(truth(et), folder / f"{folder.name}_seg.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three patients: A and B with four modalities, C without T1."""
+    folder = tmp_path_factory.mktemp("data")
+    make_patient(folder / "A", 1)
+    make_patient(folder / "B", 2, et=4)
+    make_patient(folder / "C", 3, ("t1c", "t2", "flair"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random network; its masks are as good as any for tests of bookkeeping."""
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("weights") / "toy.safetensors"
+    save_weights(path, A2FSeg(CONFIG).state_dict(), CONFIG, {"name": "toy"})
+    return path
+
+
+def load(weights: Path, precision: str = "fp32", inference: Inference | None = None) -> Segmenter:
+    return Segmenter(weights, choose_compute("cpu", precision), inference)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `a2fseg evaluate` in this process; returns exit code, stdout, stderr."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["a2fseg", "evaluate", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.fixture
+def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of a small run's time; `test_all_subsets_to_files` draws."""
+    for name in ("write_dice_boxes", "write_attention_bars"):
+        monkeypatch.setattr(charts, name, lambda *_: None)
+
+
+class TestManySubsets:
+    @pytest.mark.parametrize("inference", [Inference(), Inference((8, 8, 8)), Inference(tta=True)])
+    def test_scores_equal_fifteen_separate_runs(self, cohort: Path, weights: Path, inference: Inference) -> None:
+        segmenter = load(weights, inference=inference)
+        case = find_cases(cohort)[0]
+        (together,) = Evaluation(Task(ALL), CONFIG, segmenter).run([case], lambda *_: None)
+
+        assert case.truth is not None
+        patient, true = load_patient("A", case.images, CONFIG, Settings()), read_classes(case.truth, CONFIG)
+        foreground = 0
+        for subset in ALL:
+            alone = segmenter.segment(patient.prepared.images, CONFIG.presence(subset))
+            classes = patient.prepared.route.classes_to_file(alone.probabilities)
+            foreground += np.count_nonzero(classes)
+            for region, _ in CONFIG.regions:
+                members = CONFIG.region_classes(region)
+                reference = Reference(region_mask(true.classes, members), patient.geometry.spacing_mm)
+                expected = score(reference, region_mask(classes, members))
+                name = subset_name(subset, CONFIG.modalities)
+                (row,) = [row for row in together.rows if (row.subset, row.region) == (name, region)]
+                assert row.counts == vars(expected.counts)
+                assert row.values == pytest.approx(expected.values)
+        assert foreground > 1000  # else nothing was compared
+
+    def test_bf16_agrees_with_separate_runs(self, weights: Path) -> None:
+        segmenter = load(weights, "bf16")
+        images = np.random.default_rng(0).normal(size=(4, 18, 20, 16)).astype(np.float32)
+        masks = [CONFIG.presence(subset) for subset in ALL]
+        together = [found.probabilities.argmax(axis=0) for found in segmenter.segment_subsets(images, masks)]
+        alone = [segmenter.segment(images, mask).probabilities.argmax(axis=0) for mask in masks]
+        same = sum(int(np.count_nonzero((a == b) & (a > 0))) for a, b in zip(together, alone, strict=True))
+        sizes = sum(int(np.count_nonzero(a)) for a in (*together, *alone))
+        assert 2 * same / sizes >= 0.999
+
+    def test_encoders_run_once_and_results_stream(self, weights: Path) -> None:
+        segmenter = load(weights)
+        encoded, fused = [], []
+        for name, encoder in segmenter.model.encoders.items():
+            encoder.register_forward_hook(lambda *_, name=name: encoded.append(name))
+        segmenter.model.head.register_forward_hook(lambda *_: fused.append(1))
+        images = np.random.default_rng(0).normal(size=(4, 8, 8, 8)).astype(np.float32)
+        results = segmenter.segment_subsets(images, [CONFIG.presence(subset) for subset in ALL])
+        next(results)
+        assert len(fused) == 1  # the other fourteen do not exist yet
+        assert len(list(results)) == 14
+        assert sorted(encoded) == sorted(CONFIG.modalities)
+
+    def test_several_windows_sum_up_few_subsets_at_a_time(self, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        segmenter = load(weights, inference=Inference((8, 8, 8)))
+        images = np.random.default_rng(0).normal(size=(4, 12, 8, 8)).astype(np.float32)
+        masks = [CONFIG.presence(subset) for subset in ALL]
+        expected = list(segmenter.segment_subsets(images, masks))
+        assert len(expected[0].plan.starts) == 2
+        encoded = []
+        segmenter.model.encoders["t1"].register_forward_hook(lambda *_: encoded.append(1))
+        monkeypatch.setattr(segmenter_module, "MOST_SUMMED_BYTES", 4 * (4 * 4 * 12 * 8 * 8))
+        found = list(segmenter.segment_subsets(images, masks))
+        # Groups of 4, 4, 4 and 3 subsets, two windows each; the first group, up to T1c alone, has no T1 to encode.
+        assert len(encoded) == 2 * sum(any("t1" in subset for subset in ALL[i : i + 4]) for i in (0, 4, 8, 12))
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a.probabilities, b.probabilities, atol=1e-6)
+
+    @settings(max_examples=30, deadline=None)
+    @given(
+        st.tuples(*[st.tuples(st.integers(1, 9), st.integers(1, 12))] * 3),
+        st.permutations(range(3)),
+        st.sets(st.integers(0, 2)),
+        st.integers(0, 2**32 - 1),
+    )
+    def test_way_back_equals_the_whole_grid(
+        self, edges: Any, permutation: list[int], flips: set[int], seed: int
+    ) -> None:
+        network, source = tuple(n for n, _ in edges), tuple(m for _, m in edges)
+        canonical = tuple(m + 3 for m in source)
+        crop = Crop(canonical, (1, 0, 2), tuple(a + m for a, m in zip((1, 0, 2), source, strict=True)))  # type: ignore[arg-type]
+        route = Route(Reorient(tuple(permutation), tuple(sorted(flips))), crop, Resample(source, network))
+        rng = np.random.default_rng(seed)
+        probabilities = rng.random((4, *network), dtype=np.float32)
+        probabilities[0] += rng.choice([0.0, 0.5, 0.9, 2.0])  # everything, a part, little or nothing is foreground
+        expected = route.classes_to_file(probabilities)
+        found = classes_to_file(route, probabilities).placed(Box((0, 0, 0), expected.shape))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(found, expected)
+
+    def test_attention_inside_true_classes(self) -> None:
+        classes = np.array([[[0, 1, 1, 3]]], np.uint8)
+        maps = {"t1": np.array([[[9.0, 0.2, 0.4, 0.7]]]), "t2": np.array([[[9.0, 0.8, 0.6, 0.3]]])}
+        assert attention_inside(maps, classes, CONFIG.classes) == {
+            "NCR": pytest.approx({"t1": 0.3, "t2": 0.7}),
+            "ET": pytest.approx({"t1": 0.7, "t2": 0.3}),
+        }
+
+
+class TestCommand:
+    def test_all_subsets_to_files(self, cohort: Path, weights: Path, tmp_path: Path, run: Run) -> None:
+        out = tmp_path / "scores"
+        card = tmp_path / "scored.safetensors"
+        options = ["--all-subsets", "--weights", weights, "-o", out, "--precision", "fp32", "--figure", "A"]
+        code, stdout, stderr = run(cohort, *options, "--compare", "paper", "--write-card", card)
+        assert code == 0, stderr
+        assert "91.48" in stdout  # WT from FLAIR alone, as published
+        assert "other patients than these" in stdout
+        assert "brats2018 (ET is 4)" in stderr
+        assert "8 subsets left out" in stderr
+        with (out / "scores.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == (15 + 15 + 7) * 3
+        assert {row["policy"] for row in rows} == {"brats2020"}
+        content = json.loads((out / "summary.json").read_text(), parse_constant=pytest.fail)
+        assert content["patients"]["scored"] == ["A", "B", "C"]
+        assert content["patients"]["left_out_of_subsets"]["t1"] == 1
+        assert content["scores"]["flair"]["WT"]["dice"]["n"] == 3
+        assert content["scores"]["t1"]["WT"]["dice"]["n"] == 2
+        assert sum(row["mean"] for row in content["attention"]["ED"].values()) == pytest.approx(1, abs=1e-4)
+        by_hand = np.mean([float(row["dice"]) for row in rows if (row["subset"], row["region"]) == ("t2", "TC")])
+        assert content["scores"]["t2"]["TC"]["dice"]["mean"] == pytest.approx(by_hand)
+        assert (out / "table.md").read_text().count("\n| ") == 2 * 18  # heading, rule, 15 subsets, means
+        assert r"\begin{tabular}" in (out / "table.tex").read_text()
+        for name in ("dice.png", "attention.png", "progression_A.png"):
+            assert (out / name).read_bytes().startswith(b"\x89PNG"), name
+
+        file, tensors = load_weights(card, parameter_shapes)
+        _, originals = load_weights(weights, parameter_shapes)
+        assert all(torch.equal(tensors[name], originals[name]) for name in originals)
+        assert file.card["name"] == "toy"
+        assert file.card["scores"]["patients"] == 3
+        assert file.card["scores"]["subsets"]["t2"]["TC"] == pytest.approx(by_hand)
+
+    def test_named_subsets_and_split(self, cohort: Path, weights: Path, tmp_path: Path, run: Run) -> None:
+        split = tmp_path / "split.json"
+        split.write_text(json.dumps({"train": ["B"], "test": ["A", "C"]}))
+        options = ["--weights", weights, "--json", "--metrics", "dice", "--subset", "FLAIR+t1c", "--subset", "t2"]
+        code, stdout, stderr = run(cohort, "--split", f"{split}:test", *options)
+        assert code == 0, stderr
+        content = json.loads(stdout)
+        assert content["patients"]["scored"] == ["A", "C"]
+        assert list(content["scores"]) == ["t2", "t1c+flair"]
+        assert list(content["scores"]["t2"]["WT"]) == ["dice", "decided_by_convention"]
+
+        assert run(cohort, "--split", split, *options)[0] == 2  # which part?
+        split.write_text(json.dumps({"test": ["A", "Z"]}))
+        code, _, stderr = run(cohort, "--split", split, *options)
+        assert code == 3
+        assert "Z" in stderr
+
+    def test_default_is_all_present(self, cohort: Path, weights: Path, run: Run) -> None:
+        code, stdout, stderr = run(cohort, "--weights", weights, "--json", "-q")
+        assert code == 0, stderr
+        scores = json.loads(stdout)["scores"]
+        assert {name: scores[name]["ET"]["dice"]["n"] for name in scores} == {"t1c+t2+flair": 1, "t1+t1c+t2+flair": 2}
+
+    @pytest.mark.usefixtures("no_charts")
+    def test_bad_patients_are_reported_and_the_rest_goes_on(
+        self, cohort: Path, weights: Path, tmp_path: Path, run: Run
+    ) -> None:
+        data = tmp_path / "data"
+        shutil.copytree(cohort, data)
+        (data / "A" / "A_t2.nii.gz").write_bytes(b"no image")
+        labels = truth()
+        labels[0, 0, 0] = 9
+        write(labels, data / "B" / "B_seg.nii.gz")
+        write(truth(), data / "D" / "D_t1.nii.gz")
+        code, stdout, stderr = run(data, "--weights", weights, "--json", "-o", tmp_path / "out")
+        assert code == 1
+        content = json.loads(stdout)
+        assert content["patients"]["scored"] == ["C"]
+        assert "A_t2.nii.gz" in content["patients"]["failed"]["A"]
+        assert "unknown label 9" in content["patients"]["failed"]["B"]
+        assert "no truth" in content["patients"]["failed"]["D"]
+        assert "3 of 4 patients could not be scored" in stderr
+
+    def test_truth_on_another_grid(self, cohort: Path, weights: Path, tmp_path: Path, run: Run) -> None:
+        data = tmp_path / "data"
+        shutil.copytree(cohort, data)
+        write(truth(), data / "A" / "A_seg.nii.gz", origin=5.0)
+        code, _, stderr = run(data, "--weights", weights)
+        assert code == 1
+        assert "corners 5 mm away" in stderr
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ["--all-subsets", "--subset", "t1"],
+            ["--subset", "t1+x"],
+            ["--metrics", "dice,x"],
+            ["--policy", "x"],
+            ["--labels", "x"],
+            ["--compare", "x"],
+            ["--figure", "A"],
+            ["--figure", "Z", "-o", "out"],
+            ["--write-card", "x.safetensors"],
+            ["--predictions", "x", "--all-subsets"],
+            ["--num-parts", "2"],
+        ],
+    )
+    def test_contradictions_are_refused(self, cohort: Path, weights: Path, run: Run, options: list[str]) -> None:
+        code, stdout, stderr = run(cohort, "--weights", weights, *options)
+        assert code == 2
+        assert stdout == ""
+        assert stderr.startswith("Error: ") or "\nError: " in stderr
+
+
+@pytest.mark.usefixtures("no_charts")
+class TestResuming:
+    def test_only_what_is_missing_is_scored(
+        self, cohort: Path, weights: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        options = [cohort, "--weights", weights, "-o", tmp_path, "--json"]
+        assert run(*options)[0] == 0
+        expected = (tmp_path / "scores.csv").read_text()
+        (tmp_path / "patients" / "B.json").unlink()
+        segmented = []
+        original = Segmenter.segment_subsets
+
+        def counted(self: Segmenter, *arguments: Any) -> Any:
+            segmented.append(1)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(Segmenter, "segment_subsets", counted)
+        code, _, stderr = run(*options)
+        assert code == 0
+        assert len(segmented) == 1
+        assert stderr.count("scored before") == 2
+        assert (tmp_path / "scores.csv").read_text() == expected
+
+        code, _, stderr = run(*options, "--metrics", "dice")
+        assert code == 2
+        assert "--overwrite" in stderr
+        code, stdout, _ = run(*options, "--metrics", "dice", "--overwrite")
+        assert code == 0
+        assert len(segmented) == 1 + 3
+        assert "hd95_mm" not in stdout
+
+    def test_a_damaged_file_of_scores_is_scored_again_on_request(
+        self, cohort: Path, weights: Path, tmp_path: Path
+    ) -> None:
+        case = find_cases(cohort)[0]
+        evaluation = Evaluation(Task(), CONFIG, load(weights), folder=tmp_path)
+        (scores,) = evaluation.run([case], lambda *_: None)
+        assert PatientScores.read(tmp_path / "patients" / "A.json") == scores
+        (tmp_path / "patients" / "A.json").write_text("{")
+        assert evaluation.finished(case) is None
+        with pytest.raises(UsageError, match=r"A\.json exists"):
+            evaluation.run([case], lambda *_: None)
+
+    def test_parts_add_up(self, cohort: Path, weights: Path, tmp_path: Path, run: Run) -> None:
+        options = [cohort, "--weights", weights, "-o", tmp_path, "--json", "--num-parts", 2, "--part-id"]
+        code, stdout, _ = run(*options, 0)
+        assert (code, json.loads(stdout)["patients"]["scored"]) == (0, ["A", "C"])
+        code, stdout, _ = run(*options, 1)
+        assert (code, json.loads(stdout)["patients"]["scored"]) == (0, ["A", "B", "C"])
+
+    def test_undefined_scores_survive_the_file(self, tmp_path: Path, cohort: Path) -> None:
+        empty = tmp_path / "predictions"
+        write(np.zeros(SHAPE, np.uint8), empty / "A.nii.gz")
+        case = find_cases(cohort)[0]
+        evaluation = Evaluation(
+            Task(policy="nan"), CONFIG, predictions=find_predictions(empty, [case]), folder=tmp_path / "out"
+        )
+        evaluation.run([case], lambda *_: None)
+        known = evaluation.finished(case)
+        assert known is not None
+        assert [row.values["dice"] for row in known.rows] == [0, 0, 0]
+        assert all(np.isnan(row.values["hd95_mm"]) for row in known.rows)
+        assert {row.convention for row in known.rows} == {"one_empty"}
+
+
+@pytest.mark.usefixtures("no_charts")
+class TestPredictions:
+    def score(self, cohort: Path, folder: Path, **task: Any) -> dict[str, PatientScores | Failure]:
+        cases = find_cases(cohort)
+        outcomes: dict[str, PatientScores | Failure] = {}
+        evaluation = Evaluation(Task(**task), ModelConfig(), predictions=find_predictions(folder, cases))
+        evaluation.run(cases, lambda outcome, _: outcomes.update({outcome.case: outcome}))
+        return outcomes
+
+    def test_files_of_any_tool(self, cohort: Path, tmp_path: Path) -> None:
+        write(truth(4), tmp_path / "A_seg.nii.gz")  # another scheme than A's truth
+        write(truth().astype(np.float64), tmp_path / "A_seg_prob_WT.nii.gz")  # no candidate
+        shifted = np.roll(truth(), 4, axis=0)
+        write(shifted, tmp_path / "B" / "segmentation.nrrd")
+        found = self.score(cohort, tmp_path)
+        a, b, c = (found[name] for name in "ABC")
+        assert isinstance(a, PatientScores)
+        assert isinstance(b, PatientScores)
+        assert isinstance(c, PatientScores)
+        assert [row.values for row in a.rows] == [{"dice": 1.0, "hd95_mm": 0.0}] * 3
+        # WT is 8 x 10 x 10 voxels, moved by half its height; ET 4 x 6 x 6 less NCR, moved by all of it.
+        assert b.rows[0].values["dice"] == 0.5
+        assert b.rows[2].values["dice"] == 0
+        assert not a.missing
+        assert c.missing
+        assert c.rows[0].values == {"dice": 0.0, "hd95_mm": pytest.approx(373.12866)}
+        assert c.rows[0].counts["predicted_voxels"] == 0
+        assert "no prediction found" in c.notes[0]
+
+    def test_two_candidates_other_grid_unknown_label(self, cohort: Path, tmp_path: Path) -> None:
+        write(truth(), tmp_path / "A.nii.gz")
+        write(truth(), tmp_path / "A_pred.nii.gz")
+        write(truth()[1:], tmp_path / "B.nii.gz")
+        write(truth(7), tmp_path / "C.nii.gz")
+        reasons = {name: o.reason for name, o in self.score(cohort, tmp_path).items() if isinstance(o, Failure)}
+        assert "2 candidates for A: A.nii.gz, A_pred.nii.gz" in reasons["A"]
+        assert "another grid (24 x 26 x 21)" in reasons["B"]
+        assert "unknown label 7" in reasons["C"]
+
+    def test_scheme_of_the_predictions_can_be_named(self, cohort: Path, tmp_path: Path) -> None:
+        for name in "ABC":
+            write(truth(3), tmp_path / f"{name}.nii.gz")
+        found = self.score(cohort, tmp_path, prediction_labels="brats2018")
+        assert all(isinstance(o, Failure) and "unknown label 3" in o.reason for o in found.values())
+
+    def test_command(self, cohort: Path, tmp_path: Path, run: Run) -> None:
+        for name in "AB":
+            write(truth(), tmp_path / "in" / f"{name}_seg.nii.gz")
+        code, stdout, stderr = run(cohort, "--predictions", tmp_path / "in", "-o", tmp_path / "out")
+        assert code == 0, stderr
+        assert "no prediction for C" in stderr
+        assert "66.67" in stdout  # 1, 1 and 0
+        with (tmp_path / "out" / "scores.csv").open() as file:
+            assert [row["prediction"] for row in csv.DictReader(file)] == [""] * 6 + ["missing"] * 3
+
+    def test_the_wrong_folder_is_said(self, cohort: Path, tmp_path: Path, run: Run) -> None:
+        code, _, stderr = run(cohort, "--predictions", tmp_path)
+        assert code == 3
+        assert "no prediction for any of the 3 patients" in stderr

@@ -1,0 +1,167 @@
+"""Tables of scores with numbers that can be checked on paper."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import pytest
+
+from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.evaluation.metrics import METRICS
+from a2fseg_cli.evaluation.results import PatientScores, Row, json_text
+from a2fseg_cli.evaluation.tables import (
+    card_scores,
+    latex,
+    markdown,
+    score_table,
+    scores_csv,
+    subset_means,
+    subsets_of,
+    summary,
+    title_of,
+)
+
+CONFIG = ModelConfig()
+COUNTS = {
+    "true_positives": 1,
+    "false_positives": 2,
+    "false_negatives": 3,
+    "reference_voxels": 4,
+    "predicted_voxels": 3,
+}
+
+
+def patient(case: str, dice: dict[str, float], hd95_mm: float = 2.0, convention: str = "") -> PatientScores:
+    """A patient with the same Dice in WT and TC and half of it in ET, by subset."""
+    rows = [
+        Row(subset, region, {"dice": value * factor, "hd95_mm": hd95_mm}, COUNTS, convention)
+        for subset, value in dice.items()
+        for region, factor in (("WT", 1.0), ("TC", 1.0), ("ET", 0.5))
+    ]
+    return PatientScores(case, tuple(rows))
+
+
+TWO = [patient("A", {"flair": 0.5, "t1c+flair": 0.9}), patient("B", {"flair": 0.7, "t1c+flair": 0.8})]
+
+
+def test_means_over_patients_then_over_subsets() -> None:
+    table = score_table(TWO, CONFIG, "brats2020")
+    assert table.columns == ("T1", "T1c", "T2", "FLAIR", "WT", "TC", "ET")
+    assert table.rows == (
+        ("-", "-", "-", "x", "60.00", "60.00", "30.00"),
+        ("-", "x", "-", "x", "85.00", "85.00", "42.50"),
+        ("means", "", "", "", "72.50", "72.50", "36.25"),
+    )
+    assert table.title == "Dice in %, mean over patients, n = 2, policy brats2020"
+    assert table.notes == ()
+
+
+def test_millimetres_are_no_percentage() -> None:
+    assert score_table(TWO, CONFIG, "nan", "hd95_mm").rows[0][4:] == ("2.00", "2.00", "2.00")
+
+
+def test_rows_stand_in_the_order_of_the_literature() -> None:
+    mixed = [patient("A", {"t1+t1c+t2+flair": 1, "t1": 1, "t1c": 1, "t2+flair": 1, "t2": 1, "flair": 1})]
+    order = ["flair", "t2", "t2+flair", "t1c", "t1", "t1+t1c+t2+flair"]
+    assert subsets_of(mixed, CONFIG.modalities) == order
+
+
+def test_subsets_that_a_patient_lacks_are_counted() -> None:
+    table = score_table([*TWO, patient("C", {"flair": 0.6})], CONFIG, "brats2020")
+    assert table.columns[-1] == "n"
+    assert [row[-1] for row in table.rows] == ["3", "2", ""]
+    assert [row[4] for row in table.rows] == ["60.00", "85.00", "72.50"]
+    assert "n = 2 to 3" in table.title
+
+
+def test_undefined_scores_are_left_out_and_said() -> None:
+    results = [TWO[0], patient("B", {"flair": math.nan, "t1c+flair": 0.8}, math.nan, "both_empty")]
+    table = score_table(results, CONFIG, "nan")
+    assert table.rows[0][4] == "50.00"
+    assert table.notes == ("of 12 scores: 6 with both masks empty, 3 undefined and left out of the means",)
+    alone = score_table([patient("B", {"flair": math.nan})], CONFIG, "nan")
+    assert alone.rows == (("-", "-", "-", "x", "", "", ""),)
+
+
+def test_published_columns() -> None:
+    table = score_table(TWO, CONFIG, "brats2020", compare=True)
+    assert table.columns[4:6] == ("WT", "WT paper")
+    assert table.rows[0][4:] == ("60.00", "91.48", "60.00", "76.21", "30.00", "53.80")
+    assert table.rows[-1][5] == ""  # two subsets have no published mean
+    assert "other patients" in table.notes[-1]
+
+
+def test_published_means_beside_all_fifteen() -> None:
+    from a2fseg_cli.evaluation.published import TABLE_1
+
+    ours = [patient("A", dict.fromkeys(TABLE_1["A2FSeg"], 0.5))]
+    table = score_table(ours, CONFIG, "brats2020", compare=True)
+    assert len(table.rows) == 16
+    assert table.rows[-1][4:] == ("50.00", "89.79", "50.00", "82.72", "25.00", "66.71")
+
+
+def test_markdown() -> None:
+    text = markdown([score_table(TWO[:1], CONFIG, "brats2020")], "the definition")
+    assert text == (
+        "**Dice in %, mean over patients, n = 1, policy brats2020**\n"
+        "\n"
+        "| T1 | T1c | T2 | FLAIR | WT | TC | ET |\n"
+        "| :-: | :-: | :-: | :-: | --: | --: | --: |\n"
+        "| - | - | - | x | 50.00 | 50.00 | 25.00 |\n"
+        "| - | x | - | x | 90.00 | 90.00 | 45.00 |\n"
+        "| means |  |  |  | 70.00 | 70.00 | 35.00 |\n"
+        "\n"
+        "the definition\n"
+    )
+
+
+def test_latex() -> None:
+    lines = latex([score_table(TWO[:1], CONFIG, "brats2020")], "the definition").splitlines()
+    assert lines[0] == "% the definition"
+    assert r"\caption{Dice in \%, mean over patients, n = 1, policy brats2020}" in lines
+    assert r"\begin{tabular}{ccccrrr}" in lines
+    assert r"$\circ$ & $\circ$ & $\circ$ & $\bullet$ & 50.00 & 50.00 & 25.00 \\" in lines
+    assert lines.index(r"means &  &  &  & 70.00 & 70.00 & 35.00 \\") == lines.index(r"\end{tabular}") - 2
+
+
+def test_scores_csv_names_policy_and_leaves_undefined_empty() -> None:
+    rows = list(csv.DictReader(io.StringIO(scores_csv([patient("A", {"t2": 0.5}, math.nan)], ["dice", "hd95"], "nan"))))
+    assert [row["region"] for row in rows] == ["WT", "TC", "ET"]
+    assert rows[2]["dice"] == "0.25"
+    assert rows[0]["hd95_mm"] == ""
+    assert rows[0]["false_negatives"] == "3"
+    assert (rows[0]["policy"], rows[0]["hd95_definition"]) == ("nan", "directed")
+
+
+def test_summary_is_valid_json_with_intervals() -> None:
+    content = summary(TWO, {"C": "no truth"}, CONFIG, ["dice", "hd95"], "brats2020", {"weights": {"sha256": "0"}})
+    found = json.loads(json_text(content), parse_constant=pytest.fail)
+    dice = found["scores"]["flair"]["WT"]["dice"]
+    assert dice["mean"] == pytest.approx(0.6)
+    assert dice["standard_deviation"] == pytest.approx(math.sqrt(0.02))
+    assert (dice["n"], dice["n_undefined"]) == (2, 0)
+    assert dice["mean_interval_95"] == pytest.approx([0.5, 0.7])  # of two patients a quarter of the draws is A, A
+    assert found["means_of_subset_means"]["ET"]["dice"] == pytest.approx(0.3625)
+    assert found["patients"]["failed"] == {"C": "no truth"}
+    assert "pooled" in found["hd95_definition"]
+    assert found["weights"] == {"sha256": "0"}
+
+    undefined = summary([patient("A", {"t2": math.nan})], {}, CONFIG, ["dice"], "nan", {})
+    assert json.loads(json_text(undefined))["scores"]["t2"]["WT"]["dice"]["mean"] is None
+
+
+def test_card_keeps_shares_by_subset_and_region() -> None:
+    card = card_scores(TWO, CONFIG, "brats2020")
+    assert card["subsets"] == subset_means(TWO, CONFIG)
+    assert card["subsets"]["flair"] == pytest.approx({"WT": 0.6, "TC": 0.6, "ET": 0.3})
+    assert (card["patients"], card["policy"], card["metric"]) == (2, "brats2020", "dice")
+
+
+def test_every_score_has_a_title_with_its_unit() -> None:
+    for metric in METRICS.values():
+        for key in metric.score_keys:
+            unit = " in mm" if key.endswith("_mm") else " in mL" if key.endswith("_ml") else " in %"
+            assert title_of(key).endswith(unit), key
