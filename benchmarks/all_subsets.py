@@ -1,0 +1,90 @@
+"""15 subsets of one patient: 15 runs of our own `predict` path against one `evaluate --all-subsets` path.
+
+    python benchmarks/all_subsets.py PATIENT_FOLDER [--weights FILE] [--repeats 3]
+
+Both start from the files and end with 15 class maps on the files' grid. The single runs read, prepare and encode
+what they need each time; the shared run does it once. Prints a Markdown table: median of the repeats, seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from a2fseg_cli.core.device import keep_pages
+
+keep_pages()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from a2fseg_cli.core.config import all_subsets  # noqa: E402
+from a2fseg_cli.imaging.discovery import find_modalities  # noqa: E402
+from a2fseg_cli.prediction.patient import Settings, load_patient  # noqa: E402
+from a2fseg_cli.prediction.segmenter import Segmenter  # noqa: E402
+from a2fseg_cli.weights.cache import resolve_weights  # noqa: E402
+
+Maps = dict[str, np.ndarray]
+
+
+def separate(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]]) -> tuple[float, float, Maps]:
+    """Return seconds in the network, seconds in all, and the class map of each subset, one run a subset."""
+    files = find_modalities(folder, segmenter.config.modalities)
+    began, network, maps = time.perf_counter(), 0.0, {}
+    for names in subsets:
+        patient = load_patient(folder.name, {m: files[m] for m in names}, segmenter.config, Settings())
+        started = time.perf_counter()
+        found = segmenter.segment(patient.prepared.images, patient.prepared.present)
+        network += time.perf_counter() - started
+        maps["+".join(names)] = patient.prepared.route.classes_to_file(found.probabilities)
+    return network, time.perf_counter() - began, maps
+
+
+def shared(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]]) -> tuple[float, float, Maps]:
+    """Return the same from one pass of the encoders."""
+    files = find_modalities(folder, segmenter.config.modalities)
+    began, network, maps = time.perf_counter(), 0.0, {}
+    patient = load_patient(folder.name, files, segmenter.config, Settings())
+    started = time.perf_counter()
+    masks = [segmenter.config.presence(names) for names in subsets]
+    for names, found in zip(subsets, segmenter.segment_subsets(patient.prepared.images, masks), strict=True):
+        network += time.perf_counter() - started
+        maps["+".join(names)] = patient.prepared.route.classes_to_file(found.probabilities)
+        started = time.perf_counter()
+    return network, time.perf_counter() - began, maps
+
+
+def measure(segmenter: Segmenter, folder: Path, repeats: int) -> str:
+    """Return the table. Raises: AssertionError when a map differs between the two by more than Dice 0.99."""
+    subsets = all_subsets(segmenter.config.modalities)
+    runs = [(separate(segmenter, folder, subsets), shared(segmenter, folder, subsets)) for _ in range(repeats)]
+    for (*_, alone), (*_, together) in runs:
+        for name, one in alone.items():
+            both = 2 * np.count_nonzero((one == together[name]) & (one > 0))
+            voxels = np.count_nonzero(one) + np.count_nonzero(together[name])
+            assert both >= 0.99 * voxels, f"{name}: the maps differ"
+    rows = ["| | 15 runs, s | one run, s | ratio |", "|---|---|---|---|"]
+    for index, what in enumerate(("network", "from files to class maps")):
+        slow, fast = (statistics.median(run[side][index] for run in runs) for side in (0, 1))
+        rows.append(f"| {what} | {slow:.1f} | {fast:.2f} | {slow / fast:.1f} |")
+    where = f"{segmenter.compute.device}, {segmenter.compute.precision}, {torch.get_num_threads()} threads"
+    widths = ", ".join(map(str, segmenter.config.features_per_stage))
+    return "\n".join([*rows, "", f"{widths}; {where}; torch {torch.__version__}; {platform.machine()}; n = {repeats}"])
+
+
+def main() -> None:
+    """Read the options and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--weights")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    print(measure(Segmenter(resolve_weights(options.weights)), options.folder, options.repeats))
+
+
+if __name__ == "__main__":
+    main()
