@@ -408,6 +408,7 @@ def test_a_small_network_learns_one_patient(tmp_path: Path) -> None:
         "best.safetensors",
         "last.safetensors",
         "metrics.csv",
+        "curves.png",
     }
 
 

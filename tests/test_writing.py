@@ -15,15 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2fseg_cli.errors import InputError, ResourceError, UsageError
+from a2fseg_cli.files import atomic_write_bytes, atomic_write_text
 from a2fseg_cli.imaging.geometry import Geometry, same_grid
 from a2fseg_cli.imaging.reading import peek_image, read_image, read_label_map
-from a2fseg_cli.imaging.writing import (
-    atomic_write_bytes,
-    atomic_write_text,
-    check_output_name,
-    write_label_map,
-    write_map,
-)
+from a2fseg_cli.imaging.writing import check_output_name, write_label_map, write_map
 
 SIZE = (4, 5, 6)
 LABELS = (np.arange(120).reshape(SIZE) % 4).astype(np.uint8)
@@ -187,7 +182,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch, earlier, co
 
     monkeypatch.setattr(os, "fsync", fail)
     reason = os.strerror(code) if code == errno.EIO else "the disk is full"
-    with pytest.raises(ResourceError, match=rf"seg\.nii\.gz: cannot be written, {reason}"):
+    with pytest.raises(ResourceError, match=rf"seg\.nii\.gz: cannot be written \({reason}\)"):
         write_label_map(LABELS, path, IDENTITY, path)
     assert os.listdir(tmp_path) == ([path.name] if earlier else [])
     assert earlier is None or path.read_bytes() == earlier

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from a2fseg_cli.cli.cohorts import CohortError, cases_of, parts_of
 from a2fseg_cli.cli.console import print_json, print_table, progress, say
-from a2fseg_cli.cli.predict import CohortError, _cases, _parts
 from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
 from a2fseg_cli.core.config import ModelConfig, all_subsets
 from a2fseg_cli.errors import InputError, UsageError
@@ -144,7 +144,7 @@ def evaluate(
         prediction_labels,
         attention=output is not None and predictions is None,
     )
-    cases = _chosen(_cases(data, {}, config.modalities), split)
+    cases = _chosen(cases_of(data, {}, config.modalities), split)
     if figure and figure not in [case.name for case in cases]:
         raise UsageError(f"--figure {figure}: no such patient among {', '.join(case.name for case in cases)}.")
     if segmenter is not None:
@@ -152,7 +152,7 @@ def evaluate(
         say(f"{compute.device} ({compute.reason}), {compute.precision}; {segmenter.weights.path.stem}", quiet)
     found = find_predictions(predictions, cases) if predictions else None
     evaluation = Evaluation(task, config, segmenter, found, output, overwrite)
-    mine = share(cases, *_parts(num_parts, part_id))
+    mine = share(cases, *parts_of(num_parts, part_id))
     results, failed = _run(evaluation, mine, quiet)
     if len(mine) < len(cases):  # what other parts have finished goes into the tables as well
         mine_by_name = {result.case: result for result in results}
@@ -301,7 +301,7 @@ def _write(
     from a2fseg_cli.evaluation.metrics import metric_definition
     from a2fseg_cli.evaluation.results import json_text
     from a2fseg_cli.evaluation.tables import attention_means, dice_of_patients, latex, markdown, scores_csv
-    from a2fseg_cli.imaging.writing import atomic_write_text
+    from a2fseg_cli.files import atomic_write_text
     from a2fseg_cli.reporting.charts import write_attention_bars, write_dice_boxes
 
     task, config = evaluation.task, evaluation.config

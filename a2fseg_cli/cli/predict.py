@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from a2fseg_cli.cli.cohorts import CohortError, cases_of, parts_of
 from a2fseg_cli.cli.console import print_json, print_table, progress, say
 from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
-from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig
-from a2fseg_cli.errors import A2FSegError, InputError, UsageError
+from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from a2fseg_cli.imaging.discovery import Case
@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from a2fseg_cli.prediction.segmenter import Segmenter
 
 IMAGES, RUN, MORE, BATCH = "Images", "Running", "Further outputs", "Cohorts"
-
-
-class CohortError(A2FSegError):
-    """Some patients of a cohort failed; the others are done."""
 
 
 def predict(
@@ -127,7 +123,7 @@ def predict(
 
     settings = Settings(labels, regions, probabilities, attention, on_mismatch, reference)
     modalities = _modalities(weights)
-    cases = _cases(source, given, modalities)
+    cases = cases_of(source, given, modalities)
     if dry_run:
         _show_found(cases, json_)
         return
@@ -146,7 +142,7 @@ def predict(
         results = [_one(segmenter, settings, cases[0], output, preview, overwrite, quiet, verbose)]
         failed = 0
     else:
-        parts, part = _parts(num_parts, part_id)
+        parts, part = parts_of(num_parts, part_id)
         existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
         statuses, results = _many(segmenter, settings, cases, output, preview, existing, parts, part, quiet)
         failed = sum(status.status == "failed" for status in statuses)
@@ -181,40 +177,10 @@ def _modalities(weights: str | None) -> tuple[str, ...]:
     return inspect_weights(resolve_weights(weights)).config.modalities
 
 
-def _cases(source: Path | None, given: dict[str, Path], modalities: Sequence[str]) -> list[Case]:
-    from a2fseg_cli.imaging.discovery import Case, find_cases, read_case_table
-
-    if source is None:
-        return [Case(next(iter(given.values())).name.split(".")[0], given)]
-    if source.is_file() and source.suffix.lower() == ".csv":
-        return read_case_table(source, modalities)
-    if source.is_file():
-        flags = ", ".join(f"--{m}" for m in BRATS_MODALITIES)
-        raise UsageError(f"{source} is one image; say which sequence it is: {flags}.")
-    return find_cases(source, modalities)
-
-
 def _is_image_name(path: Path) -> bool:
     from a2fseg_cli.imaging.reading import EXTENSIONS
 
     return path.name.lower().endswith(EXTENSIONS) and not path.is_dir()
-
-
-def _parts(num_parts: int | None, part_id: int | None) -> tuple[int, int]:
-    """Return (parts, part) from the options, a SLURM array or torchrun, in this order."""
-    if num_parts is not None:
-        if part_id is None:
-            raise UsageError("--num-parts needs --part-id.")
-        return num_parts, part_id
-    if part_id is not None:
-        raise UsageError("--part-id needs --num-parts.")
-    for parts, part, first in (
-        ("SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN"),
-        ("WORLD_SIZE", "RANK", ""),
-    ):
-        if parts in os.environ and part in os.environ:
-            return int(os.environ[parts]), int(os.environ[part]) - int(os.environ.get(first, "0"))
-    return 1, 0
 
 
 def _one(
@@ -377,7 +343,7 @@ def _show_cohort(statuses: Sequence[Status], folder: Path, json_: bool) -> None:
 
 def _write_stats(path: Path, results: Sequence[Result]) -> None:
     from a2fseg_cli.cli.console import json_text
-    from a2fseg_cli.imaging.writing import atomic_write_text
+    from a2fseg_cli.files import atomic_write_text
 
     if path.suffix == ".json":
         stats = [result.stats for result in results]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from a2fseg_cli.imaging.writing import atomic_write_text
+from a2fseg_cli.files import atomic_write_text
 
 FORMAT = 1
 PREDICTIONS = "predictions"  # name of the one "subset" of files that another run or tool made

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import gzip
-import os
-import secrets
 import zlib
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.errors import InputError, ResourceError, UsageError
+from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.files import atomic_write_bytes
 from a2fseg_cli.imaging import nifti
 from a2fseg_cli.imaging.discovery import EXTENSIONS
 from a2fseg_cli.imaging.geometry import Geometry, same_grid
@@ -61,36 +58,6 @@ def write_label_map(array: npt.NDArray[np.uint8], reference_path: Path, geometry
 def write_map(array: npt.NDArray[np.float32], reference_path: Path, geometry: Geometry, path: Path) -> None:
     """Write real numbers (D, H, W), for example probabilities, as `write_label_map` writes labels."""
     _write(np.ascontiguousarray(array, np.float32), reference_path, geometry, path)
-
-
-def atomic_write_bytes(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all: temporary name beside it, fsync, rename.
-
-    Missing folders are made; an existing file is replaced.
-
-    Raises:
-        ResourceError: the disk is full or the place cannot be written; nothing is left behind.
-    """
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "the disk is full" if full else error.strerror or str(error)
-        raise ResourceError(f"{path}: cannot be written, {reason}. Free space or choose another place.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def atomic_write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text as `atomic_write_bytes` writes bytes."""
-    atomic_write_bytes(path, text.encode())
 
 
 def _write(array: npt.NDArray[Any], reference_path: Path, geometry: Geometry, path: Path) -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from a2fseg_cli import __version__
 from a2fseg_cli.errors import A2FSegError, InputError, UsageError
+from a2fseg_cli.files import atomic_write_bytes
 from a2fseg_cli.imaging.discovery import Case
-from a2fseg_cli.imaging.writing import atomic_write_bytes
 from a2fseg_cli.prediction.patient import (
     Patient,
     Result,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.imaging.writing import atomic_write_bytes
+from a2fseg_cli.files import atomic_write_bytes
 
 Colour = tuple[float, float, float]
 Classes = npt.NDArray[np.uint8]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from a2fseg_cli.errors import ResourceError, WeightsError
-from a2fseg_cli.weights.atomic import atomic_write
+from a2fseg_cli.files import atomic_write
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

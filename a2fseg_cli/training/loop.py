@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ from a2fseg_cli.core.losses import total_loss
 from a2fseg_cli.core.model import A2FSeg
 from a2fseg_cli.core.sliding_window import plan_windows, run_windows
 from a2fseg_cli.errors import A2FSegError, UsageError, WeightsError
+from a2fseg_cli.files import atomic_write_text
+from a2fseg_cli.reporting.charts import write_learning_curves
 from a2fseg_cli.training.augmentation import augment
 from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from a2fseg_cli.training.data import Sample, random_crop, random_subset
@@ -116,7 +119,7 @@ class Trainer:
         self.state = State(**saved["state"])
 
     def save(self) -> None:
-        """Write the checkpoint and `metrics.csv`."""
+        """Write the checkpoint, `metrics.csv` and `curves.png`."""
         state = vars(self.state) | {"rows": list(self.state.rows)}
         save_checkpoint(
             self.folder / "last.ckpt",
@@ -130,12 +133,12 @@ class Trainer:
         )
         if self.state.rows:
             names = list(dict.fromkeys(name for row in self.state.rows for name in row))
-            partial = self.folder / "metrics.csv.partial"
-            with partial.open("w", newline="") as file:
-                writer = csv.DictWriter(file, names)
-                writer.writeheader()
-                writer.writerows(self.state.rows)
-            partial.replace(self.folder / "metrics.csv")
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, names, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.state.rows)
+            atomic_write_text(self.folder / "metrics.csv", text.getvalue())
+            write_learning_curves(self.folder / "curves.png", self.state.rows)
 
     def run(self, report: Callable[[dict[str, float]], None]) -> None:
         """Train to the end, epoch by epoch; after each, validate, save and report its row.

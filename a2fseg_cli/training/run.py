@@ -14,8 +14,8 @@ from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.core.model import parameter_shapes
 from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.files import atomic_write_text
 from a2fseg_cli.imaging.discovery import Case
-from a2fseg_cli.imaging.writing import atomic_write_text
 from a2fseg_cli.training.data import load_samples
 from a2fseg_cli.training.loop import Trainer
 from a2fseg_cli.training.recipe import Recipe

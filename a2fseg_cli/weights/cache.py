@@ -13,7 +13,7 @@ from typing import BinaryIO
 import platformdirs
 
 from a2fseg_cli.errors import ResourceError, WeightsError
-from a2fseg_cli.weights.atomic import PART_SUFFIX, atomic_write
+from a2fseg_cli.files import PART_SUFFIX, atomic_write
 from a2fseg_cli.weights.download import TIMEOUT_S, DownloadFailed, download, refuse_when_offline
 from a2fseg_cli.weights.file_format import sha256_of
 from a2fseg_cli.weights.manifest import (

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import WeightsError
-from a2fseg_cli.weights.atomic import atomic_write
+from a2fseg_cli.files import atomic_write
 from a2fseg_cli.weights.strict_json import parse_object, printable
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from a2fseg_cli.errors import WeightsError
-from a2fseg_cli.weights.atomic import atomic_write
+from a2fseg_cli.files import atomic_write
 from a2fseg_cli.weights.file_format import MAX_FILE_BYTES, sha256_of
 from a2fseg_cli.weights.strict_json import parse_object, printable
 
