@@ -37,7 +37,7 @@ def evaluate(
     subset: Annotated[
         list[str] | None,
         typer.Option(
-            "--subset", metavar="A+B", help="Such as t1c+flair; repeatable [default: all present]", rich_help_panel=WHAT
+            "--subset", metavar="A+B", help="Such as t1c+flair; repeatable (default: all present)", rich_help_panel=WHAT
         ),
     ] = None,
     predictions: Annotated[
@@ -46,7 +46,7 @@ def evaluate(
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(metavar="FILE[:NAME]", help="JSON {name: [cases]}: only these.", rich_help_panel=WHAT),
+        typer.Option(metavar="FILE[:NAME]", help="JSON, name to list of cases; only these.", rich_help_panel=WHAT),
     ] = None,
     metrics: Annotated[
         str,
@@ -79,18 +79,18 @@ def evaluate(
         bool, typer.Option("--overwrite", help="Write over scores of other settings.", rich_help_panel=OUTPUT)
     ] = False,
     weights: Annotated[
-        str | None, typer.Option(help="Name in the manifest or a file [default: the bundled ones]", rich_help_panel=RUN)
+        str | None, typer.Option(help="Name in the manifest or a file (default: the bundled ones)", rich_help_panel=RUN)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps", rich_help_panel=RUN)] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16", rich_help_panel=RUN)] = "auto",
     window: Annotated[
-        str | None, typer.Option(help="Window edges in voxels, e.g. 96 [default: planned]", rich_help_panel=RUN)
+        str | None, typer.Option(help="Window edges in voxels, e.g. 96 (default: planned)", rich_help_panel=RUN)
     ] = None,
     overlap: Annotated[float, typer.Option(help="Least overlap of windows", rich_help_panel=RUN)] = 0.5,
     tta: Annotated[bool, typer.Option("--tta/--no-tta", help="Test-time mirroring", rich_help_panel=RUN)] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads [default: all cores]", rich_help_panel=RUN)] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default: all cores)", rich_help_panel=RUN)] = None,
     num_parts: Annotated[
-        int | None, typer.Option(help="Split the cohort in N [default: SLURM, torchrun or 1]", rich_help_panel=RUN)
+        int | None, typer.Option(help="Split the cohort in N (default: SLURM, torchrun or 1)", rich_help_panel=RUN)
     ] = None,
     part_id: Annotated[int | None, typer.Option(help="Which part, from 0", rich_help_panel=RUN)] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
