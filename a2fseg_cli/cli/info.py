@@ -13,7 +13,7 @@ from a2fseg_cli.cli.runtime import prepare_process
 
 
 def info(
-    weights: Annotated[str | None, typer.Option(help="Name in the manifest or a file [default: the bundled]")] = None,
+    weights: Annotated[str | None, typer.Option(help="Name in the manifest or a file (default: the bundled)")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show versions, devices, memory, where weights lie, and the card of the weights."""

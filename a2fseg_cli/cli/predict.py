@@ -53,20 +53,20 @@ def predict(
         str, typer.Option(help="error, or resample: put all images on the reference's grid.", rich_help_panel=IMAGES)
     ] = "error",
     reference: Annotated[
-        str | None, typer.Option(help="Modality whose grid the output has [default: the first]", rich_help_panel=IMAGES)
+        str | None, typer.Option(help="Modality whose grid the output has (default: the first)", rich_help_panel=IMAGES)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what was found and stop.")] = False,
     weights: Annotated[
-        str | None, typer.Option(help="Name in the manifest or a file [default: the bundled ones]", rich_help_panel=RUN)
+        str | None, typer.Option(help="Name in the manifest or a file (default: the bundled ones)", rich_help_panel=RUN)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps", rich_help_panel=RUN)] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16", rich_help_panel=RUN)] = "auto",
     window: Annotated[
-        str | None, typer.Option(help="Window edges in voxels, e.g. 96 [default: planned]", rich_help_panel=RUN)
+        str | None, typer.Option(help="Window edges in voxels, e.g. 96 (default: planned)", rich_help_panel=RUN)
     ] = None,
     overlap: Annotated[float, typer.Option(help="Least overlap of windows", rich_help_panel=RUN)] = 0.5,
     tta: Annotated[bool, typer.Option("--tta/--no-tta", help="Test-time mirroring", rich_help_panel=RUN)] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads [default: all cores]", rich_help_panel=RUN)] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default: all cores)", rich_help_panel=RUN)] = None,
     deterministic: Annotated[bool, typer.Option(help="Same bytes every time", rich_help_panel=RUN)] = False,
     labels: Annotated[
         str, typer.Option(help="brats2023 writes 3 for ET, brats2018 writes 4", rich_help_panel=MORE)
@@ -88,7 +88,7 @@ def predict(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over results that exist.")] = False,
     num_parts: Annotated[
-        int | None, typer.Option(help="Split the cohort in N [default: SLURM, torchrun or 1]", rich_help_panel=BATCH)
+        int | None, typer.Option(help="Split the cohort in N (default: SLURM, torchrun or 1)", rich_help_panel=BATCH)
     ] = None,
     part_id: Annotated[int | None, typer.Option(help="Which part, from 0", rich_help_panel=BATCH)] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -178,7 +178,7 @@ def _modalities(weights: str | None) -> tuple[str, ...]:
 
 
 def _is_image_name(path: Path) -> bool:
-    from a2fseg_cli.imaging.reading import EXTENSIONS
+    from a2fseg_cli.imaging.discovery import EXTENSIONS
 
     return path.name.lower().endswith(EXTENSIONS) and not path.is_dir()
 

@@ -23,7 +23,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
     split: Annotated[
         Path | None,
-        typer.Option(help="JSON with train, validation, test [default: 70/10/20 by --seed]", metavar="FILE"),
+        typer.Option(help="JSON with train, validation, test (default: 70/10/20 by --seed)", metavar="FILE"),
     ] = None,
     preset: Annotated[str, typer.Option(help="paper, small or tiny", rich_help_panel=NETWORK)] = "paper",
     init_weights: Annotated[
@@ -32,7 +32,7 @@ def train(
     time_budget: Annotated[
         str | None, typer.Option(help="End well inside it, e.g. 2h; the schedule follows", rich_help_panel=RECIPE)
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="[default: the preset's]", rich_help_panel=RECIPE)] = None,
+    epochs: Annotated[int | None, typer.Option(help="(default: the preset's)", rich_help_panel=RECIPE)] = None,
     iterations: Annotated[int | None, typer.Option(help="Steps an epoch", rich_help_panel=RECIPE)] = None,
     patch_size: Annotated[str | None, typer.Option(help="Crop, e.g. 96 or 96,112,96", rich_help_panel=RECIPE)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Crops a step", rich_help_panel=RECIPE)] = None,
@@ -51,7 +51,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of every random choice", rich_help_panel=RECIPE)] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads [default: all cores]")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads (default: all cores)")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
 ) -> None:
     """Train a network on your patients; `best.safetensors` is what `predict --weights` takes."""

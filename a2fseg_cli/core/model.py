@@ -99,13 +99,12 @@ class A2FSeg(nn.Module):
         pairs = {k: self.fusion.context(used, features[k]) for k in used} if by_pairs else {}
         for names in chosen:
             f = {m: features[m] for m in names}
-            mean = average(list(f.values()))
-            context = {}
-            if len(names) > 1:
-                if by_pairs:
-                    context = {m: average([pairs[k][m] for k in names]) for m in names}
-                else:
-                    context = self.fusion.context(names, mean)
+            mean = average(list(f.values())) if training or not by_pairs else None
+            context: dict[str, Tensor] = {}
+            if len(names) > 1 and mean is not None and not by_pairs:
+                context = self.fusion.context(names, mean)
+            elif len(names) > 1:
+                context = {m: average([pairs[k][m] for k in names]) for m in names}
             fused, attention = self.fusion.fuse(f, own, context)
             yield Output(self.head(fused), self.average_head(mean) if training else None, attention)
 
