@@ -24,11 +24,17 @@ import torch  # noqa: E402
 
 from a2fseg_cli.core.config import all_subsets  # noqa: E402
 from a2fseg_cli.imaging.discovery import find_modalities  # noqa: E402
-from a2fseg_cli.prediction.patient import Settings, load_patient  # noqa: E402
-from a2fseg_cli.prediction.segmenter import Segmenter  # noqa: E402
+from a2fseg_cli.imaging.restoring import Box, classes_to_file  # noqa: E402
+from a2fseg_cli.prediction.patient import Patient, Settings, load_patient  # noqa: E402
+from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter  # noqa: E402
 from a2fseg_cli.weights.cache import resolve_weights  # noqa: E402
 
 Maps = dict[str, np.ndarray]
+
+
+def whole(patient: Patient, found: Segmentation) -> np.ndarray:
+    """Return the class map on the file's grid."""
+    return classes_to_file(patient.prepared.route, found.probabilities).placed(Box((0, 0, 0), patient.geometry.size))
 
 
 def separate(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]]) -> tuple[float, float, Maps]:
@@ -40,7 +46,7 @@ def separate(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]
         started = time.perf_counter()
         found = segmenter.segment(patient.prepared.images, patient.prepared.present)
         network += time.perf_counter() - started
-        maps["+".join(names)] = patient.prepared.route.classes_to_file(found.probabilities)
+        maps["+".join(names)] = whole(patient, found)
     return network, time.perf_counter() - began, maps
 
 
@@ -53,7 +59,7 @@ def shared(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]])
     masks = [segmenter.config.presence(names) for names in subsets]
     for names, found in zip(subsets, segmenter.segment_subsets(patient.prepared.images, masks), strict=True):
         network += time.perf_counter() - started
-        maps["+".join(names)] = patient.prepared.route.classes_to_file(found.probabilities)
+        maps["+".join(names)] = whole(patient, found)
         started = time.perf_counter()
     return network, time.perf_counter() - began, maps
 

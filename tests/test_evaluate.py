@@ -26,10 +26,11 @@ from a2fseg_cli.errors import UsageError
 from a2fseg_cli.evaluation.engine import Evaluation, Failure, Task, attention_inside, find_predictions
 from a2fseg_cli.evaluation.metrics import Reference, score
 from a2fseg_cli.evaluation.results import PatientScores
-from a2fseg_cli.evaluation.scoring import Box, classes_to_file, read_classes
+from a2fseg_cli.evaluation.scoring import read_classes
 from a2fseg_cli.imaging.discovery import find_cases
 from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.imaging.preprocessing import Crop, Reorient, Resample, Route
+from a2fseg_cli.imaging.restoring import Box, classes_to_file
 from a2fseg_cli.prediction import segmenter as segmenter_module
 from a2fseg_cli.prediction.patient import Settings, load_patient
 from a2fseg_cli.prediction.segmenter import Inference, Segmenter
@@ -131,7 +132,8 @@ class TestManySubsets:
         foreground = 0
         for subset in ALL:
             alone = segmenter.segment(patient.prepared.images, CONFIG.presence(subset))
-            classes = patient.prepared.route.classes_to_file(alone.probabilities)
+            grid = Box((0, 0, 0), patient.geometry.size)
+            classes = classes_to_file(patient.prepared.route, alone.probabilities).placed(grid)
             foreground += np.count_nonzero(classes)
             for region, _ in CONFIG.regions:
                 members = CONFIG.region_classes(region)
@@ -198,7 +200,8 @@ class TestManySubsets:
         rng = np.random.default_rng(seed)
         probabilities = rng.random((4, *network), dtype=np.float32)
         probabilities[0] += rng.choice([0.0, 0.5, 0.9, 2.0])  # everything, a part, little or nothing is foreground
-        expected = route.classes_to_file(probabilities)
+        winners = np.argmax([route.resample.undo(share) for share in probabilities], axis=0).astype(np.uint8)
+        expected = route.reorient.undo(route.crop.undo(winners))
         found = classes_to_file(route, probabilities).placed(Box((0, 0, 0), expected.shape))  # type: ignore[arg-type]
         np.testing.assert_array_equal(found, expected)
 

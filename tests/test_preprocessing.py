@@ -19,8 +19,9 @@ from a2fseg_cli.errors import InputError
 from a2fseg_cli.imaging.discovery import find_cases
 from a2fseg_cli.imaging.geometry import Geometry, axes_to_canonical
 from a2fseg_cli.imaging.labels import SCHEMES, detect_scheme, to_classes
-from a2fseg_cli.imaging.preprocessing import Crop, Reorient, Resample, bounding_box, brain_mask, prepare
+from a2fseg_cli.imaging.preprocessing import Crop, Reorient, Resample, Route, bounding_box, brain_mask, prepare
 from a2fseg_cli.imaging.reading import MedicalImage, read_image, read_label_map
+from a2fseg_cli.imaging.restoring import Box, classes_to_file
 
 Array = npt.NDArray[Any]
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -30,6 +31,12 @@ DIRECTIONS = [
     for signs in itertools.product((1, -1), repeat=3)
 ]
 untimed = settings(deadline=None)
+
+
+def restored(route: Route, probabilities: Array) -> Array:
+    """The most probable class on the file's whole grid."""
+    shape = route.reorient.undo(np.empty(route.crop.shape, np.bool_)).shape
+    return classes_to_file(route, probabilities).placed(Box((0, 0, 0), shape))  # type: ignore[arg-type]
 
 
 def image(
@@ -224,7 +231,7 @@ def test_thick_slices() -> None:
     classes[4:9, 3:8, 3:8] = 2
     network = prepared.route.classes_to_network(classes, 3)
     assert (network == 2).sum() == pytest.approx(25 * 5 * 5, rel=0.1)
-    back = prepared.route.classes_to_file(np.stack([(network == k).astype(np.float32) for k in range(3)]))
+    back = restored(prepared.route, np.stack([(network == k).astype(np.float32) for k in range(3)]))
     assert dice(back == 2, classes == 2) > 0.97
 
 
@@ -254,7 +261,7 @@ def test_tiny_volumes(data: st.DataObject, shape: tuple[int, int, int], spacing_
     assert prepared.images.shape[1:] == tuple(max(1, round(edge)) for edge in extent)
     assert np.isfinite(prepared.images).all()
     assert prepared.route.to_file(prepared.images[0]).shape == shape
-    assert prepared.route.classes_to_file(np.stack([prepared.images[0]] * 2)).shape == shape
+    assert restored(prepared.route, np.stack([prepared.images[0]] * 2)).shape == shape
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS[::7], ids=range(7))
@@ -264,7 +271,7 @@ def test_classes_come_back_exactly_at_the_same_spacing(direction: tuple[float, .
     classes = np.where(array != 0, random.integers(0, 4, array.shape), 0).astype(np.uint8)
     route = prepare({"t1": image(array, direction=direction)}, ("t1",), (1.0, 1.0, 1.0)).route
     network = route.classes_to_network(classes, 4)
-    back = route.classes_to_file(np.stack([(network == k).astype(np.float32) for k in range(4)]))
+    back = restored(route, np.stack([(network == k).astype(np.float32) for k in range(4)]))
     assert (back.dtype, back.flags.c_contiguous) == (np.uint8, True)
     np.testing.assert_array_equal(back, classes)
 
@@ -278,7 +285,7 @@ def test_a_ball_survives_a_coarser_grid() -> None:
     network = route.classes_to_network(classes, 4)
     assert network.shape == (33, 35, 36)
     assert (network != 0).sum() * 1.5**3 == pytest.approx((classes != 0).sum(), rel=0.03)
-    back = route.classes_to_file(np.stack([(network == k).astype(np.float32) for k in range(4)]))
+    back = restored(route, np.stack([(network == k).astype(np.float32) for k in range(4)]))
     assert back.shape == shape
     assert dice(back != 0, classes != 0) > 0.97
     assert dice(back == 3, classes == 3) > 0.95
@@ -291,7 +298,7 @@ def test_largest_share_wins_and_the_first_wins_a_tie() -> None:
     shares[:, 0, 0, 0] = 0.2, 0.5, 0.3
     shares[:, 0, 0, 1] = 0.4, 0.2, 0.4
     shares[:, 0, 0, 2] = 0.1, 0.2, 0.7
-    assert route.classes_to_file(shares)[1, 1, :4].tolist() == [0, 1, 0, 2]
+    assert restored(route, shares)[1, 1, :4].tolist() == [0, 1, 0, 2]
     assert shares[:, 0, 0, 0].tolist() == pytest.approx([0.2, 0.5, 0.3])
 
 
@@ -307,7 +314,7 @@ def test_a_real_patient_there_and_back(cases_dir: Path) -> None:
     assert (float(brain.mean()), float(brain.std())) == pytest.approx((0, 1), abs=0.1)
     network = prepared.route.classes_to_network(classes, 4)
     assert 7 < math.prod(flair.geometry.size) / network.size < 15
-    back = prepared.route.classes_to_file(np.stack([(network == k).astype(np.float32) for k in range(4)]))
+    back = restored(prepared.route, np.stack([(network == k).astype(np.float32) for k in range(4)]))
     assert back.shape == flair.geometry.size
     assert dice(back != 0, classes != 0) > 0.95
     np.testing.assert_allclose(

@@ -21,18 +21,9 @@ from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY, METRICS, Scores, metric_definition
 from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores, Row
-from a2fseg_cli.evaluation.scoring import (
-    Box,
-    ClassMap,
-    LabelMap,
-    Scorer,
-    boxed,
-    brain_box,
-    check_on_grid,
-    classes_to_file,
-    read_classes,
-)
+from a2fseg_cli.evaluation.scoring import LabelMap, Scorer, check_on_grid, read_classes
 from a2fseg_cli.imaging.discovery import Case, image_stem
+from a2fseg_cli.imaging.restoring import Box, ClassMap, boxed, brain_box, classes_to_file
 from a2fseg_cli.prediction.patient import Patient, Settings, load_patient
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
 

@@ -150,16 +150,6 @@ class Route:
         shares = (self.resample.apply((cropped == k).astype(np.float32)) for k in range(count))
         return _largest(shares, self.resample.target)
 
-    def classes_to_file(self, probabilities: FloatVolume) -> npt.NDArray[np.uint8]:
-        """Return the most probable class (D, H, W) on the file's grid; outside the brain's box it is 0.
-
-        Args:
-            probabilities: (classes, d, h, w) on the network's grid. One class at a time is brought back, so
-                that never more than two float volumes exist at full resolution.
-        """
-        best = _largest((self.resample.undo(p) for p in probabilities), self.resample.source)
-        return np.ascontiguousarray(self.reorient.undo(self.crop.undo(best)))
-
     def to_file(self, array: FloatVolume) -> FloatVolume:
         """Return a volume of the network's grid on the file's grid, 0 outside the brain's box."""
         return np.ascontiguousarray(self.reorient.undo(self.crop.undo(self.resample.undo(array))))

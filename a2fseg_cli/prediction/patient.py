@@ -19,6 +19,7 @@ from a2fseg_cli.imaging.geometry import Geometry, same_grid
 from a2fseg_cli.imaging.labels import SCHEMES, region_mask, to_labels
 from a2fseg_cli.imaging.preprocessing import Prepared, canonical_spacing_mm, prepare
 from a2fseg_cli.imaging.reading import check_distinct, check_same_grid, read_image, resample_to
+from a2fseg_cli.imaging.restoring import Box, classes_to_file
 from a2fseg_cli.imaging.writing import check_output_name, write_label_map, write_map
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
 from a2fseg_cli.reporting.overlay import write_preview
@@ -190,7 +191,8 @@ def finish_patient(
     """
     started = time.perf_counter()
     config, reorient = segmenter.config, patient.prepared.route.reorient
-    classes = patient.prepared.route.classes_to_file(segmentation.probabilities)
+    grid = Box((0, 0, 0), patient.geometry.size)
+    classes = classes_to_file(patient.prepared.route, segmentation.probabilities).placed(grid)
     outputs = _write_images(patient, segmentation, classes, config, settings, output)
     canonical_mm = canonical_spacing_mm(patient.geometry, reorient)
     subset = subset_name(patient.files, config.modalities)

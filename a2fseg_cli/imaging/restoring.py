@@ -1,0 +1,176 @@
+"""The network's result back on the file's grid, only where there is something to bring back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from a2fseg_cli.imaging.preprocessing import Route, Shape, bounding_box
+
+ClassMap = npt.NDArray[np.uint8]
+FloatVolume = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of a grid: first voxel and one past the last, (z, y, x)."""
+
+    start: Shape
+    stop: Shape
+
+    @property
+    def shape(self) -> Shape:
+        """Edge lengths (D, H, W)."""
+        z, y, x = (b - a for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    @property
+    def index(self) -> tuple[slice, slice, slice]:
+        """The box as an index of the whole grid."""
+        z, y, x = (slice(a, b) for a, b in zip(self.start, self.stop, strict=True))
+        return z, y, x
+
+    def within(self, outer: Box) -> tuple[slice, slice, slice]:
+        """Return the box as an index of an array that fills `outer`."""
+        z, y, x = (slice(a - first, b - first) for a, b, first in zip(self.start, self.stop, outer.start, strict=True))
+        return z, y, x
+
+    def union(self, other: Box) -> Box:
+        """Return the smallest box that holds both; an empty one adds nothing."""
+        if 0 in other.shape:
+            return self
+        if 0 in self.shape:
+            return other
+        z, y, x = (min(pair) for pair in zip(self.start, other.start, strict=True))
+        d, h, w = (max(pair) for pair in zip(self.stop, other.stop, strict=True))
+        return Box((z, y, x), (d, h, w))
+
+
+EMPTY_BOX = Box((0, 0, 0), (0, 0, 0))
+
+
+@dataclass(frozen=True)
+class BoxedClasses:
+    """Class indices of a part of the file's grid; all the rest of it is background.
+
+    Attributes:
+        classes: Class indices (d, h, w), the box's shape.
+        box: Where they lie in the file's grid.
+    """
+
+    classes: ClassMap
+    box: Box
+
+    def placed(self, outer: Box) -> ClassMap:
+        """Return the class map of a box that holds this one."""
+        whole = np.zeros(outer.shape, np.uint8)
+        whole[self.box.within(outer)] = self.classes
+        return whole
+
+
+def boxed(classes: ClassMap) -> BoxedClasses:
+    """Return a class map (D, H, W) cut to the box of its foreground."""
+    box = Box(*bounding_box(classes != 0)) if classes.any() else EMPTY_BOX
+    return BoxedClasses(classes[box.index], box)
+
+
+def brain_box(route: Route) -> Box:
+    """Return the box of the file's grid outside which the network's prediction is background."""
+    return _file_box(route, Box(route.crop.start, route.crop.stop))
+
+
+def _file_box(route: Route, canonical: Box) -> Box:
+    """Return where a box of the canonical grid lies in the file's."""
+    start, stop = [0, 0, 0], [0, 0, 0]
+    for axis, file_axis in enumerate(route.reorient.permutation):
+        a, b = canonical.start[axis], canonical.stop[axis]
+        if axis in route.reorient.flips:
+            a, b = route.crop.shape[axis] - b, route.crop.shape[axis] - a
+        start[file_axis], stop[file_axis] = a, b
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+
+
+def classes_to_file(route: Route, probabilities: FloatVolume) -> BoxedClasses:
+    """Return `Route.classes_to_file` without the background around the foreground.
+
+    Linear interpolation is monotonous: where the background is the most probable class at every neighbour, it
+    is the most probable in between. So only the voxels near a foreground winner have to be brought back, a few
+    per cent of the brain for a tumour found at one place.
+
+    Args:
+        route: The way back to the file's grid.
+        probabilities: (classes, d, h, w) on the network's grid.
+    """
+    foreground = probabilities[1] > probabilities[0]
+    for other in probabilities[2:]:
+        foreground |= other > probabilities[0]
+    if not foreground.any():
+        return BoxedClasses(np.zeros(EMPTY_BOX.shape, np.uint8), EMPTY_BOX)
+    start, stop = bounding_box(foreground)
+    axes = [
+        _axis(n, m, first, last)
+        for n, m, first, last in zip(route.resample.target, route.resample.source, start, stop, strict=True)
+    ]
+    if any(axis.wanted.start == axis.wanted.stop for axis in axes):  # it lies between the file's voxels
+        return BoxedClasses(np.zeros(EMPTY_BOX.shape, np.uint8), EMPTY_BOX)
+    if any(axis.scale > 2 for axis in axes):  # the way back smooths first, which is not local
+        axes = [_axis(n, m, 0, n) for n, m in zip(route.resample.target, route.resample.source, strict=True)]
+        shares = (route.resample.undo(share) for share in probabilities)
+    else:
+        shares = (_interpolate(share, axes) for share in probabilities)
+    best = next(shares).copy()
+    winner = np.zeros(best.shape, np.uint8)
+    for index, share in enumerate(shares, start=1):
+        winner[share > best] = index
+        np.maximum(best, share, out=best)
+    begin = tuple(a + axis.wanted.start for a, axis in zip(route.crop.start, axes, strict=True))
+    end = tuple(a + axis.wanted.stop for a, axis in zip(route.crop.start, axes, strict=True))
+    box = _file_box(route, Box((begin[0], begin[1], begin[2]), (end[0], end[1], end[2])))
+    return BoxedClasses(route.reorient.undo(winner), box)
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Which voxels of an axis are brought back, and from which.
+
+    Attributes:
+        scale: Edge of a voxel of the cropped brain, in voxels of the network's grid.
+        wanted: Voxels of the cropped brain that have a neighbour in the foreground's box.
+        needed: Voxels of the network's grid between which they lie.
+    """
+
+    scale: float
+    wanted: slice
+    needed: slice
+
+
+def _axis(network: int, source: int, start: int, stop: int) -> _Axis:
+    scale = network / source
+    centres = (np.arange(source) + 0.5) * scale - 0.5
+    wanted = slice(int(np.searchsorted(centres, start - 1, "right")), int(np.searchsorted(centres, stop, "left")))
+    return _Axis(scale, wanted, slice(max(0, start - 1), min(network, stop + 1)))
+
+
+def _interpolate(array: FloatVolume, axes: Sequence[_Axis]) -> FloatVolume:
+    """Return the wanted voxels, outer faces of the whole grids aligned, linear in between."""
+    import SimpleITK as sitk
+
+    part = array[tuple(axis.needed for axis in axes)]
+    if all(axis.scale == 1 for axis in axes):
+        return part[tuple(slice(a.wanted.start - a.needed.start, a.wanted.stop - a.needed.start) for a in axes)]
+    image = sitk.GetImageFromArray(np.ascontiguousarray(part))
+    resampled = sitk.Resample(
+        image,
+        [axis.wanted.stop - axis.wanted.start for axis in axes[::-1]],
+        sitk.Transform(),
+        sitk.sitkLinear,
+        [(axis.wanted.start + 0.5) * axis.scale - 0.5 - axis.needed.start for axis in axes[::-1]],
+        [axis.scale for axis in axes[::-1]],
+        image.GetDirection(),
+        0.0,
+        sitk.sitkFloat32,
+    )
+    return np.asarray(sitk.GetArrayFromImage(resampled), np.float32)
