@@ -61,7 +61,9 @@ class AdaptiveFusion(nn.Module):
         maps = F.conv3d(features, weight, padding=f[0].padding)
         # A slice of a wide channels_last map has gaps between its voxels; what is done to it voxel by voxel is
         # several times faster without.
-        parts = [part.contiguous(memory_format=torch.channels_last_3d) for part in maps.split(self.channels, dim=1)]
+        parts = [
+            part.contiguous(memory_format=torch.channels_last_3d) for part in torch.split(maps, self.channels, dim=1)
+        ]
         return dict(zip(names, parts, strict=True))
 
     def fuse(
