@@ -148,6 +148,20 @@ def test_everything_beside_the_segmentation(run: Run, phantom: Path, toy_weights
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_sensitivity_compares_with_every_smaller_subset(
+    run: Run, phantom: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    images = [part for m in ("t1", "t1c", "flair") for part in (f"--{m}", phantom / f"P1_{m}.nii.gz")]
+    arguments = ("predict", *images, "--weights", toy_weights, "--precision", "fp32", "--json")
+    code, out, _ = run(*arguments, "-o", tmp_path / "a.nii.gz", "--sensitivity")
+    assert code == 0
+    agreement = json.loads(out)["agreement_with_fewer"]
+    assert list(agreement) == ["flair", "t1c", "t1c+flair", "t1", "t1+flair", "t1+t1c"]
+    assert all(0 <= value <= 1 for dice_ in agreement.values() for value in dice_.values())
+    assert run(*arguments, "-o", tmp_path / "b.nii.gz")[0] == 0
+    assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+
+
 def test_refuses_to_overwrite(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
     arguments = ("predict", phantom, "-o", tmp_path / "s.nii.gz", "--weights", toy_weights)
     assert run(*arguments)[0] == 0

@@ -28,7 +28,7 @@ def demo(
     from a2fseg_cli.imaging.labels import SCHEMES, region_mask, to_classes
     from a2fseg_cli.imaging.phantom import write_phantom
     from a2fseg_cli.imaging.reading import read_label_map
-    from a2fseg_cli.prediction.patient import Settings, finish_patient, load_patient
+    from a2fseg_cli.prediction.patient import Settings, finish_patient, load_patient, segment_patient
 
     segmenter = load_segmenter(None, choose_compute(device))
     say("Making a phantom: a synthetic brain with oedema, enhancing rim and necrosis.")
@@ -39,7 +39,7 @@ def demo(
     say(f"Segmenting it from {modalities} alone on {segmenter.compute.device} ({segmenter.compute.reason}).")
     settings = Settings()
     patient = load_patient("phantom", {m: paths[m] for m in wanted}, segmenter.config, settings)
-    found = segmenter.segment(patient.prepared.images, patient.prepared.present)
+    found = segment_patient(patient, segmenter, settings)
     preview = output / "preview.png"
     result = finish_patient(patient, found, segmenter, settings, output / "phantom_a2fseg_seg.nii.gz", preview)
     values = SCHEMES[settings.labels]

@@ -74,6 +74,9 @@ def predict(
     regions: Annotated[bool, typer.Option(help="A mask per region", rich_help_panel=MORE)] = False,
     probabilities: Annotated[bool, typer.Option(help="A probability map per region", rich_help_panel=MORE)] = False,
     attention: Annotated[bool, typer.Option(help="Each modality's attention weight", rich_help_panel=MORE)] = False,
+    sensitivity: Annotated[
+        bool, typer.Option(help="Agreement with every smaller subset of the modalities", rich_help_panel=MORE)
+    ] = False,
     preview: Annotated[
         Path | None,
         typer.Option(help="PNG with overlays; a folder for a cohort", metavar="PATH", rich_help_panel=MORE),
@@ -121,7 +124,7 @@ def predict(
     from a2fseg_cli.prediction.patient import Settings
     from a2fseg_cli.prediction.segmenter import Inference
 
-    settings = Settings(labels, regions, probabilities, attention, on_mismatch, reference)
+    settings = Settings(labels, regions, probabilities, attention, sensitivity, on_mismatch, reference)
     modalities = _modalities(weights)
     cases = cases_of(source, given, modalities)
     if dry_run:
@@ -193,22 +196,17 @@ def _one(
     quiet: bool,
     verbose: bool,
 ) -> Result:
-    import time
-
     from a2fseg_cli.prediction.cohort import check_output
-    from a2fseg_cli.prediction.patient import finish_patient, load_patient, planned_outputs
+    from a2fseg_cli.prediction.patient import finish_patient, load_patient, planned_outputs, segment_patient
 
     outputs = planned_outputs(output, segmenter.config, case.images, settings)
     check_output(output, [*outputs, *([preview] if preview else [])], overwrite)
     say(", ".join(f"{m}: {path}" for m, path in case.images.items()), quiet)
-    began = time.perf_counter()
     patient = load_patient(case.name, case.images, segmenter.config, settings, case.warnings)
-    read = time.perf_counter()
-    found = segmenter.segment(patient.prepared.images, patient.prepared.present, settings.attention)
-    seconds = {"read": read - began, "network": time.perf_counter() - read}
-    result = finish_patient(patient, found, segmenter, settings, output, preview, seconds)
+    found = segment_patient(patient, segmenter, settings)
+    result = finish_patient(patient, found, segmenter, settings, output, preview)
     if verbose:
-        plan = found.plan
+        plan = found.segmentation.plan
         spacing = " x ".join(f"{mm:g}" for mm in segmenter.config.spacing_mm)
         say(f"{len(plan.starts)} window(s) of {plan.window} over {plan.shape} voxels of {spacing} mm")
         say(", ".join(f"{step} {value:.2f} s" for step, value in result.stats["seconds"].items()))
@@ -304,6 +302,8 @@ def _show_found(cases: Sequence[Case], json_: bool) -> None:
 
 
 def _show_result(result: Result, json_: bool) -> None:
+    from a2fseg_cli.prediction.sensitivity import agreement_rows
+
     for warning in result.warnings:
         say(f"Warning: {warning}")
     if result.note:
@@ -316,6 +316,13 @@ def _show_result(result: Result, json_: bool) -> None:
         [("" if row.label is None else row.label, row.name, row.voxels, f"{row.volume_ml:.2f}") for row in result.rows],
         title=f"{result.segmentation} ({result.modalities})",
     )
+    if result.agreement:
+        regions = list(result.volumes_ml)
+        print_table(
+            ("from only", *(f"{region} Dice %" for region in regions)),
+            agreement_rows(result.agreement, regions),
+            title="Agreement of fewer modalities with this result (no truth involved)",
+        )
 
 
 def _show_cohort(statuses: Sequence[Status], folder: Path, json_: bool) -> None:

@@ -19,6 +19,7 @@ from a2fseg_cli.errors import A2FSegError, InputError, UsageError
 from a2fseg_cli.files import atomic_write_bytes
 from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.prediction.patient import (
+    Found,
     Patient,
     Result,
     Settings,
@@ -26,8 +27,9 @@ from a2fseg_cli.prediction.patient import (
     load_patient,
     output_stem,
     planned_outputs,
+    segment_patient,
 )
-from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
+from a2fseg_cli.prediction.segmenter import Segmenter
 
 OK, FAILED, SKIPPED, RUNNING = "ok", "failed", "skipped", "running"
 _COLUMNS = ("case", "modalities", "status", "reason", "seconds")
@@ -139,16 +141,12 @@ class Cohort:
                     self._fail(case, patient, began, prints, report)
                     continue
                 try:
-                    network = time.perf_counter()
-                    found = self.segmenter.segment(
-                        patient.prepared.images, patient.prepared.present, self.settings.attention
-                    )
+                    found = segment_patient(patient, self.segmenter, self.settings)
                 except InputError as error:
                     self._fail(case, error, began, prints, report)
                     continue
-                seconds = {"network": time.perf_counter() - network}
                 self._note(Status(case.name, "+".join(case.images), RUNNING, settings=prints[case.name]))
-                writing.append(writer.submit(self._finish, case, patient, found, began, seconds, prints, report))
+                writing.append(writer.submit(self._finish, case, patient, found, began, prints, report))
                 while len(writing) > 1:
                     results.append(writing.popleft().result())
             results += [future.result() for future in writing]
@@ -166,7 +164,7 @@ class Cohort:
                     raise InputError(case.problem)
                 patient = load_patient(case.name, case.images, self.segmenter.config, self.settings, case.warnings)
                 return case, patient, began
-            except InputError as error:
+            except (InputError, UsageError) as error:
                 return case, error, began
 
         queue = deque(reader.submit(load, case) for case in cases[:2])
@@ -179,14 +177,13 @@ class Cohort:
         self,
         case: Case,
         patient: Patient,
-        found: Segmentation,
+        found: Found,
         began: float,
-        seconds: Mapping[str, float],
         prints: Mapping[str, str],
         report: Report,
     ) -> Result:
         preview = self.previews / f"{case.name}.png" if self.previews else None
-        result = finish_patient(patient, found, self.segmenter, self.settings, self.output(case), preview, seconds)
+        result = finish_patient(patient, found, self.segmenter, self.settings, self.output(case), preview)
         taken = round(time.perf_counter() - began, 2)
         status = Status(case.name, result.modalities, OK, "", taken, result.volumes_ml, prints[case.name])
         self._note(status)

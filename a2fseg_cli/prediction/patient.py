@@ -22,6 +22,7 @@ from a2fseg_cli.imaging.reading import check_distinct, check_same_grid, read_ima
 from a2fseg_cli.imaging.restoring import Box, classes_to_file
 from a2fseg_cli.imaging.writing import check_output_name, write_label_map, write_map
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
+from a2fseg_cli.prediction.sensitivity import Agreement, segment_with_agreement
 from a2fseg_cli.reporting.overlay import write_preview
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
 
@@ -37,6 +38,7 @@ class Settings:
         regions: Also write one mask a region.
         probabilities: Also write one probability map a region.
         attention: Also write the mean attention weight of each modality.
+        sensitivity: Also compare with the result of every smaller subset of the modalities.
         on_mismatch: error, or resample: put every image on the reference's grid.
         reference: Modality whose grid the output has; None takes the first given.
     """
@@ -45,6 +47,7 @@ class Settings:
     regions: bool = False
     probabilities: bool = False
     attention: bool = False
+    sensitivity: bool = False
     on_mismatch: str = "error"
     reference: str | None = None
 
@@ -60,6 +63,7 @@ class Patient:
         shown: What a preview shows, on the file's grid.
         prepared: What the network takes.
         warnings: What the user should know of the input.
+        seconds: Time for reading and preparing.
     """
 
     name: str
@@ -69,6 +73,7 @@ class Patient:
     shown: tuple[str, npt.NDArray[np.float32]]
     prepared: Prepared
     warnings: tuple[str, ...]
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class Result:
         rows: Voxels and mL of each label and region.
         volumes_ml: Region to volume.
         warnings: Of input and output.
+        agreement: Dice with the result of each smaller subset; empty unless asked for.
         note: What the absent modalities cost on the test patients, one line, or nothing.
         empty: Whether no voxel was segmented.
         stats: All of it as plain values, with what is needed to repeat the run.
@@ -95,6 +101,7 @@ class Result:
     rows: tuple[TissueRow, ...]
     volumes_ml: Mapping[str, float]
     warnings: tuple[str, ...]
+    agreement: Agreement
     note: str
     empty: bool
     stats: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -116,6 +123,7 @@ def load_patient(
         InputError: an image that is not acceptable, differing grids, the same content twice.
         UsageError: a modality the network does not know, or a reference that was not given.
     """
+    started = time.perf_counter()
     unknown = [m for m in files if m not in config.modalities]
     if unknown or not files:
         raise UsageError(
@@ -145,7 +153,28 @@ def load_patient(
         (shown, images[shown].array),
         prepared,
         tuple(dict.fromkeys(warnings)),
+        time.perf_counter() - started,
     )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the network found, how long it took, and, if asked for, how far fewer modalities agree with it."""
+
+    segmentation: Segmentation
+    agreement: Agreement
+    seconds: float
+
+
+def segment_patient(patient: Patient, segmenter: Segmenter, settings: Settings) -> Found:
+    """Run the network on a patient. Raises: ResourceError when not even the smallest window fits."""
+    started = time.perf_counter()
+    agreement: Agreement = {}
+    if settings.sensitivity:
+        result, agreement = segment_with_agreement(segmenter, patient.prepared, settings.attention)
+    else:
+        result = segmenter.segment(patient.prepared.images, patient.prepared.present, settings.attention)
+    return Found(result, agreement, time.perf_counter() - started)
 
 
 def output_stem(segmentation: Path) -> str:
@@ -177,12 +206,11 @@ def label_values(config: ModelConfig, settings: Settings) -> tuple[int, ...]:
 
 def finish_patient(
     patient: Patient,
-    segmentation: Segmentation,
+    found: Found,
     segmenter: Segmenter,
     settings: Settings,
     output: Path,
     preview: Path | None = None,
-    seconds: Mapping[str, float] | None = None,
 ) -> Result:
     """Bring the network's result back to the file's grid, write what was asked for and return the numbers.
 
@@ -190,6 +218,7 @@ def finish_patient(
         ResourceError: the disk is full or the folder cannot be written.
     """
     started = time.perf_counter()
+    segmentation = found.segmentation
     config, reorient = segmenter.config, patient.prepared.route.reorient
     grid = Box((0, 0, 0), patient.geometry.size)
     classes = classes_to_file(patient.prepared.route, segmentation.probabilities).placed(grid)
@@ -205,7 +234,7 @@ def finish_patient(
     masks = {region: region_mask(classes, config.region_classes(region)) for region, _ in config.regions}
     values = label_values(config, settings)
     diameters = {r: largest_axial_diameters_mm(reorient.apply(mask), canonical_mm) for r, mask in masks.items()}
-    timings = {**(seconds or {}), "write": time.perf_counter() - started}
+    timings = {"read": patient.seconds, "network": found.seconds, "write": time.perf_counter() - started}
     result = Result(
         name=patient.name,
         modalities=subset,
@@ -214,6 +243,7 @@ def finish_patient(
         rows=tuple(tissue_table(classes, config.classes, values, dict(config.regions), patient.geometry.spacing_mm)),
         volumes_ml={r: float(mask.sum()) * patient.geometry.voxel_volume_ml for r, mask in masks.items()},
         warnings=(*patient.warnings, *_result_warnings(patient.name, masks)),
+        agreement=found.agreement,
         note=subset_cost(segmenter.weights.card, config, patient.files),
         empty=not classes.any(),
     )
@@ -284,6 +314,7 @@ def _stats(
         "largest_axial_diameters_mm": dict(diameters_mm),
         "warnings": list(result.warnings),
         "note": result.note,
+        "agreement_with_fewer": {subset: dict(dice) for subset, dice in result.agreement.items()},
         "settings": vars(settings) | {"overlap": segmenter.inference.overlap, "tta": segmenter.inference.tta},
         "windows": {"edges": list(segmentation.plan.window), "count": len(segmentation.plan.starts)},
         "weights": {"file": segmenter.weights.path.name, "sha256": segmenter.weights.sha256},

@@ -1,0 +1,55 @@
+"""Which modality matters here: how far the result of fewer modalities agrees with that of all that are there.
+
+A check without a truth, at the cost of the cheap fusions only: the encoders run once for all subsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name
+from a2fseg_cli.imaging.labels import region_mask
+from a2fseg_cli.imaging.preprocessing import Prepared
+from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
+
+# Subset, such as t1c+flair, to region to Dice with the result of all modalities that are present.
+Agreement = Mapping[str, Mapping[str, float]]
+
+
+def segment_with_agreement(
+    segmenter: Segmenter, prepared: Prepared, attention: bool = False
+) -> tuple[Segmentation, Agreement]:
+    """Return the result of all present modalities, and its Dice with that of every smaller subset of them.
+
+    The masks are compared on the network's grid. A region that is empty in both agrees (1).
+    """
+    config = segmenter.config
+    names = segmenter.model.present_names(prepared.present)
+    smaller = [subset for subset in all_subsets(names) if len(subset) < len(names)]
+    masks = [prepared.present, *(config.presence(subset) for subset in smaller)]
+    results = segmenter.segment_subsets(prepared.images, masks, [attention] + [False] * len(smaller))
+    full = next(results)
+    reference = _regions(full, config)
+    agreement = {
+        subset_name(subset, config.modalities): _dice(reference, _regions(result, config))
+        for subset, result in zip(smaller, results, strict=True)
+    }
+    return full, agreement
+
+
+def _regions(result: Segmentation, config: ModelConfig) -> dict[str, npt.NDArray[np.bool_]]:
+    classes = result.probabilities.argmax(axis=0).astype(np.uint8)
+    return {region: region_mask(classes, config.region_classes(region)) for region, _ in config.regions}
+
+
+def _dice(a: Mapping[str, npt.NDArray[np.bool_]], b: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, float]:
+    sizes = {region: int(a[region].sum()) + int(b[region].sum()) for region in a}
+    return {r: 2 * int((a[r] & b[r]).sum()) / size if size else 1.0 for r, size in sizes.items()}
+
+
+def agreement_rows(agreement: Agreement, regions: Sequence[str]) -> list[tuple[str, ...]]:
+    """Return the table's rows: subset and Dice in % for each region."""
+    return [(subset, *(f"{100 * dice[region]:.1f}" for region in regions)) for subset, dice in agreement.items()]
