@@ -23,10 +23,6 @@ import SimpleITK as sitk
 import torch
 
 from a2fseg_cli.cli.main import main
-from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.model import A2FSeg
-from a2fseg_cli.imaging.phantom import make_phantom
-from a2fseg_cli.weights.file_format import save_weights
 
 Run = Callable[..., tuple[int, str, str]]
 PATIENT = "BraTS20_Training_001"
@@ -48,29 +44,6 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return code, out, err
 
     return call
-
-
-@pytest.fixture(scope="session")
-def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random network at 4 mm: fast, and its masks are as good as any for tests of files."""
-    config = ModelConfig(features_per_stage=(4, 8), spacing_mm=(4.0, 4.0, 4.0), window=(16, 16, 16))
-    torch.manual_seed(3)
-    path = tmp_path_factory.mktemp("weights") / "toy.safetensors"
-    save_weights(path, A2FSeg(config).state_dict(), config, {"name": "toy"})
-    return path
-
-
-@pytest.fixture(scope="session")
-def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A patient's folder with four modalities at 3 mm."""
-    folder = tmp_path_factory.mktemp("phantom") / "P1"
-    folder.mkdir()
-    made = make_phantom(size=(50, 64, 64), spacing_mm=(3.0, 3.0, 3.0))
-    for modality, array in made.images.items():
-        image = sitk.GetImageFromArray(array)
-        image.SetSpacing((3.0, 3.0, 3.0))
-        sitk.WriteImage(image, folder / f"P1_{modality}.nii.gz")
-    return folder
 
 
 def voxels(path: Path) -> npt.NDArray[np.uint8]:
