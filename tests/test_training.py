@@ -464,6 +464,15 @@ def test_the_seed_decides_weights_and_crops(tmp_path: Path) -> None:
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_every_step_draws_its_own_crop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = trainer(tmp_path, replace(RECIPE, batch_size=2))
+    seen: list[Tensor] = []
+    monkeypatch.setattr(one, "_loss", lambda images, *_: seen.append(images) or one.model.head.bias.sum())
+    for _ in range(3):
+        one.step()
+    assert len({image.numpy().tobytes() for image in seen}) == len(seen) == 6
+
+
 def test_running_mean_by_hand(tmp_path: Path) -> None:
     """After the first step it moves by 1 - min(0.9, 2 / 11) = 9 / 11 of the way; with decay 0 all the way."""
     for decay, share in ((0.9, 9 / 11), (0.0, 1.0), (0.1, 0.9)):
