@@ -14,6 +14,7 @@ from a2fseg_cli.evaluation.metrics import METRICS
 from a2fseg_cli.evaluation.results import PatientScores, Row, json_text
 from a2fseg_cli.evaluation.tables import (
     card_scores,
+    comparison_tables,
     latex,
     markdown,
     score_table,
@@ -87,20 +88,27 @@ def test_undefined_scores_are_left_out_and_said() -> None:
 
 
 def test_published_columns() -> None:
-    table = score_table(TWO, CONFIG, "brats2020", compare=True)
-    assert table.columns[4:6] == ("WT", "WT paper")
-    assert table.rows[0][4:] == ("60.00", "91.48", "60.00", "76.21", "30.00", "53.80")
-    assert table.rows[-1][5] == ""  # two subsets have no published mean
-    assert "other patients" in table.notes[-1]
+    wt, tc, et = comparison_tables(TWO, CONFIG)
+    assert wt.columns == ("T1", "T1c", "T2", "FLAIR", "ours", "HeMIS", "U-HVED", "mmFormer", "MFI", "A2FSeg")
+    assert wt.rows[0] == ("-", "-", "-", "x", "60.00", "87.76", "86.49", "90.08", "90.60", "91.48")
+    assert (tc.rows[0][4], tc.rows[0][-1]) == ("60.00", "76.21")
+    assert (et.rows[0][4], et.rows[0][-1]) == ("30.00", "53.80")
+    assert len(wt.rows) == 2  # two subsets have no published mean
+    assert "other patients" in wt.notes[-1]
 
 
 def test_published_means_beside_all_fifteen() -> None:
     from a2fseg_cli.evaluation.published import TABLE_1
 
     ours = [patient("A", dict.fromkeys(TABLE_1["A2FSeg"], 0.5))]
-    table = score_table(ours, CONFIG, "brats2020", compare=True)
-    assert len(table.rows) == 16
-    assert table.rows[-1][4:] == ("50.00", "89.79", "50.00", "82.72", "25.00", "66.71")
+    last = [table.rows[-1] for table in comparison_tables(ours, CONFIG)]
+    assert [(row[4], row[-1]) for row in last] == [("50.00", "89.79"), ("50.00", "82.72"), ("25.00", "66.71")]
+    assert [row[5] for row in last] == ["86.45", "77.59", "61.48"]
+
+
+def test_other_tasks_have_nothing_to_compare_with() -> None:
+    other = ModelConfig(modalities=("pd", "t2"))
+    assert comparison_tables([patient("A", {"t2": 0.5})], other) == []
 
 
 def test_markdown() -> None:

@@ -245,10 +245,11 @@ def _show(
 ) -> None:
     """Print the tables, and write them where a folder was given."""
     from a2fseg_cli.evaluation.metrics import metric_definition
-    from a2fseg_cli.evaluation.tables import score_keys, score_table, summary
+    from a2fseg_cli.evaluation.tables import comparison_tables, score_keys, score_table, summary
 
     task, config = evaluation.task, evaluation.config
-    tables = [score_table(results, config, task.policy, key, compare) for key in score_keys(task.metrics)]
+    tables = [score_table(results, config, task.policy, key) for key in score_keys(task.metrics)]
+    tables += comparison_tables(results, config) if compare and "dice" in task.metrics else []
     content = summary(results, failed, config, task.metrics, task.policy, _origin(evaluation))
     if json_:
         print_json(content)

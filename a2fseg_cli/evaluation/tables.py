@@ -11,15 +11,14 @@ from typing import Any
 
 from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig
 from a2fseg_cli.evaluation.metrics import HD95_DEFINITIONS, METRICS, POLICIES, metric_definition
-from a2fseg_cli.evaluation.published import TABLE_1, TABLE_1_MEANS
+from a2fseg_cli.evaluation.published import METHODS, REGIONS, TABLE_1, TABLE_1_MEANS
 from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores
 from a2fseg_cli.evaluation.statistics import bootstrap_interval, summarise
 
 PRESENT, ABSENT = "x", "-"
-PAPER = "A2FSeg"
 OTHER_PATIENTS = (
-    "paper: A2FSeg, means over the authors' BraTS2020 test patients. Those are other patients than these: the "
-    "columns compare tables, not methods."
+    "HeMIS to A2FSeg: the paper's Table 1, means over its authors' BraTS2020 test patients. Those are other patients "
+    "than ours: the columns compare tables, not methods."
 )
 # Scores shown as a percentage, and what the others are called in a table's title.
 _LENGTHS_AND_VOLUMES = {
@@ -114,9 +113,7 @@ def mean_of_subsets(means: Means, region: str) -> float:
     return summarise([row[region] for row in means.values()]).mean
 
 
-def score_table(
-    results: Sequence[PatientScores], config: ModelConfig, policy: str, key: str = "dice", compare: bool = False
-) -> Table:
+def score_table(results: Sequence[PatientScores], config: ModelConfig, policy: str, key: str = "dice") -> Table:
     """Return the table of the paper for one score: a row a subset, a column a region, then the means.
 
     Args:
@@ -124,37 +121,62 @@ def score_table(
         config: Modalities and regions.
         policy: Under which the scores were computed.
         key: Which score; shares are given in per cent.
-        compare: Put the published Dice of A2FSeg beside each column; for the four modalities of BraTS.
     """
     means = subset_means(results, config, key)
     regions = [region for region, _ in config.regions]
-    published = TABLE_1[PAPER] if compare and key == "dice" and config.modalities == BRATS_MODALITIES else {}
     counts = {subset: sum(any(row.subset == subset for row in result.rows) for result in results) for subset in means}
-    by_modality = list(means) != [PREDICTIONS]
     same = len(set(counts.values())) == 1
-    marks = [heading(m) for m in config.modalities] if by_modality else ["scored"]
-    columns = [*marks, *(c for region in regions for c in (region, *([f"{region} paper"] if published else [])))]
+    marks = _marks(means, config)
     rows = []
     for subset, row in means.items():
-        names = subset.split("+")
-        cells = [PRESENT if m in names else ABSENT for m in config.modalities] if by_modality else [subset]
-        for region in regions:
-            cells.append(_number(row[region], key))
-            if published:
-                cells.append(_percent(published.get(subset, {}).get(region, math.nan)))
+        cells = [*_marked(subset, config), *(_number(row[region], key) for region in regions)]
         rows.append((*cells, *([] if same else [str(counts[subset])])))
     if len(means) > 1:
-        cells = ["means", *[""] * (len(marks) - 1)]
-        for region in regions:
-            cells.append(_number(mean_of_subsets(means, region), key))
-            if published:
-                complete = set(means) == set(published)
-                cells.append(_percent(TABLE_1_MEANS[PAPER].get(region, math.nan)) if complete else "")
+        cells = ["means", *[""] * (len(marks) - 1), *(_number(mean_of_subsets(means, r), key) for r in regions)]
         rows.append((*cells, *([] if same else [""])))
     n = " to ".join(str(count) for count in sorted({min(counts.values(), default=0), max(counts.values(), default=0)}))
     title = f"{title_of(key)}, mean over patients, n = {n}, policy {policy}"
-    notes = (_decided(results, key), OTHER_PATIENTS if published else "")
-    return Table(title, (*columns, *([] if same else ["n"])), tuple(rows), len(marks), tuple(filter(None, notes)))
+    columns = (*marks, *regions, *([] if same else ["n"]))
+    return Table(title, columns, tuple(rows), len(marks), tuple(filter(None, [_decided(results, key)])))
+
+
+def comparison_tables(results: Sequence[PatientScores], config: ModelConfig) -> list[Table]:
+    """Return a table a region: our mean Dice beside the paper's Table 1, in %, a row a subset, then the means.
+
+    The published means stand there only when all 15 subsets were scored. Other modalities than those of BraTS
+    have nothing to be compared with: no table.
+    """
+    if config.modalities != BRATS_MODALITIES:
+        return []
+    means = subset_means(results, config, "dice")
+    marks = _marks(means, config)
+    tables = []
+    for region in (region for region, _ in config.regions if region in REGIONS):
+        rows = [
+            (
+                *_marked(subset, config),
+                _number(row[region], "dice"),
+                *(_percent(TABLE_1[method].get(subset, {}).get(region, math.nan)) for method in METHODS),
+            )
+            for subset, row in means.items()
+        ]
+        if set(means) == set(TABLE_1[METHODS[0]]):
+            published = [_percent(TABLE_1_MEANS[method][region]) for method in METHODS]
+            ours = _number(mean_of_subsets(means, region), "dice")
+            rows.append(("means", *[""] * (len(marks) - 1), ours, *published))
+        columns = (*marks, "ours", *METHODS)
+        tables.append(Table(f"{region}, Dice in %", columns, tuple(rows), len(marks), (OTHER_PATIENTS,)))
+    return tables
+
+
+def _marks(means: Means, config: ModelConfig) -> list[str]:
+    """Return the headings before the scores: the modalities, or one for files that were scored."""
+    return ["scored"] if list(means) == [PREDICTIONS] else [heading(m) for m in config.modalities]
+
+
+def _marked(subset: str, config: ModelConfig) -> list[str]:
+    names = subset.split("+")
+    return [subset] if subset == PREDICTIONS else [PRESENT if m in names else ABSENT for m in config.modalities]
 
 
 def _decided(results: Sequence[PatientScores], key: str) -> str:
