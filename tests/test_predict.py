@@ -418,6 +418,19 @@ def test_bf16_masks_agree_with_fp32(case: str, run: Run, cases_dir: Path, tmp_pa
         assert dice(np.isin(a, members), np.isin(b, members)) >= 0.99
 
 
+def test_info_shows_the_card_of_the_bundled_weights(run: Run) -> None:
+    code, out, _ = run("info", "--json")
+    assert code == 0
+    card = json.loads(out)["card"]
+    assert len(card["data"]["train"]) == 39
+    assert len(card["scores"]["subsets"]) == 15
+    code, out, _ = run("info")
+    assert code == 0
+    subsets = [line.split("\u2502")[1].strip() for line in out.splitlines() if line.count("\u2502") == 5]
+    assert len(subsets) == 15
+    assert (subsets[0], subsets[-1]) == ("flair", "t1+t1c+t2+flair")  # the row order of the literature
+
+
 def test_same_input_same_bytes(run: Run, patient: dict[str, Path], tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert run("predict", "--flair", patient["flair"], "-o", tmp_path / f"{name}.nii.gz", "--deterministic")[0] == 0

@@ -10,6 +10,7 @@ import typer
 from a2fseg_cli import __version__
 from a2fseg_cli.cli.console import print_json, print_table
 from a2fseg_cli.cli.runtime import prepare_process
+from a2fseg_cli.core.config import all_subsets, subset_name
 
 
 def info(
@@ -59,9 +60,10 @@ def info(
     print_table(("card", ""), [(key, value) for key, value in card.items() if not isinstance(value, dict | list)])
     if scores:
         subsets = scores["subsets"]
-        regions = list(next(iter(subsets.values())))
+        regions = [region for region, _ in config.regions]
+        names = [subset_name(subset, config.modalities) for subset in all_subsets(config.modalities)]
         print_table(
             ("subset", *(f"{region} Dice %" for region in regions)),
-            [(name, *(f"{100 * dice[region]:.1f}" for region in regions)) for name, dice in subsets.items()],
+            [(n, *(f"{100 * subsets[n][region]:.1f}" for region in regions)) for n in names if n in subsets],
             title=f"{scores.get('patients', '?')} test patients, policy {scores.get('policy', '?')}",
         )
