@@ -38,7 +38,7 @@ def cases_of(source: Path | None, given: dict[str, Path], modalities: Sequence[s
 
 
 def parts_of(num_parts: int | None, part_id: int | None) -> tuple[int, int]:
-    """Return (parts, part) from the options, a SLURM array or torchrun, in this order."""
+    """Return (parts, part) from the options, a SLURM array or torchrun, in this order. Raises: UsageError."""
     if num_parts is not None:
         if part_id is None:
             raise UsageError("--num-parts needs --part-id.")
@@ -50,5 +50,8 @@ def parts_of(num_parts: int | None, part_id: int | None) -> tuple[int, int]:
         ("WORLD_SIZE", "RANK", ""),
     ):
         if parts in os.environ and part in os.environ:
-            return int(os.environ[parts]), int(os.environ[part]) - int(os.environ.get(first, "0"))
+            try:
+                return int(os.environ[parts]), int(os.environ[part]) - int(os.environ.get(first, "0"))
+            except ValueError as error:
+                raise UsageError(f"{parts} and {part}: expected whole numbers; or give --num-parts.") from error
     return 1, 0

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from a2fseg_cli.cli.console import print_json, print_table, say
+from a2fseg_cli.cli.options import Device, Json
 from a2fseg_cli.cli.runtime import load_segmenter, prepare_process
 from a2fseg_cli.errors import UsageError
 
@@ -18,8 +19,8 @@ def demo(
     ),
     modalities: Annotated[str, typer.Option(help="Which of the phantom's sequences are used")] = "t1c+flair",
     seed: Annotated[int, typer.Option(help="Another seed makes another patient")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps")] = "auto",
-    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    device: Device = "auto",
+    json_: Json = False,
 ) -> None:
     """Make a synthetic patient (no scan ships with the tool), segment it and score the result."""
     prepare_process()

@@ -11,6 +11,19 @@ import typer
 
 from a2fseg_cli.cli.cohorts import CohortError, cases_of, parts_of
 from a2fseg_cli.cli.console import print_json, print_table, progress, say
+from a2fseg_cli.cli.options import (
+    Device,
+    Json,
+    NumParts,
+    Overlap,
+    PartId,
+    Precision,
+    Quiet,
+    Threads,
+    Tta,
+    Weights,
+    Window,
+)
 from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
 from a2fseg_cli.core.config import ModelConfig, all_subsets
 from a2fseg_cli.errors import InputError, UsageError
@@ -22,7 +35,7 @@ if TYPE_CHECKING:
     from a2fseg_cli.imaging.discovery import Case
     from a2fseg_cli.prediction.segmenter import Segmenter
 
-WHAT, SCORES, RUN, OUTPUT = "What is scored", "Scores", "Running", "Output"
+WHAT, SCORES, OUTPUT = "What is scored", "Scores", "Output"
 POLICY, METRICS = "brats2020", "dice,hd95"
 MOST_MODALITIES = 8  # of which all subsets, 255, are still computed
 
@@ -78,23 +91,17 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write over scores of other settings.", rich_help_panel=OUTPUT)
     ] = False,
-    weights: Annotated[
-        str | None, typer.Option(help="Name in the manifest or a file (default: the bundled ones)", rich_help_panel=RUN)
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps", rich_help_panel=RUN)] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16", rich_help_panel=RUN)] = "auto",
-    window: Annotated[
-        str | None, typer.Option(help="Window edges in voxels, e.g. 96 (default: planned)", rich_help_panel=RUN)
-    ] = None,
-    overlap: Annotated[float, typer.Option(help="Least overlap of windows", rich_help_panel=RUN)] = 0.5,
-    tta: Annotated[bool, typer.Option("--tta/--no-tta", help="Test-time mirroring", rich_help_panel=RUN)] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads (default: all cores)", rich_help_panel=RUN)] = None,
-    num_parts: Annotated[
-        int | None, typer.Option(help="Split the cohort in N (default: SLURM, torchrun or 1)", rich_help_panel=RUN)
-    ] = None,
-    part_id: Annotated[int | None, typer.Option(help="Which part, from 0", rich_help_panel=RUN)] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")] = False,
+    weights: Weights = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    window: Window = None,
+    overlap: Overlap = 0.5,
+    tta: Tta = False,
+    threads: Threads = None,
+    num_parts: NumParts = None,
+    part_id: PartId = None,
+    json_: Json = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score subsets of modalities, or files that exist, against the expert's masks beside the images.
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import platform
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from a2fseg_cli import __version__
 from a2fseg_cli.cli.console import print_json, print_table
+from a2fseg_cli.cli.options import Json, Weights
 from a2fseg_cli.cli.runtime import prepare_process
 from a2fseg_cli.core.config import all_subsets, subset_name
 
 
 def info(
-    weights: Annotated[str | None, typer.Option(help="Name in the manifest or a file (default: the bundled)")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    weights: Weights = None,
+    json_: Json = False,
 ) -> None:
     """Show versions, devices, memory, where weights lie, and the card of the weights."""
     prepare_process()

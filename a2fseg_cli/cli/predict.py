@@ -12,6 +12,19 @@ import typer
 
 from a2fseg_cli.cli.cohorts import CohortError, cases_of, parts_of
 from a2fseg_cli.cli.console import print_json, print_table, progress, say
+from a2fseg_cli.cli.options import (
+    Device,
+    Json,
+    NumParts,
+    Overlap,
+    PartId,
+    Precision,
+    Quiet,
+    Threads,
+    Tta,
+    Weights,
+    Window,
+)
 from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError, UsageError
@@ -22,7 +35,7 @@ if TYPE_CHECKING:
     from a2fseg_cli.prediction.patient import Result, Settings
     from a2fseg_cli.prediction.segmenter import Segmenter
 
-IMAGES, RUN, MORE, BATCH = "Images", "Running", "Further outputs", "Cohorts"
+IMAGES, MORE, BATCH = "Images", "Further outputs", "Cohorts"
 
 
 def predict(
@@ -56,17 +69,13 @@ def predict(
         str | None, typer.Option(help="Modality whose grid the output has (default: the first)", rich_help_panel=IMAGES)
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what was found and stop.")] = False,
-    weights: Annotated[
-        str | None, typer.Option(help="Name in the manifest or a file (default: the bundled ones)", rich_help_panel=RUN)
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps", rich_help_panel=RUN)] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16", rich_help_panel=RUN)] = "auto",
-    window: Annotated[
-        str | None, typer.Option(help="Window edges in voxels, e.g. 96 (default: planned)", rich_help_panel=RUN)
-    ] = None,
-    overlap: Annotated[float, typer.Option(help="Least overlap of windows", rich_help_panel=RUN)] = 0.5,
-    tta: Annotated[bool, typer.Option("--tta/--no-tta", help="Test-time mirroring", rich_help_panel=RUN)] = False,
-    threads: Annotated[int | None, typer.Option(help="CPU threads (default: all cores)", rich_help_panel=RUN)] = None,
+    weights: Weights = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    window: Window = None,
+    overlap: Overlap = 0.5,
+    tta: Tta = False,
+    threads: Threads = None,
     deterministic: Annotated[bool, typer.Option(help="Same bytes every time", rich_help_panel=RUN)] = False,
     labels: Annotated[
         str, typer.Option(help="brats2023 writes 3 for ET, brats2018 writes 4", rich_help_panel=MORE)
@@ -90,12 +99,10 @@ def predict(
         bool, typer.Option("--skip-existing", help="Redo only what is missing or outdated.", rich_help_panel=BATCH)
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over results that exist.")] = False,
-    num_parts: Annotated[
-        int | None, typer.Option(help="Split the cohort in N (default: SLURM, torchrun or 1)", rich_help_panel=BATCH)
-    ] = None,
-    part_id: Annotated[int | None, typer.Option(help="Which part, from 0", rich_help_panel=BATCH)] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")] = False,
+    num_parts: NumParts = None,
+    part_id: PartId = None,
+    json_: Json = False,
+    quiet: Quiet = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also device, windows and timings.")] = False,
 ) -> None:
     """Segment a patient or a cohort from whichever sequences are there.

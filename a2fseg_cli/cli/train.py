@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from a2fseg_cli.cli.console import progress, say
+from a2fseg_cli.cli.options import Device, Precision, Quiet, Threads
 from a2fseg_cli.cli.runtime import prepare_process, three
 from a2fseg_cli.core.config import PRESETS
 from a2fseg_cli.errors import UsageError
@@ -49,10 +50,10 @@ def train(
     gradient_clip: Annotated[float | None, typer.Option(help="Largest gradient norm", rich_help_panel=RECIPE)] = None,
     ema_decay: Annotated[float | None, typer.Option(help="Running mean of the weights", rich_help_panel=RECIPE)] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice", rich_help_panel=RECIPE)] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads (default: all cores)")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")] = False,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+    quiet: Quiet = False,
 ) -> None:
     """Train a network on your patients; `best.safetensors` is what `predict --weights` takes."""
     if preset not in PRESETS:
@@ -88,6 +89,10 @@ def train(
     if time_budget is not None:
         recipe = replace(recipe, time_budget_s=parse_duration_s(time_budget))
     compute = choose_compute(device, precision)
+    if compute.precision == "fp16":  # its gradients would need scaling, which the loop does not do
+        if precision == "fp16":
+            raise UsageError("--precision fp16: training runs in bf16 or fp32.")
+        compute = choose_compute(device, "fp32")
     cases = find_cases(data, config.modalities)
     parts = read_split(split) if split else random_split([case.name for case in cases if case.truth], recipe.seed)
     say(f"{compute.device} ({compute.reason}), {compute.precision}; " + _sizes(parts), quiet)

@@ -6,14 +6,12 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import math
 import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +38,6 @@ class MedicalImage:
     geometry: Geometry
     path: Path
     warnings: tuple[str, ...] = ()
-
-    @cached_property
-    def content_hash(self) -> str:
-        """Sha256 of size and voxels, as hex; the same for the same voxels in another file format."""
-        digest = hashlib.sha256(repr(self.array.shape).encode())
-        digest.update(np.ascontiguousarray(self.array).data)
-        return digest.hexdigest()
 
 
 def read_image(path: Path) -> MedicalImage:
@@ -149,7 +140,9 @@ def check_distinct(images: Mapping[str, MedicalImage]) -> None:
     names = list(images)
     for index, first in enumerate(names):
         for second in names[index + 1 :]:
-            if np.array_equal(images[first].array, images[second].array):
+            a, b = images[first].array, images[second].array
+            # Every thousandth voxel tells different images apart at once; only equal ones are compared in full.
+            if a.shape == b.shape and np.array_equal(a[::10, ::10, ::10], b[::10, ::10, ::10]) and np.array_equal(a, b):
                 raise InputError(
                     f"{first} and {second} are the same image: {images[first].path} and {images[second].path}. "
                     "Give every modality its own file, or leave one out."

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from a2fseg_cli import __version__
-from a2fseg_cli.errors import A2FSegError, InputError, UsageError
+from a2fseg_cli.errors import A2FSegError, InputError, ResourceError, UsageError
 from a2fseg_cli.files import atomic_write_bytes
 from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.prediction.patient import (
@@ -142,7 +142,7 @@ class Cohort:
                     continue
                 try:
                     found = segment_patient(patient, self.segmenter, self.settings)
-                except InputError as error:
+                except ResourceError as error:  # too large for this machine; the next one may not be
                     self._fail(case, error, began, prints, report)
                     continue
                 self._note(Status(case.name, "+".join(case.images), RUNNING, settings=prints[case.name]))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError
+from a2fseg_cli.files import atomic_write
 from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.imaging.labels import SCHEMES, detect_scheme, to_classes
 from a2fseg_cli.imaging.preprocessing import prepare
@@ -74,10 +75,8 @@ def _load(case: Case, config: ModelConfig, cache: Path) -> Sample:
     path = cache / f"{case.name}-{_fingerprint(case, config)}.npz"
     if not path.is_file():
         images, classes, present = preprocess_truth(case, config)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        with atomic_write(path) as file:
             np.savez(file, images=images.astype(np.float16), classes=classes, present=np.array(present))
-        partial.replace(path)
     with np.load(path) as stored:
         flags = tuple(bool(flag) for flag in stored["present"])
         return Sample(case.name, stored["images"], stored["classes"], flags)
