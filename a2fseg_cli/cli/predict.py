@@ -13,6 +13,7 @@ import typer
 from a2fseg_cli.cli.cohorts import CohortError, cases_of, parts_of
 from a2fseg_cli.cli.console import print_json, print_table, progress, say
 from a2fseg_cli.cli.options import (
+    RUN,
     Device,
     Json,
     NumParts,
