@@ -306,9 +306,10 @@ def _write(
     content: dict[str, Any],
     output: Path,
 ) -> None:
+    from a2fseg_cli.evaluation.formats import latex, markdown, scores_csv
     from a2fseg_cli.evaluation.metrics import metric_definition
     from a2fseg_cli.evaluation.results import json_text
-    from a2fseg_cli.evaluation.tables import attention_means, dice_of_patients, latex, markdown, scores_csv
+    from a2fseg_cli.evaluation.tables import attention_means, dice_of_patients
     from a2fseg_cli.files import atomic_write_text
     from a2fseg_cli.reporting.charts import write_attention_bars, write_dice_boxes
 

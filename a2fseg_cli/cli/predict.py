@@ -6,12 +6,13 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from a2fseg_cli.cli.cohorts import CohortError, cases_of, parts_of
 from a2fseg_cli.cli.console import print_json, print_table, progress, say
+from a2fseg_cli.cli.found import show_found
 from a2fseg_cli.cli.options import (
     RUN,
     Device,
@@ -32,7 +33,7 @@ from a2fseg_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from a2fseg_cli.imaging.discovery import Case
-    from a2fseg_cli.prediction.cohort import Status
+    from a2fseg_cli.prediction.cohort import Cohort, Status
     from a2fseg_cli.prediction.patient import Result, Settings
     from a2fseg_cli.prediction.segmenter import Segmenter
 
@@ -93,7 +94,11 @@ def predict(
     ] = None,
     stats: Annotated[
         Path | None,
-        typer.Option(help=".json or .csv with volumes, settings, versions", metavar="FILE", rich_help_panel=MORE),
+        typer.Option(
+            help=".json or .csv with volumes, settings, versions, of the patients done now",
+            metavar="FILE",
+            rich_help_panel=MORE,
+        ),
     ] = None,
     fail_on_empty: Annotated[bool, typer.Option(help="Count an empty mask as a failure", rich_help_panel=MORE)] = False,
     skip_existing: Annotated[
@@ -127,38 +132,50 @@ def predict(
     if (source is None) == (not given):
         raise UsageError("Give images by flag (--t1c FILE --flair FILE) or one folder or CSV, not both or neither.")
 
+    if dry_run:
+        show_found(cases_of(source, given, _modalities(weights)), json_)
+        return
+    if output is None:
+        raise UsageError("Say where the segmentation goes: -o seg.nii.gz, or -o FOLDER for a cohort.")
+
     prepare_process(threads, deterministic)
     from a2fseg_cli.core.device import choose_compute
+    from a2fseg_cli.prediction.cohort import FAILED, Cohort, status_name
     from a2fseg_cli.prediction.patient import Settings
     from a2fseg_cli.prediction.segmenter import Inference
 
     settings = Settings(labels, regions, probabilities, attention, sensitivity, on_mismatch, reference)
-    modalities = _modalities(weights)
-    cases = cases_of(source, given, modalities)
-    if dry_run:
-        _show_found(cases, json_)
-        return
-    if output is None:
-        raise UsageError("Say where the segmentation goes: -o seg.nii.gz, or -o FOLDER for a cohort.")
+    compute = choose_compute(device, precision)
+    segmenter = load_segmenter(weights, compute, Inference(three(window, "--window"), overlap, tta))
+    cases = cases_of(source, given, segmenter.config.modalities)
     single = source is None or (len(cases) == 1 and _is_image_name(output))
     if not single and _is_image_name(output):
         raise UsageError(f"-o {output}: {len(cases)} patients were found in {source}; give a folder.")
     if single and cases[0].problem:
         raise InputError(cases[0].problem)
 
-    compute = choose_compute(device, precision)
-    segmenter = load_segmenter(weights, compute, Inference(three(window, "--window"), overlap, tta))
     say(f"{compute.device} ({compute.reason}), {compute.precision}; {segmenter.weights.path.stem}", quiet)
+    statuses: list[Status] = []
     if single:
-        results = [_one(segmenter, settings, cases[0], output, preview, overwrite, quiet, verbose)]
-        failed = 0
+        beside = [path for path in (preview, stats) if path is not None]
+        _refuse_to_overwrite(segmenter, settings, cases[0], output, beside, overwrite)
+        say(", ".join(f"{m}: {path}" for m, path in cases[0].images.items()), quiet)
+        results = [_one(segmenter, settings, cases[0], output, preview, stats is not None or json_, verbose)]
     else:
-        parts, part = parts_of(num_parts, part_id)
-        existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
-        statuses, results = _many(segmenter, settings, cases, output, preview, existing, parts, part, quiet)
-        failed = sum(status.status == "failed" for status in statuses)
+        part = parts_of(num_parts, part_id)
+        cohort = Cohort(
+            segmenter,
+            settings,
+            output,
+            preview,
+            "overwrite" if overwrite else "skip" if skip_existing else "refuse",
+            status_name(*part),
+            with_stats=stats is not None,
+        )
+        results = _many(cohort, cases, part, statuses, quiet, verbose)
+    failed = sum(status.status == FAILED for status in statuses)
     if stats is not None:
-        _write_stats(stats, results)
+        _write_stats(stats, results, single)
     empty = [result.name for result in results if result.empty]
     if single:
         _show_result(results[0], json_)
@@ -194,119 +211,64 @@ def _is_image_name(path: Path) -> bool:
     return path.name.lower().endswith(EXTENSIONS) and not path.is_dir()
 
 
+def _refuse_to_overwrite(
+    segmenter: Segmenter, settings: Settings, case: Case, output: Path, beside: Sequence[Path], overwrite: bool
+) -> None:
+    from a2fseg_cli.prediction.patient import planned_outputs
+
+    planned = [*planned_outputs(output, segmenter.config, case.images, settings), *beside]
+    existing = [path for path in planned if path.exists()]
+    if existing and not overwrite:
+        raise UsageError(f"{existing[0]} exists. Give --overwrite or another name.")
+
+
 def _one(
     segmenter: Segmenter,
     settings: Settings,
     case: Case,
     output: Path,
     preview: Path | None,
-    overwrite: bool,
-    quiet: bool,
+    with_stats: bool,
     verbose: bool,
 ) -> Result:
-    from a2fseg_cli.prediction.cohort import check_output
-    from a2fseg_cli.prediction.patient import finish_patient, load_patient, planned_outputs, segment_patient
+    from a2fseg_cli.prediction.patient import finish_patient, load_patient, segment_patient
 
-    outputs = planned_outputs(output, segmenter.config, case.images, settings)
-    check_output(output, [*outputs, *([preview] if preview else [])], overwrite)
-    say(", ".join(f"{m}: {path}" for m, path in case.images.items()), quiet)
     patient = load_patient(case.name, case.images, segmenter.config, settings, case.warnings)
     found = segment_patient(patient, segmenter, settings)
-    result = finish_patient(patient, found, segmenter, settings, output, preview)
+    result = finish_patient(patient, found, segmenter, settings, output, preview, with_stats)
     if verbose:
         plan = found.segmentation.plan
         spacing = " x ".join(f"{mm:g}" for mm in segmenter.config.spacing_mm)
         say(f"{len(plan.starts)} window(s) of {plan.window} over {plan.shape} voxels of {spacing} mm")
-        say(", ".join(f"{step} {value:.2f} s" for step, value in result.stats["seconds"].items()))
+        say(_timings(result))
     return result
 
 
-def _many(
-    segmenter: Segmenter,
-    settings: Settings,
-    cases: Sequence[Case],
-    folder: Path,
-    previews: Path | None,
-    existing: str,
-    parts: int,
-    part: int,
-    quiet: bool,
-) -> tuple[list[Status], list[Result]]:
-    from a2fseg_cli.prediction.cohort import Cohort, share, status_name
+def _timings(result: Result) -> str:
+    return ", ".join(f"{step} {value:.2f} s" for step, value in result.seconds.items())
 
-    chosen = share(cases, parts, part)
-    cohort = Cohort(segmenter, settings, folder, previews, existing, status_name(parts, part))
-    statuses: list[Status] = []
+
+def _many(
+    cohort: Cohort, cases: Sequence[Case], part: tuple[int, int], statuses: list[Status], quiet: bool, verbose: bool
+) -> list[Result]:
+    """Segment this process's part of the cases; append what became of each to `statuses`."""
+    from a2fseg_cli.prediction.cohort import FAILED, share
+
+    chosen = share(cases, *part)
     with progress("patients", len(chosen), quiet) as advance:
 
         def report(status: Status, result: Result | None) -> None:
             statuses.append(status)
-            warnings = "".join(f"\n    {warning}" for warning in (result.warnings if result else ()))
-            reason = f": {status.reason}" if status.reason else ""
-            advance(f"{status.case} {status.modalities} {status.status}{reason} ({status.seconds:.1f} s){warnings}")
+            line = f"{status.case} {status.modalities} {status.status}"
+            line += (f": {status.reason}" if status.reason else "") + f" ({status.seconds:.1f} s)"
+            if result is not None:
+                more = [*result.warnings, *([_timings(result)] if verbose else [])]
+                line += "".join(f"\n    {text}" for text in more)
+            advance(line)
+            if quiet and (status.status == FAILED or (result is not None and result.warnings)):
+                say(line)
 
-        results = cohort.run(chosen, report)
-    return statuses, results
-
-
-def _show_found(cases: Sequence[Case], json_: bool) -> None:
-    """Print what was found, from the files' headers only. Raises: CohortError when something is not acceptable."""
-    from a2fseg_cli.imaging.reading import check_same_grid, peek_image
-
-    rows: list[dict[str, Any]] = []
-    for case in cases:
-        grids = {}
-        for modality, path in case.images.items():
-            row: dict[str, Any] = {"case": case.name, "modality": modality, "file": str(path)}
-            try:
-                grid, warnings = peek_image(path)
-                grids[modality] = (path, grid)
-                row |= {"size": grid.size, "spacing_mm": grid.spacing_mm, "orientation": grid.orientation}
-                rows.append(row | {"warnings": list(warnings), "problem": None})
-            except InputError as error:
-                rows.append(
-                    row | {"size": (), "spacing_mm": (), "orientation": "", "warnings": [], "problem": str(error)}
-                )
-        problem = case.problem
-        if problem is None and len(grids) > 1:
-            try:
-                check_same_grid(grids)
-            except InputError as error:
-                problem = str(error)
-        if problem or case.warnings:
-            rows.append(
-                {
-                    "case": case.name,
-                    "modality": "",
-                    "file": "",
-                    "size": (),
-                    "spacing_mm": (),
-                    "orientation": "",
-                    "warnings": list(case.warnings),
-                    "problem": problem,
-                }
-            )
-    if json_:
-        print_json(rows)
-    else:
-        print_table(
-            ("case", "modality", "file", "size z,y,x", "spacing mm", "axes", "remarks"),
-            [
-                (
-                    row["case"],
-                    row["modality"],
-                    row["file"],
-                    " x ".join(map(str, row["size"])),
-                    " x ".join(f"{mm:g}" for mm in row["spacing_mm"]),
-                    row["orientation"],
-                    "; ".join([*row["warnings"], *([row["problem"]] if row["problem"] else [])]),
-                )
-                for row in rows
-            ],
-        )
-    problems = [row for row in rows if row["problem"]]
-    if problems:
-        raise InputError(f"{len(problems)} of the files or cases above are not acceptable.")
+        return cohort.run(chosen, report)
 
 
 def _show_result(result: Result, json_: bool) -> None:
@@ -356,13 +318,13 @@ def _show_cohort(statuses: Sequence[Status], folder: Path, json_: bool) -> None:
     )
 
 
-def _write_stats(path: Path, results: Sequence[Result]) -> None:
+def _write_stats(path: Path, results: Sequence[Result], single: bool) -> None:
     from a2fseg_cli.cli.console import json_text
     from a2fseg_cli.files import atomic_write_text
 
     if path.suffix == ".json":
         stats = [result.stats for result in results]
-        atomic_write_text(path, json_text(stats[0] if len(stats) == 1 else stats))
+        atomic_write_text(path, json_text(stats[0] if single else stats))
         return
     text = io.StringIO(newline="")
     rows = [_flat(result) for result in results]

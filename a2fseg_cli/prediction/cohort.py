@@ -25,7 +25,6 @@ from a2fseg_cli.prediction.patient import (
     Settings,
     finish_patient,
     load_patient,
-    output_stem,
     planned_outputs,
     segment_patient,
 )
@@ -89,6 +88,7 @@ class Cohort:
             the same inputs, weights and settings is never computed twice unless `overwrite` is asked for; one
             with others is refused (refuse) or computed again (skip, overwrite).
         status_name: Name of the status table; parts of a cohort have one each.
+        with_stats: Results come with their `stats`.
     """
 
     def __init__(
@@ -99,9 +99,11 @@ class Cohort:
         previews: Path | None = None,
         existing: str = "refuse",
         status_name: str = "status.csv",
+        with_stats: bool = False,
     ) -> None:
         self.segmenter, self.settings, self.folder, self.previews = segmenter, settings, folder, previews
         self.existing, self.status_path = existing, folder / status_name
+        self.with_stats = with_stats
         self.statuses: dict[str, Status] = {}
         self._lock = threading.Lock()
 
@@ -183,7 +185,9 @@ class Cohort:
         report: Report,
     ) -> Result:
         preview = self.previews / f"{case.name}.png" if self.previews else None
-        result = finish_patient(patient, found, self.segmenter, self.settings, self.output(case), preview)
+        result = finish_patient(
+            patient, found, self.segmenter, self.settings, self.output(case), preview, self.with_stats
+        )
         taken = round(time.perf_counter() - began, 2)
         status = Status(case.name, result.modalities, OK, "", taken, result.volumes_ml, prints[case.name])
         self._note(status)
@@ -247,11 +251,3 @@ class Cohort:
 def status_name(parts: int, part: int) -> str:
     """Return the name of a part's status table; a whole cohort's is `status.csv`."""
     return "status.csv" if parts == 1 else f"status-{part}-of-{parts}.csv"
-
-
-def check_output(path: Path, config_outputs: Sequence[Path], overwrite: bool) -> None:
-    """Refuse to overwrite. Raises: UsageError naming the file that exists, or an unknown extension."""
-    output_stem(path)
-    existing = [str(output) for output in config_outputs if output.exists()]
-    if existing and not overwrite:
-        raise UsageError(f"{existing[0]} exists. Give --overwrite or another -o.")

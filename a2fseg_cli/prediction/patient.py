@@ -91,7 +91,8 @@ class Result:
         agreement: Dice with the result of each smaller subset; empty unless asked for.
         note: What the absent modalities cost on the test patients, one line, or nothing.
         empty: Whether no voxel was segmented.
-        stats: All of it as plain values, with what is needed to repeat the run.
+        seconds: Time for reading, the network and writing.
+        stats: All of it as plain values, with diameters and what is needed to repeat the run; empty unless asked for.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Result:
     agreement: Agreement
     note: str
     empty: bool
+    seconds: Mapping[str, float]
     stats: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -211,6 +213,7 @@ def finish_patient(
     settings: Settings,
     output: Path,
     preview: Path | None = None,
+    with_stats: bool = False,
 ) -> Result:
     """Bring the network's result back to the file's grid, write what was asked for and return the numbers.
 
@@ -233,8 +236,6 @@ def finish_patient(
         outputs.append(preview)
     masks = {region: region_mask(classes, config.region_classes(region)) for region, _ in config.regions}
     values = label_values(config, settings)
-    diameters = {r: largest_axial_diameters_mm(reorient.apply(mask), canonical_mm) for r, mask in masks.items()}
-    timings = {"read": patient.seconds, "network": found.seconds, "write": time.perf_counter() - started}
     result = Result(
         name=patient.name,
         modalities=subset,
@@ -246,8 +247,12 @@ def finish_patient(
         agreement=found.agreement,
         note=subset_cost(segmenter.weights.card, config, patient.files),
         empty=not classes.any(),
+        seconds={"read": patient.seconds, "network": found.seconds, "write": time.perf_counter() - started},
     )
-    return replace(result, stats=_stats(result, patient, segmentation, segmenter, settings, timings, diameters))
+    if not with_stats:
+        return result
+    diameters = {r: largest_axial_diameters_mm(reorient.apply(mask), canonical_mm) for r, mask in masks.items()}
+    return replace(result, stats=_stats(result, patient, segmentation, segmenter, settings, diameters))
 
 
 def _write_images(
@@ -298,7 +303,6 @@ def _stats(
     segmentation: Segmentation,
     segmenter: Segmenter,
     settings: Settings,
-    seconds: Mapping[str, float],
     diameters_mm: Mapping[str, Any],
 ) -> dict[str, Any]:
     import SimpleITK as sitk
@@ -324,7 +328,7 @@ def _stats(
             "reason": segmenter.compute.reason,
             "threads": torch.get_num_threads(),
         },
-        "seconds": {step: round(value, 3) for step, value in seconds.items()},
+        "seconds": {step: round(value, 3) for step, value in result.seconds.items()},
         "versions": {
             "a2fseg": __version__,
             "torch": torch.__version__,
