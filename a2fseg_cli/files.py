@@ -1,14 +1,16 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and JSON that is valid."""
 
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from a2fseg_cli.errors import ResourceError
 
@@ -53,3 +55,17 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 def atomic_write_text(path: Path, text: str) -> None:
     """Write UTF-8 text whole or not at all. Raises: ResourceError, as `atomic_write`."""
     atomic_write_bytes(path, text.encode())
+
+
+def json_text(value: Any) -> str:
+    """Return a value as valid JSON, undefined numbers as null."""
+    return json.dumps(finite_or_null(value), indent=1, allow_nan=False, ensure_ascii=False, default=str) + "\n"
+
+
+def finite_or_null(value: Any) -> Any:
+    """Return plain values with every number that JSON cannot hold replaced by None."""
+    if isinstance(value, Mapping):
+        return {str(key): finite_or_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_null(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from a2fseg_cli.errors import UsageError
-from a2fseg_cli.evaluation import metrics
-from a2fseg_cli.evaluation.metrics import METRICS, POLICIES, Reference, metric_definition, score
+from a2fseg_cli.evaluation.lesions import LesionScores, find_lesions, score_lesions
+from a2fseg_cli.evaluation.metrics import METRICS, POLICIES, Counts, Reference, metric_definition, score
+from a2fseg_cli.evaluation.surfaces import Surface, surfel_areas_mm2
 
 Mask = npt.NDArray[np.bool_]
 UNIT = (1.0, 1.0, 1.0)
@@ -68,7 +69,7 @@ def test_cube_shifted_by_one_voxel() -> None:
     scores = score(Reference(truth, UNIT), shifted, ("dice", "hd95", "sensitivity", "precision"))
     # 4 x 4 x 3 = 48 of 64 voxels in common.
     assert scores.values == {"dice": 0.75, "hd95_mm": 1.0, "sensitivity": 0.75, "precision": 0.75}
-    assert scores.counts == metrics.Counts(48, 16, 16, 64, 64)
+    assert scores.counts == Counts(48, 16, 16, 64, 64)
     assert scores.convention == ""
 
 
@@ -270,8 +271,8 @@ def test_distances_are_euclidean(surface: Mask, queries: Mask, spacing: tuple[fl
         return
     pairs = (points[:, None] - targets[None]) * np.array(spacing)
     expected = np.sqrt((pairs**2).sum(axis=2)).min(axis=1)
-    np.testing.assert_allclose(metrics.Surface(targets, spacing).distances_mm(points), expected, atol=1e-4, rtol=0)
-    growing = metrics.Surface(targets[:1], spacing)
+    np.testing.assert_allclose(Surface(targets, spacing).distances_mm(points), expected, atol=1e-4, rtol=0)
+    growing = Surface(targets[:1], spacing)
     alone = np.sqrt((pairs[:, 0] ** 2).sum(axis=1))
     for index in reversed(range(len(points))):
         np.testing.assert_allclose(growing.distances_mm(points[index : index + 1]), alone[index], atol=1e-4, rtol=0)
@@ -287,22 +288,24 @@ def cube(x: int, edge: int = 4, z: int = 4) -> tuple[tuple[int, int], tuple[int,
     return ((z, z + edge), (4, 4 + edge), (x, x + edge))
 
 
-def lesions(truth: Mask, prediction: Mask, policy: str = "brats2023") -> metrics.LesionScores:
-    reference = Reference(truth, UNIT)
+def lesions(truth: Mask, prediction: Mask, policy: str = "brats2023") -> LesionScores:
+    rules = POLICIES[policy]
     predicted = Reference(prediction, UNIT).mask
-    return metrics.score_lesions(reference, predicted, POLICIES[policy])
+    return score_lesions(
+        Reference(truth, UNIT).lesions, predicted, rules.both_empty_overlap, rules.both_empty_distance_mm
+    )
 
 
 @pytest.mark.parametrize(
     ("gap", "expected"),
     [
         # Dilations of 3 voxels each meet: one lesion of 128 voxels, of which 64 are found.
-        (6, metrics.LesionScores(2 / 3, pytest.approx(10.0), 1, 0, 0)),
+        (6, LesionScores(2 / 3, pytest.approx(10.0), 1, 0, 0)),
         # One voxel more: two lesions, one found exactly, one missed.
-        (7, metrics.LesionScores(0.5, 187.0, 1, 1, 0)),
+        (7, LesionScores(0.5, 187.0, 1, 1, 0)),
     ],
 )
-def test_lesions_merge_when_their_dilations_touch(gap: int, expected: metrics.LesionScores) -> None:
+def test_lesions_merge_when_their_dilations_touch(gap: int, expected: LesionScores) -> None:
     found, second = cube(4), cube(4 + 4 + gap)
     assert lesions(box(WIDE, found, second), box(WIDE, found)) == expected
 
@@ -310,29 +313,29 @@ def test_lesions_merge_when_their_dilations_touch(gap: int, expected: metrics.Le
 def test_elements_of_the_dilation_differ_across_a_corner() -> None:
     """Two voxels 7 apart along all three axes: cubes of radius 3 touch at a corner that the other element lacks."""
     mask = Reference(box((12, 12, 12), *[((i, i + 1),) * 3 for i in (2, 9)]), UNIT).mask
-    assert len(metrics.find_lesions(mask)) == len(metrics.find_lesions(mask, 26)) == 1
-    assert len(metrics.find_lesions(mask, 18)) == 2
+    assert len(find_lesions(mask)) == len(find_lesions(mask, 26)) == 1
+    assert len(find_lesions(mask, 18)) == 2
 
 
 def test_small_truth_lesions_are_dropped() -> None:
     fifty, fifty_one = cube(4), ((2, 4), (4, 9), (30, 35))
     truth = box(WIDE, fifty, fifty_one)
-    assert lesions(truth, box(WIDE, fifty)) == metrics.LesionScores(1.0, 0.0, 1, 0, 0)
+    assert lesions(truth, box(WIDE, fifty)) == LesionScores(1.0, 0.0, 1, 0, 0)
     truth[4, 4, 30] = True
-    assert lesions(truth, box(WIDE, fifty)) == metrics.LesionScores(0.5, 187.0, 1, 1, 0)
+    assert lesions(truth, box(WIDE, fifty)) == LesionScores(0.5, 187.0, 1, 1, 0)
 
 
 def test_what_touches_a_small_lesion_is_not_invented() -> None:
     small = box(WIDE, cube(4, edge=2))
-    assert lesions(small, small) == metrics.LesionScores(1.0, 0.0, 0, 0, 0)
-    assert lesions(small, EMPTY_WIDE) == metrics.LesionScores(1.0, 0.0, 0, 0, 0)
+    assert lesions(small, small) == LesionScores(1.0, 0.0, 0, 0, 0)
+    assert lesions(small, EMPTY_WIDE) == LesionScores(1.0, 0.0, 0, 0, 0)
     assert math.isnan(lesions(small, small, "nan").dice)
 
 
 def test_invented_components_count_whatever_their_size() -> None:
     truth = box(WIDE, cube(4))
     invented = box(WIDE, cube(4), cube(25, edge=1), cube(35, edge=1))
-    assert lesions(truth, invented) == metrics.LesionScores(pytest.approx(1 / 3), pytest.approx(748 / 3), 1, 0, 2)
+    assert lesions(truth, invented) == LesionScores(pytest.approx(1 / 3), pytest.approx(748 / 3), 1, 0, 2)
 
 
 @pytest.mark.parametrize(("empty_voxels_between", "hit"), [(2, 1), (3, 0)])
@@ -446,7 +449,7 @@ def test_areas_of_all_neighbour_codes(spacing: tuple[float, float, float]) -> No
     theirs = tables.create_table_neighbour_code_to_surface_area(spacing)
     # Their first voxel is the highest bit, ours the lowest.
     reversed_bits = [int(f"{code:08b}"[::-1], 2) for code in range(256)]
-    np.testing.assert_allclose(metrics.surfel_areas_mm2(spacing), theirs[reversed_bits], rtol=1e-12)
+    np.testing.assert_allclose(surfel_areas_mm2(spacing), theirs[reversed_bits], rtol=1e-12)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2fseg_cli.evaluation.statistics import Summary, bootstrap_interval, summarise, summarise_subsets
+from a2fseg_cli.evaluation.statistics import Summary, bootstrap_interval, summarise
 
 
 def test_summary_by_hand() -> None:
@@ -30,21 +30,6 @@ def test_nothing_defined(values: list[float]) -> None:
     undefined = pytest.approx(math.nan, nan_ok=True)
     assert summarise(values) == Summary(undefined, undefined, undefined, 0, len(values))
     assert bootstrap_interval(values) == (undefined, undefined)
-
-
-def test_subset_means_weigh_the_same() -> None:
-    """Means 0.5 and 0.9, although one subset has three values and the other one."""
-    scores = {"flair": [0.4, 0.5, 0.6], "t2": [math.nan, math.nan, 0.9]}
-    summary = summarise_subsets(scores)
-    assert summary.mean == pytest.approx(0.7)
-    assert [part.mean for part in summary.subsets.values()] == pytest.approx([0.5, 0.9])
-    assert list(summary.subsets) == ["flair", "t2"]
-    assert summary.n_undefined == 0
-
-
-def test_subsets_without_a_value_are_left_out_and_counted() -> None:
-    summary = summarise_subsets({"flair": [0.4], "t2": [math.nan]})
-    assert (summary.mean, summary.n_undefined) == (0.4, 1)
 
 
 def test_interval_of_the_normal_mean() -> None:

@@ -10,20 +10,20 @@ import math
 import pytest
 
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.evaluation.formats import latex, markdown, scores_csv
 from a2fseg_cli.evaluation.metrics import METRICS
-from a2fseg_cli.evaluation.results import PatientScores, Row, json_text
+from a2fseg_cli.evaluation.results import PatientScores, Row
 from a2fseg_cli.evaluation.tables import (
     card_scores,
     comparison_tables,
-    latex,
-    markdown,
+    mean_of_subsets,
     score_table,
-    scores_csv,
     subset_means,
     subsets_of,
     summary,
     title_of,
 )
+from a2fseg_cli.files import json_text
 
 CONFIG = ModelConfig()
 COUNTS = {
@@ -159,6 +159,14 @@ def test_summary_is_valid_json_with_intervals() -> None:
 
     undefined = summary([patient("A", {"t2": math.nan})], {}, CONFIG, ["dice"], "nan", {})
     assert json.loads(json_text(undefined))["scores"]["t2"]["WT"]["dice"]["mean"] is None
+
+
+def test_subset_means_weigh_the_same_and_undefined_ones_not_at_all() -> None:
+    """Means 0.5 of three patients, 0.9 of one and none: 0.7."""
+    flair = [patient(case, {"flair": dice}) for case, dice in (("A", 0.4), ("B", 0.5), ("C", 0.6))]
+    results = [*flair, patient("D", {"t2": 0.9, "t1": math.nan}), patient("E", {"t2": math.nan})]
+    assert mean_of_subsets(subset_means(results, CONFIG), "WT") == pytest.approx(0.7)
+    assert math.isnan(mean_of_subsets({"t1": {"WT": math.nan}}, "WT"))
 
 
 def test_card_keeps_shares_by_subset_and_region() -> None:

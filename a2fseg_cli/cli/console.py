@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from a2fseg_cli.files import json_text
 
 Advance = Callable[[str], None]
 
@@ -17,24 +18,9 @@ def say(text: str, quiet: bool = False) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def json_text(value: Any) -> str:
-    """Return a value as valid JSON; undefined numbers are null."""
-    return json.dumps(_finite(value), indent=2, default=str, allow_nan=False)
-
-
 def print_json(value: Any) -> None:
     """Print a value to stdout as valid JSON."""
-    print(json_text(value))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
+    print(json_text(value), end="")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:

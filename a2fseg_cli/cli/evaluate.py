@@ -308,9 +308,8 @@ def _write(
 ) -> None:
     from a2fseg_cli.evaluation.formats import latex, markdown, scores_csv
     from a2fseg_cli.evaluation.metrics import metric_definition
-    from a2fseg_cli.evaluation.results import json_text
     from a2fseg_cli.evaluation.tables import attention_means, dice_of_patients
-    from a2fseg_cli.files import atomic_write_text
+    from a2fseg_cli.files import atomic_write_text, json_text
     from a2fseg_cli.reporting.charts import write_attention_bars, write_dice_boxes
 
     task, config = evaluation.task, evaluation.config

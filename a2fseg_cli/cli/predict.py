@@ -319,8 +319,7 @@ def _show_cohort(statuses: Sequence[Status], folder: Path, json_: bool) -> None:
 
 
 def _write_stats(path: Path, results: Sequence[Result], single: bool) -> None:
-    from a2fseg_cli.cli.console import json_text
-    from a2fseg_cli.files import atomic_write_text
+    from a2fseg_cli.files import atomic_write_text, json_text
 
     if path.suffix == ".json":
         stats = [result.stats for result in results]

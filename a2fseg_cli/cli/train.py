@@ -102,7 +102,10 @@ def train(
             cases, parts, config, recipe, output, compute, resume, init_weights, lambda name, *_: advance(name)
         )
     trainer.run(lambda row: say(_line(row, trainer.progress), quiet))
-    say(f"best mean Dice on validation {trainer.state.best_score:.4f}: {output / 'best.safetensors'}", quiet)
+    if parts.get("validation"):
+        say(f"best mean Dice on validation {trainer.state.best_score:.4f}: {output / 'best.safetensors'}", quiet)
+    else:
+        say(f"no validation patients to choose the best weights by; the last: {output / 'last.safetensors'}", quiet)
 
 
 def _sizes(parts: dict[str, list[str]]) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from a2fseg_cli.files import atomic_write_text
+from a2fseg_cli.files import atomic_write_text, json_text
 
 FORMAT = 1
 PREDICTIONS = "predictions"  # name of the one "subset" of files that another run or tool made
@@ -91,16 +91,3 @@ class PatientScores:
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-
-
-def json_text(value: Any) -> str:
-    """Return a value as valid JSON, undefined numbers as null."""
-    return json.dumps(_finite_or_null(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _finite_or_null(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite_or_null(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite_or_null(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -40,13 +40,15 @@ class State:
 
     Attributes:
         step: Steps done.
-        elapsed_s: Time trained, over all stretches.
+        elapsed_s: Time trained and validated, over all stretches.
+        validation_s: Longest time that a validation took.
         best_score: Best validation score so far.
         rows: One row of `metrics.csv` an epoch.
     """
 
     step: int = 0
     elapsed_s: float = 0.0
+    validation_s: float = 0.0
     best_score: float = -1.0
     rows: list[dict[str, float]] = field(default_factory=list)
 
@@ -96,8 +98,9 @@ class Trainer:
     @property
     def progress(self) -> float:
         """Share of the training that is done, 0 to 1."""
-        if self.recipe.time_budget_s:
-            return min(1.0, self.state.elapsed_s / self.recipe.time_budget_s)
+        if budget := self.recipe.time_budget_s:
+            kept = min(0.5 * budget, 2 * self.state.validation_s)  # for the last validation and the files
+            return min(1.0, self.state.elapsed_s / (budget - kept))
         return min(1.0, self.state.step / self.recipe.steps)
 
     @property
@@ -163,7 +166,10 @@ class Trainer:
             }
             last = self.progress >= 1
             if self.validation_samples and (last or len(self.state.rows) % 4 == 3):
+                before = time.perf_counter()
                 row |= self.validate()
+                self.state.validation_s = max(self.state.validation_s, time.perf_counter() - before)
+                self.state.elapsed_s = base + time.perf_counter() - started
             self.state.rows.append(row)
             if row.get("score", -1.0) > self.state.best_score:
                 self.state.best_score = row["score"]

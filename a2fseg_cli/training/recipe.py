@@ -25,7 +25,8 @@ class Recipe:
         gradient_clip: Largest gradient norm (not in the paper; the authors' code has 12).
         ema_decay: Of the running mean of the weights that is validated and exported; 0 switches it off.
         seed: Every random choice follows from it and the step's number.
-        time_budget_s: Progress is then the share of this time that is used, not of the steps; 0: by steps.
+        time_budget_s: Progress is then the share of this time that is used, not of the steps; 0: by steps. It holds
+            training and validation, not the preprocessing of the patients.
     """
 
     optimizer: str = "adam"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import WeightsError
-from a2fseg_cli.files import atomic_write
+from a2fseg_cli.files import atomic_write, finite_or_null
 from a2fseg_cli.weights.strict_json import parse_object, printable
 
 if TYPE_CHECKING:
@@ -107,12 +107,12 @@ def save_weights(
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
         "config": json.dumps(json.loads(config.to_json()), sort_keys=True),
-        "card": json.dumps(_finite_or_null(card), sort_keys=True),
+        "card": json.dumps(finite_or_null(card), sort_keys=True),
     }
     data = _with_sorted_header(save(stored, metadata=metadata))
     with atomic_write(path) as file:
         file.write(data)
-    return WeightsFile(path, config, _finite_or_null(card), hashlib.sha256(data).hexdigest())
+    return WeightsFile(path, config, finite_or_null(card), hashlib.sha256(data).hexdigest())
 
 
 def inspect_weights(path: Path) -> WeightsFile:
@@ -310,14 +310,6 @@ def _with_sorted_header(data: bytes) -> bytes:
     if len(text) > MAX_HEADER_BYTES:
         raise ValueError(f"the card is too large: a header of {len(text)} bytes, the limit is {MAX_HEADER_BYTES}")
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text + data[body_start:]
-
-
-def _finite_or_null(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _finite_or_null(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite_or_null(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _looks_like(start: bytes) -> str:
