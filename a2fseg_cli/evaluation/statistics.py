@@ -1,4 +1,4 @@
-"""Summaries of scores over patients, their confidence intervals, and the mean over subsets.
+"""Summaries of scores over patients, and their confidence intervals.
 
 Undefined scores (NaN) are left out and counted, never turned into a number.
 """
@@ -6,7 +6,7 @@ Undefined scores (NaN) are left out and counted, never turned into a number.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,21 +35,6 @@ class Summary:
     n_undefined: int
 
 
-@dataclass(frozen=True)
-class SubsetSummary:
-    """A score over patients and subsets of modalities.
-
-    Attributes:
-        subsets: Summary over patients of each subset, in the order given.
-        mean: Plain mean of the subset means, as the paper's tables give it; NaN where all are undefined.
-        n_undefined: Number of subsets left out of it because no patient has a defined value.
-    """
-
-    subsets: dict[str, Summary]
-    mean: float
-    n_undefined: int
-
-
 def summarise(values: Sequence[float] | npt.NDArray[np.float64]) -> Summary:
     """Return the summary of one score over patients.
 
@@ -62,19 +47,6 @@ def summarise(values: Sequence[float] | npt.NDArray[np.float64]) -> Summary:
         return Summary(math.nan, math.nan, math.nan, 0, undefined)
     deviation = float(np.std(defined, ddof=1)) if defined.size > 1 else math.nan
     return Summary(float(np.mean(defined)), deviation, float(np.median(defined)), defined.size, undefined)
-
-
-def summarise_subsets(values: Mapping[str, Sequence[float] | npt.NDArray[np.float64]]) -> SubsetSummary:
-    """Return the summary of each subset over patients, and the plain mean of the subset means.
-
-    Every subset weighs the same, however many of its patients have a defined value.
-
-    Args:
-        values: One score a patient by the name of the subset, such as `t1c+flair`.
-    """
-    subsets = {name: summarise(scores) for name, scores in values.items()}
-    overall = summarise([summary.mean for summary in subsets.values()])
-    return SubsetSummary(subsets, overall.mean, overall.n_undefined)
 
 
 def bootstrap_interval(

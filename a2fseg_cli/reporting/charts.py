@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def write_attention_bars(path: Path, weights: Mapping[str, Mapping[str, tuple[fl
         ValueError: nothing to draw.
         ResourceError: the file cannot be written.
     """
-    modalities = list(dict.fromkeys(name for region in weights.values() for name in region))
+    modalities = _names(weights.values())
     if not modalities:
         raise ValueError("no attention weights to draw")
     width = 0.8 / len(modalities)
@@ -77,7 +77,7 @@ def write_dice_boxes(path: Path, scores: Mapping[str, Mapping[str, Sequence[floa
         ValueError: nothing to draw.
         ResourceError: the file cannot be written.
     """
-    regions = list(dict.fromkeys(name for subset in scores.values() for name in subset))
+    regions = _names(scores.values())
     if not regions:
         raise ValueError("no Dice scores to draw")
     with png_figure(path, max(4.5, 1.2 + 0.5 * len(scores)), 0.9 + 2.1 * len(regions)) as figure:
@@ -127,9 +127,8 @@ def write_learning_curves(path: Path, rows: Sequence[Mapping[str, Number]]) -> N
         ValueError: no row with an epoch and a value.
         ResourceError: the file cannot be written.
     """
-    columns = list(dict.fromkeys(name for row in rows for name in row))
     panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for name in columns:
+    for name in _names(rows):
         if name not in _CLOCKS and (points := _curve(rows, name)):
             panel, line = _place(name)
             panels.setdefault(panel, {})[line] = points
@@ -160,6 +159,11 @@ def write_learning_curves(path: Path, rows: Sequence[Mapping[str, Number]]) -> N
                 axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
         axes.set_xlabel("epoch")
         figure.tight_layout()
+
+
+def _names(rows: Iterable[Iterable[str]]) -> list[str]:
+    """Return every name that occurs, once, in the order of its first occurrence."""
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def _place(column: str) -> tuple[str, str]:

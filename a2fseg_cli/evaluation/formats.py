@@ -1,0 +1,105 @@
+"""How scores are written: tables as Markdown and LaTeX, the scores of every patient as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from a2fseg_cli.evaluation.metrics import POLICIES
+from a2fseg_cli.evaluation.results import PatientScores
+from a2fseg_cli.evaluation.tables import ABSENT, PRESENT, Table, score_keys
+
+
+def markdown(tables: Sequence[Table], definition: str) -> str:
+    """Return the tables as Markdown, with the definition of the scores below."""
+    parts = []
+    for table in tables:
+        lines = [
+            f"**{table.title}**",
+            "",
+            _pipes(table.columns),
+            _pipes([":-:" if i < table.marks else "--:" for i in range(len(table.columns))]),
+            *map(_pipes, table.rows),
+            "",
+            *table.notes,
+        ]
+        parts.append("\n".join(lines).rstrip())
+    return "\n\n".join([*parts, definition]) + "\n"
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def latex(tables: Sequence[Table], definition: str) -> str:
+    """Return the tables as LaTeX `table` environments that need no package."""
+    parts = [f"% {definition}"]
+    for table in tables:
+        aligned = "c" * table.marks + "r" * (len(table.columns) - table.marks)
+        body = [_ampersands([_latex_cell(cell, i < table.marks) for i, cell in enumerate(row)]) for row in table.rows]
+        if len(body) > 1:
+            body.insert(-1, r"\hline")
+        caption = _latex_text(". ".join([table.title, *table.notes]))
+        parts.append(
+            "\n".join(
+                [
+                    r"\begin{table}",
+                    rf"\caption{{{caption}}}",
+                    rf"\begin{{tabular}}{{{aligned}}}",
+                    r"\hline",
+                    _ampersands([_latex_text(column) for column in table.columns]),
+                    r"\hline",
+                    *body,
+                    r"\hline",
+                    r"\end{tabular}",
+                    r"\end{table}",
+                ]
+            )
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def _ampersands(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _latex_cell(cell: str, is_mark: bool) -> str:
+    if is_mark and cell in (PRESENT, ABSENT):
+        return r"$\bullet$" if cell == PRESENT else r"$\circ$"
+    return _latex_text(cell)
+
+
+def _latex_text(text: str) -> str:
+    for character in "\\&%$#_{}":
+        text = text.replace(character, f"\\{character}" if character != "\\" else "/")
+    return text
+
+
+def scores_csv(results: Sequence[PatientScores], metrics: Sequence[str], policy: str) -> str:
+    """Return one line per patient, subset and region: scores, raw counts, conventions; undefined is empty."""
+    keys = score_keys(metrics)
+    counts = ["true_positives", "false_positives", "false_negatives", "reference_voxels", "predicted_voxels"]
+    columns = ["case", "subset", "region", *keys, *counts, "convention", "prediction", "policy", "hd95_definition"]
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    definition = POLICIES[policy].hd95
+    for result in results:
+        for row in result.rows:
+            values = {key: "" if math.isnan(value) else value for key, value in row.values.items()}
+            writer.writerow(
+                {
+                    "case": result.case,
+                    "subset": row.subset,
+                    "region": row.region,
+                    **values,
+                    **row.counts,
+                    "convention": row.convention,
+                    "prediction": "missing" if result.missing else "",
+                    "policy": policy,
+                    "hd95_definition": definition,
+                }
+            )
+    return text.getvalue()
