@@ -19,7 +19,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.config import PRESETS, ModelConfig
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.core.model import A2FSeg, parameter_shapes
 from a2fseg_cli.errors import InputError, ResourceError, UsageError, WeightsError
@@ -38,11 +38,9 @@ CONFIG = ModelConfig(
     label_values=(0, 1),
     regions=(("lesion", ("lesion",)),),
     features_per_stage=(4, 8),
-    window=(16, 16, 16),
+    window=(8, 8, 8),
 )
-RECIPE = Recipe(
-    patch_size=(8, 8, 8), epochs=4, iterations_per_epoch=2, random_subsets=1, augment=True, ema_decay=0.9, seed=5
-)
+RECIPE = Recipe(epochs=4, iterations_per_epoch=2, random_subsets=1, augment=True, ema_decay=0.9, seed=5)
 CPU = Compute(torch.device("cpu"), "fp32", "for the tests")
 
 
@@ -333,7 +331,8 @@ def test_brats_labels_of_either_scheme_are_read(tmp_path: Path) -> None:
 
 def test_the_papers_recipe() -> None:
     paper = Recipe(**RECIPES["paper"])
-    assert (paper.optimizer, paper.learning_rate, paper.epochs, paper.patch_size) == ("adam", 0.01, 400, (128,) * 3)
+    assert (paper.optimizer, paper.learning_rate, paper.epochs) == ("adam", 0.01, 400)
+    assert PRESETS["paper"].window == (128, 128, 128)
     assert paper.steps == 400 * 250
 
 
@@ -352,7 +351,6 @@ def test_the_papers_recipe() -> None:
         {"weight_decay": -1.0},
         {"time_budget_s": -1.0},
         {"time_budget_s": math.nan},
-        {"patch_size": (64, 64)},
         {"seed": -1},
     ],
     ids=str,
@@ -381,13 +379,14 @@ def test_learning_rate_falls_as_the_paper_says(tmp_path: Path) -> None:
     timed = trainer(tmp_path, replace(RECIPE, time_budget_s=100.0))
     timed.state.step, timed.state.elapsed_s = 10_000, 50.0
     assert timed.learning_rate == pytest.approx(0.005359, abs=1e-6)
+    timed.state.validation_s = 10.0  # twice that is kept for the end: 50 of 80 s are used
+    assert timed.progress == pytest.approx(0.625)
 
 
 def test_a_small_network_learns_one_patient(tmp_path: Path) -> None:
     """Six heads start near 1.5 each; 40 steps at the rate 0.1 bring them to about 0.2, Dice to about 0.97."""
     recipe = replace(
         RECIPE,
-        patch_size=(16, 16, 16),
         iterations_per_epoch=10,
         augment=False,
         foreground_share=1.0,
@@ -395,8 +394,9 @@ def test_a_small_network_learns_one_patient(tmp_path: Path) -> None:
     )
     rows: list[dict[str, float]] = []
     patient = [lesion_sample()]
-    one = trainer(tmp_path / "run", recipe, train=patient, validation=patient)
-    first = trainer(tmp_path / "first", recipe, train=patient).step()
+    config = replace(CONFIG, window=(16, 16, 16))
+    one = trainer(tmp_path / "run", recipe, config, train=patient, validation=patient)
+    first = trainer(tmp_path / "first", recipe, config, train=patient).step()
     one.run(rows.append)
     assert [row["step"] for row in rows] == [10, 20, 30, 40]
     assert first == pytest.approx(9.2, abs=1.0)

@@ -45,6 +45,7 @@ def info(
         "modalities": ", ".join(config.modalities),
         "regions": ", ".join(f"{name} = {' + '.join(members)}" for name, members in config.regions),
         "features per stage": ", ".join(map(str, config.features_per_stage)),
+        "trained on crops of": " x ".join(map(str, config.window)),
         "working spacing mm": ", ".join(f"{mm:g}" for mm in config.spacing_mm),
     }
     if json_:

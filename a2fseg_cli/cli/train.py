@@ -64,7 +64,6 @@ def train(
         "weight_decay": weight_decay,
         "epochs": epochs,
         "iterations_per_epoch": iterations,
-        "patch_size": three(patch_size, "--patch-size"),
         "batch_size": batch_size,
         "random_subsets": random_subsets,
         "foreground_share": foreground_share,
@@ -73,13 +72,12 @@ def train(
         "ema_decay": ema_decay,
         "seed": seed,
     }
+    config, crop = PRESETS[preset], three(patch_size, "--patch-size")
     try:
         recipe = Recipe(**RECIPES[preset] | {name: value for name, value in given.items() if value is not None})
+        config = replace(config, window=crop) if crop else config
     except ValueError as error:
         raise UsageError(f"{error}.") from error
-    config = PRESETS[preset]
-    if any(edge % config.stride or edge < 2 * config.stride for edge in recipe.patch_size):
-        raise UsageError(f"--patch-size: edges must be multiples of {config.stride}, at least {2 * config.stride}.")
 
     prepare_process(threads)
     from a2fseg_cli.core.device import choose_compute

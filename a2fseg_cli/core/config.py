@@ -30,7 +30,8 @@ class ModelConfig:
         features_per_stage: Channels of each resolution level; the first is C, the width of F_m.
         attention_kernel_size: Edge of the kernel of f_m in equation (1), voxels, odd.
         spacing_mm: Working voxel spacing (z, y, x).
-        window: Edge lengths (D, H, W) of the training patch in voxels, the smallest sensible window.
+        window: Edges (D, H, W) of the crops it is trained on, in voxels of the working spacing. Inference plans its
+            own window over the whole brain; the nearer the crops come to it, the better it works.
     """
 
     modalities: tuple[str, ...] = BRATS_MODALITIES
@@ -72,8 +73,9 @@ class ModelConfig:
             raise ValueError(f"attention_kernel_size must be 1, 3, 5 or 7; got {self.attention_kernel_size}")
         if len(self.spacing_mm) != 3 or any(not 0.1 <= mm <= 20 for mm in self.spacing_mm):
             raise ValueError(f"spacing_mm needs three values of 0.1 to 20; got {self.spacing_mm}")
-        if len(self.window) != 3 or any(edge < 1 or edge % self.stride for edge in self.window):
-            raise ValueError(f"window edges must be multiples of {self.stride}; got {self.window}")
+        least = 2 * self.stride  # instance norm needs more than one voxel at the deepest stage
+        if len(self.window) != 3 or any(edge < least or edge % self.stride for edge in self.window):
+            raise ValueError(f"window edges must be multiples of {self.stride}, at least {least}; got {self.window}")
 
     @property
     def stride(self) -> int:

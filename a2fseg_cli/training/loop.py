@@ -188,7 +188,7 @@ class Trainer:
         total = 0.0
         for _ in range(recipe.batch_size):
             sample = self.train_samples[int(random.integers(len(self.train_samples)))]
-            images, classes = random_crop(sample, recipe.patch_size, recipe.foreground_share, random)
+            images, classes = random_crop(sample, self.config.window, recipe.foreground_share, random)
             if recipe.augment:
                 images, classes = augment(images, classes, random)
             subsets = [sample.present, *(random_subset(sample.present, random) for _ in range(recipe.random_subsets))]

@@ -11,13 +11,14 @@ from typing import Any
 class Recipe:
     """How a network is trained. The defaults are the paper's; what it leaves open says so.
 
+    The size of the crops is the network's `ModelConfig.window`.
+
     Attributes:
         optimizer: adam (paper) or adamw.
         learning_rate: Start value, multiplied by (1 - progress)^0.9 (paper: 0.01).
         weight_decay: Of adamw.
         epochs: Paper: 400.
         iterations_per_epoch: Not in the paper; 250 is nnU-Net's convention.
-        patch_size: Crop (D, H, W) in voxels of the working spacing (paper: 128 cubed).
         batch_size: Crops a step (not in the paper); gradients are summed crop by crop.
         random_subsets: Random subsets a step (not in the paper), beside the full set. All share one encode.
         foreground_share: Share of crops centred on a voxel of a random foreground class (not in the paper).
@@ -34,7 +35,6 @@ class Recipe:
     weight_decay: float = 0.01
     epochs: int = 400
     iterations_per_epoch: int = 250
-    patch_size: tuple[int, int, int] = (128, 128, 128)
     batch_size: int = 1
     random_subsets: int = 2
     foreground_share: float = 0.6
@@ -56,8 +56,8 @@ class Recipe:
             raise ValueError("foreground share must lie in [0, 1], EMA decay in [0, 1)")
         if not self.gradient_clip > 0 or not 0 <= self.weight_decay < 1 or not 0 <= self.time_budget_s < math.inf:
             raise ValueError("gradient clip must be above 0, weight decay in [0, 1), time budget 0 s or more")
-        if len(self.patch_size) != 3 or min(self.patch_size) < 1 or self.seed < 0:
-            raise ValueError(f"patch size needs three edges, the seed is 0 or more; got {self.patch_size}, {self.seed}")
+        if self.seed < 0:
+            raise ValueError(f"the seed must be 0 or more; got {self.seed}")
 
     @property
     def steps(self) -> int:
@@ -72,6 +72,6 @@ class Recipe:
 # What differs from the paper's recipe in the presets made for a CPU.
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
-    "small": {"optimizer": "adamw", "learning_rate": 0.002, "patch_size": (96, 96, 96)},
-    "tiny": {"optimizer": "adamw", "learning_rate": 0.002, "patch_size": (64, 64, 64), "iterations_per_epoch": 200},
+    "small": {"optimizer": "adamw", "learning_rate": 0.002},
+    "tiny": {"optimizer": "adamw", "learning_rate": 0.002, "iterations_per_epoch": 200},
 }
