@@ -20,6 +20,7 @@ from a2fseg_cli.imaging.discovery import (
     find_truth,
     modality_of,
     read_case_table,
+    read_split,
 )
 
 
@@ -326,3 +327,26 @@ def test_discovery_needs_neither_torch_nor_simpleitk() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONUTF8": "1"}
     )
     assert run.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[1]", "name to list"),
+        ('{"train": "a"}', "name to list"),
+        ('{"train": [1]}', "name to list"),
+        ('{"train": ["a", "b"], "test": ["b"]}', "b stands in it twice"),
+        ("{", "not a JSON file"),
+    ],
+)
+def test_splits_that_are_refused(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=words):
+        read_split(path)
+
+
+def test_a_split_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    path.write_text('{"train": ["a"], "test": ["b", "c"]}')
+    assert read_split(path) == {"train": ["a"], "test": ["b", "c"]}

@@ -26,8 +26,8 @@ from a2fseg_cli.errors import UsageError
 from a2fseg_cli.evaluation.engine import Evaluation, Failure, Task, attention_inside, find_predictions
 from a2fseg_cli.evaluation.metrics import Reference, score
 from a2fseg_cli.evaluation.results import PatientScores
-from a2fseg_cli.evaluation.scoring import read_classes
 from a2fseg_cli.imaging.discovery import find_cases
+from a2fseg_cli.imaging.label_maps import read_classes
 from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.imaging.preprocessing import Crop, Reorient, Resample, Route
 from a2fseg_cli.imaging.restoring import Box, classes_to_file

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.imaging.labels import SCHEMES, detect_scheme, region_mask, to_classes, to_labels
+from a2fseg_cli.imaging.labels import SCHEMES, detect_scheme, region_dice, region_mask, to_classes, to_labels
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,11 @@ def test_a_region_is_the_union_of_its_classes() -> None:
     assert region_mask(classes, (1, 3)).tolist() == [[[False, True, False, True]]]
     assert region_mask(classes, (3,)).tolist() == [[[False, False, False, True]]]
     assert region_mask(classes, (3,)).dtype == np.bool_
+
+
+def test_region_dice_by_hand() -> None:
+    """WT: 2 voxels against 3, 2 shared: 2 * 2 / 5; TC: 1 against 1, shared; ET: empty in both."""
+    a = np.array([[[1, 2, 0, 0]]], np.uint8)
+    b = np.array([[[1, 2, 2, 0]]], np.uint8)
+    assert region_dice(a, b, ModelConfig()) == {"WT": 0.8, "TC": 1.0, "ET": 1.0}
+    assert region_dice(a, np.full_like(b, 3), ModelConfig())["ET"] == 0.0

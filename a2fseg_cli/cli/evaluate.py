@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -197,27 +196,24 @@ def _subsets(names: Sequence[str] | None, modalities: Sequence[str]) -> tuple[tu
 
 def _chosen(cases: list[Case], split: str | None) -> list[Case]:
     """Return the cases of a split. Raises: UsageError, or InputError for a case that is not there."""
+    from a2fseg_cli.imaging.discovery import read_split
+
     if split is None:
         return cases
     path, name = Path(split), ""
     if not path.is_file() and ":" in split:
         before, name = split.rsplit(":", 1)
         path = Path(before)
-    try:
-        raw = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"--split {path}: not a JSON file that can be read ({error}).") from error
-    if not isinstance(raw, dict) or not all(isinstance(part, list) for part in raw.values()):
-        raise InputError(f"{path}: expected a JSON object, name to list of cases.")
+    raw = read_split(path)
     if name not in raw:
         if name or len(raw) != 1:
             raise UsageError(f"--split {split}: expected {path}:NAME with NAME one of {', '.join(raw)}.")
         name = next(iter(raw))
-    wanted = [str(case) for case in raw[name]]
-    missing = sorted(set(wanted) - {case.name for case in cases})
+    wanted = set(raw[name])
+    missing = sorted(wanted - {case.name for case in cases})
     if missing:
         raise InputError(f"{path}, {name}: {len(missing)} cases are not in the data: {', '.join(missing)}.")
-    return [case for case in cases if case.name in set(wanted)]
+    return [case for case in cases if case.name in wanted]
 
 
 def _run(evaluation: Evaluation, cases: Sequence[Case], quiet: bool) -> tuple[list[PatientScores], dict[str, str]]:
@@ -276,22 +272,9 @@ def _show(
 
 def _origin(evaluation: Evaluation) -> dict[str, Any]:
     """Return what made the predictions, and with which versions they were scored."""
-    import platform
+    from a2fseg_cli.versions import versions
 
-    import numpy as np
-    import SimpleITK as sitk
-    import torch
-
-    from a2fseg_cli import __version__
-
-    versions = {
-        "a2fseg": __version__,
-        "torch": torch.__version__,
-        "SimpleITK": sitk.Version.VersionString(),
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
-    origin: dict[str, Any] = {"versions": versions, "settings": vars(evaluation.task)}
+    origin: dict[str, Any] = {"versions": versions(), "settings": vars(evaluation.task)}
     if segmenter := evaluation.segmenter:
         origin["weights"] = {"file": segmenter.weights.path.name, "sha256": segmenter.weights.sha256}
         origin["device"] = {"name": str(segmenter.compute.device), "precision": segmenter.compute.precision}
@@ -327,8 +310,8 @@ def _write(
 def _figure(evaluation: Evaluation, segmenter: Segmenter, case: Case, output: Path) -> None:
     """Draw one patient from ever more modalities, as Figure 2 of the paper."""
     from a2fseg_cli.evaluation.engine import progression
-    from a2fseg_cli.evaluation.scoring import read_classes
     from a2fseg_cli.evaluation.tables import heading
+    from a2fseg_cli.imaging.label_maps import read_classes
     from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
     from a2fseg_cli.prediction.patient import Settings, load_patient
     from a2fseg_cli.reporting.overlay import write_subset_progression

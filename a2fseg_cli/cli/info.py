@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
-from a2fseg_cli import __version__
 from a2fseg_cli.cli.console import print_json, print_table
 from a2fseg_cli.cli.options import Json, Weights
 from a2fseg_cli.cli.runtime import prepare_process
@@ -18,11 +16,8 @@ def info(
 ) -> None:
     """Show versions, devices, memory, where weights lie, and the card of the weights."""
     prepare_process()
-    import numpy as np
-    import SimpleITK as sitk
-    import torch
-
     from a2fseg_cli.core.device import available_memory_bytes, choose_compute, has_native_bf16
+    from a2fseg_cli.versions import versions
     from a2fseg_cli.weights.cache import cache_folder, resolve_weights
     from a2fseg_cli.weights.file_format import inspect_weights
 
@@ -30,11 +25,7 @@ def info(
     described = inspect_weights(resolve_weights(weights))
     config = described.config
     machine: dict[str, Any] = {
-        "a2fseg": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "SimpleITK": sitk.Version.VersionString(),
-        "numpy": np.__version__,
+        **versions(),
         "device": f"{compute.device} ({compute.reason})",
         "precision": compute.precision,
         "native bf16 on the CPU": has_native_bf16(),

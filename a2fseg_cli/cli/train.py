@@ -81,8 +81,8 @@ def train(
 
     prepare_process(threads)
     from a2fseg_cli.core.device import choose_compute
-    from a2fseg_cli.imaging.discovery import find_cases
-    from a2fseg_cli.training.run import parse_duration_s, random_split, read_split, start_run
+    from a2fseg_cli.imaging.discovery import find_cases, read_split
+    from a2fseg_cli.training.run import parse_duration_s, random_split, start_run
 
     if time_budget is not None:
         recipe = replace(recipe, time_budget_s=parse_duration_s(time_budget))

@@ -21,9 +21,11 @@ from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY, METRICS, Scores, metric_definition
 from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores, Row
-from a2fseg_cli.evaluation.scoring import LabelMap, Scorer, check_on_grid, read_classes
+from a2fseg_cli.evaluation.scoring import Scorer
 from a2fseg_cli.imaging.discovery import Case, image_stem
+from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid, read_classes
 from a2fseg_cli.imaging.restoring import Box, ClassMap, boxed, brain_box, classes_to_file
+from a2fseg_cli.prediction.ahead import read_ahead
 from a2fseg_cli.prediction.patient import Patient, Settings, load_patient
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
 
@@ -168,11 +170,7 @@ class Evaluation:
             except InputError as error:
                 return Failure(case.name, " ".join(str(error).split()))
 
-        coming: Future[_Loaded | Failure] | None = None
-        for case in [*cases, None]:
-            ready, coming = coming, reader.submit(load, case) if case else None
-            if ready is not None:
-                yield ready.result()
+        return read_ahead(cases, load, reader)
 
     def _load(self, case: Case) -> _Loaded:
         began = time.perf_counter()

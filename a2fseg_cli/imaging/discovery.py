@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from a2fseg_cli.core.config import BRATS_MODALITIES
 from a2fseg_cli.errors import InputError
 
-BRATS_MODALITIES = ("t1", "t1c", "t2", "flair")
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 # Other names of a modality, lower case, its own first. Two tokens count as one: `T1_Gd` is `t1gd`.
@@ -38,6 +40,9 @@ _PREDICTION_WORDS = frozenset((_OWN_WORD, "pred", "prediction", "predictions", "
 _NO_TUMOUR_WORDS = frozenset(("brain", "parenchyma", "tissue", "head"))
 _SKIPPED_FOLDERS = frozenset(("derivatives", "sourcedata", "code", "stimuli"))
 _DEPTH = 3
+
+
+Split = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -152,6 +157,25 @@ def read_case_table(csv_path: Path, modalities: Sequence[str] = BRATS_MODALITIES
     if not cases:
         raise InputError(f"{csv_path}: no case below the column names.")
     return list(cases.values())
+
+
+def read_split(path: Path) -> Split:
+    """Return the lists of case names of a split file, JSON: {"train": [...], "validation": [...], "test": [...]}.
+
+    Raises:
+        InputError: unreadable, not of this form, or a case in two lists.
+    """
+    try:
+        raw = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a JSON file that can be read ({error}).") from error
+    lists: list[Any] = list(raw.values()) if isinstance(raw, dict) else [None]
+    if not all(isinstance(part, list) and all(isinstance(name, str) for name in part) for part in lists):
+        raise InputError(f"{path}: expected a JSON object, name to list of cases.")
+    twice = [name for name, count in Counter(name for part in lists for name in part).items() if count > 1]
+    if twice:
+        raise InputError(f"{path}: {twice[0]} stands in it twice ({len(twice)} such cases).")
+    return {str(name): list(part) for name, part in raw.items()}
 
 
 def _tokens(stem: str) -> tuple[str, ...]:

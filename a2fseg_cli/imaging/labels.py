@@ -7,11 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError
 
 # Value of (background, NCR, ED, ET). From 2024 on, 3 stays ET and 4 is the resection cavity, which this
 # tool does not know: such files are refused with the value named, never guessed.
 SCHEMES: dict[str, tuple[int, ...]] = {"brats2018": (0, 1, 2, 4), "brats2023": (0, 1, 2, 3)}
+
+
+def has_schemes(config: ModelConfig) -> bool:
+    """Return whether the classes are those of BraTS; other tasks' label values stand in the configuration."""
+    return config.classes == ModelConfig().classes
+
+
+def scheme_values(config: ModelConfig, scheme: str) -> tuple[int, ...]:
+    """Return the voxel value of each class, of BraTS's in a scheme. Raises: KeyError for an unknown scheme."""
+    return SCHEMES[scheme] if has_schemes(config) else config.label_values
 
 
 def detect_scheme(values: Sequence[int], path: str) -> str:
@@ -60,3 +71,18 @@ def region_mask(classes: npt.NDArray[np.uint8], members: Sequence[int]) -> npt.N
     for index in members:
         mask |= classes == index
     return mask
+
+
+def region_dice(classes: npt.NDArray[np.uint8], others: npt.NDArray[np.uint8], config: ModelConfig) -> dict[str, float]:
+    """Return the Dice, 0 to 1, of each region of two class maps (D, H, W); 1 where both are empty.
+
+    For choosing weights and for comparing results with each other; scores that are reported come from
+    `evaluation.metrics`, under a stated policy.
+    """
+    dice = {}
+    for region, _ in config.regions:
+        members = config.region_classes(region)
+        a, b = region_mask(classes, members), region_mask(others, members)
+        size = np.count_nonzero(a) + np.count_nonzero(b)
+        dice[region] = 2 * np.count_nonzero(a & b) / size if size else 1.0
+    return dice

@@ -18,6 +18,7 @@ from a2fseg_cli import __version__
 from a2fseg_cli.errors import A2FSegError, InputError, ResourceError, UsageError
 from a2fseg_cli.files import atomic_write_bytes
 from a2fseg_cli.imaging.discovery import Case
+from a2fseg_cli.prediction.ahead import read_ahead
 from a2fseg_cli.prediction.patient import (
     Found,
     Patient,
@@ -169,11 +170,7 @@ class Cohort:
             except (InputError, UsageError) as error:
                 return case, error, began
 
-        queue = deque(reader.submit(load, case) for case in cases[:2])
-        for case in [*cases[2:], *[None] * min(2, len(cases))]:
-            yield queue.popleft().result()
-            if case is not None:
-                queue.append(reader.submit(load, case))
+        return read_ahead(cases, load, reader)
 
     def _finish(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,11 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli import __version__
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.imaging.geometry import Geometry, same_grid
-from a2fseg_cli.imaging.labels import SCHEMES, region_mask, to_labels
+from a2fseg_cli.imaging.labels import SCHEMES, region_mask, scheme_values, to_labels
 from a2fseg_cli.imaging.preprocessing import Prepared, canonical_spacing_mm, prepare
 from a2fseg_cli.imaging.reading import check_distinct, check_same_grid, read_image, resample_to
 from a2fseg_cli.imaging.restoring import Box, classes_to_file
@@ -25,8 +23,7 @@ from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
 from a2fseg_cli.prediction.sensitivity import Agreement, segment_with_agreement
 from a2fseg_cli.reporting.overlay import write_preview
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
-
-BRATS_CLASSES = ModelConfig().classes
+from a2fseg_cli.versions import versions
 
 
 @dataclass(frozen=True)
@@ -203,7 +200,7 @@ def label_values(config: ModelConfig, settings: Settings) -> tuple[int, ...]:
     """Return the voxel value written for each class. Raises: UsageError for an unknown scheme."""
     if settings.labels not in SCHEMES:
         raise UsageError(f"--labels {settings.labels}: expected {' or '.join(SCHEMES)}.")
-    return SCHEMES[settings.labels] if config.classes == BRATS_CLASSES else config.label_values
+    return scheme_values(config, settings.labels)
 
 
 def finish_patient(
@@ -305,7 +302,6 @@ def _stats(
     settings: Settings,
     diameters_mm: Mapping[str, Any],
 ) -> dict[str, Any]:
-    import SimpleITK as sitk
     import torch
 
     return {
@@ -329,11 +325,5 @@ def _stats(
             "threads": torch.get_num_threads(),
         },
         "seconds": {step: round(value, 3) for step, value in result.seconds.items()},
-        "versions": {
-            "a2fseg": __version__,
-            "torch": torch.__version__,
-            "SimpleITK": sitk.Version.VersionString(),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name
-from a2fseg_cli.imaging.labels import region_mask
+from a2fseg_cli.core.config import all_subsets, subset_name
+from a2fseg_cli.imaging.labels import region_dice
 from a2fseg_cli.imaging.preprocessing import Prepared
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
 
@@ -32,22 +32,17 @@ def segment_with_agreement(
     masks = [prepared.present, *(config.presence(subset) for subset in smaller)]
     results = segmenter.segment_subsets(prepared.images, masks, [attention] + [False] * len(smaller))
     full = next(results)
-    reference = _regions(full, config)
+    reference = _classes(full)
     agreement = {
-        subset_name(subset, config.modalities): _dice(reference, _regions(result, config))
+        subset_name(subset, config.modalities): region_dice(reference, _classes(result), config)
         for subset, result in zip(smaller, results, strict=True)
     }
     return full, agreement
 
 
-def _regions(result: Segmentation, config: ModelConfig) -> dict[str, npt.NDArray[np.bool_]]:
-    classes = result.probabilities.argmax(axis=0).astype(np.uint8)
-    return {region: region_mask(classes, config.region_classes(region)) for region, _ in config.regions}
-
-
-def _dice(a: Mapping[str, npt.NDArray[np.bool_]], b: Mapping[str, npt.NDArray[np.bool_]]) -> dict[str, float]:
-    sizes = {region: int(a[region].sum()) + int(b[region].sum()) for region in a}
-    return {r: 2 * int((a[r] & b[r]).sum()) / size if size else 1.0 for r, size in sizes.items()}
+def _classes(result: Segmentation) -> npt.NDArray[np.uint8]:
+    classes: npt.NDArray[np.uint8] = result.probabilities.argmax(axis=0).astype(np.uint8)
+    return classes
 
 
 def agreement_rows(agreement: Agreement, regions: Sequence[str]) -> list[tuple[str, ...]]:

@@ -17,9 +17,9 @@ from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.files import atomic_write
 from a2fseg_cli.imaging.discovery import Case
-from a2fseg_cli.imaging.labels import SCHEMES, detect_scheme, to_classes
+from a2fseg_cli.imaging.label_maps import check_on_grid, read_classes
 from a2fseg_cli.imaging.preprocessing import prepare
-from a2fseg_cli.imaging.reading import check_same_grid, read_image, read_label_map
+from a2fseg_cli.imaging.reading import check_same_grid, read_image
 
 CACHE_VERSION = 1
 
@@ -93,14 +93,12 @@ def preprocess_truth(
     if case.truth is None:
         raise InputError(f"{case.name}: no segmentation beside the images; training needs one.")
     images = {m: read_image(path) for m, path in case.images.items()}
-    labels, grid = read_label_map(case.truth)
-    check_same_grid({**{m: (i.path, i.geometry) for m, i in images.items()}, "truth": (case.truth, grid)})
-    values = config.label_values
-    if values in SCHEMES.values():
-        values = SCHEMES[detect_scheme(np.unique(labels).tolist(), str(case.truth))]
-    classes = to_classes(labels, values, str(case.truth))
+    check_same_grid({m: (image.path, image.geometry) for m, image in images.items()})
+    truth = read_classes(case.truth, config)
+    first = next(iter(images.values()))
+    check_on_grid(truth, first.path, first.geometry)
     prepared = prepare(images, config.modalities, config.spacing_mm)
-    return prepared.images, prepared.route.classes_to_network(classes, len(config.classes)), prepared.present
+    return prepared.images, prepared.route.classes_to_network(truth.classes, len(config.classes)), prepared.present
 
 
 def random_crop(

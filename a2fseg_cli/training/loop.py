@@ -22,6 +22,7 @@ from a2fseg_cli.core.model import A2FSeg
 from a2fseg_cli.core.sliding_window import plan_windows, run_windows
 from a2fseg_cli.errors import A2FSegError, UsageError, WeightsError
 from a2fseg_cli.files import atomic_write_text
+from a2fseg_cli.imaging.labels import region_dice
 from a2fseg_cli.reporting.charts import write_learning_curves
 from a2fseg_cli.training.augmentation import augment
 from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
@@ -243,11 +244,7 @@ class Trainer:
                 if logits is None:
                     continue
                 predicted = logits.argmax(dim=0).to(torch.uint8).numpy()
-                for region, _ in self.config.regions:
-                    members = self.config.region_classes(region)
-                    a, b = np.isin(predicted, members), np.isin(sample.classes, members)
-                    size = int(a.sum()) + int(b.sum())
-                    dice = 2 * int((a & b).sum()) / size if size else 1.0
+                for region, dice in region_dice(predicted, sample.classes, self.config).items():
                     scores.setdefault(f"{region} {name}", []).append(dice)
         self.model.load_state_dict(trained)
         row = {name: float(np.mean(values)) for name, values in scores.items()}

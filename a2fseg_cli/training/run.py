@@ -15,13 +15,11 @@ from a2fseg_cli.core.device import Compute
 from a2fseg_cli.core.model import parameter_shapes
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write_text
-from a2fseg_cli.imaging.discovery import Case
+from a2fseg_cli.imaging.discovery import Case, Split
 from a2fseg_cli.training.data import load_samples
 from a2fseg_cli.training.loop import Trainer
 from a2fseg_cli.training.recipe import Recipe
 from a2fseg_cli.weights.file_format import load_weights
-
-Split = dict[str, list[str]]
 
 
 def parse_duration_s(text: str) -> float:
@@ -31,23 +29,6 @@ def parse_duration_s(text: str) -> float:
     if seconds <= 0:
         raise UsageError(f"--time-budget {text}: expected a time such as 2h, 90m or 1h30m.")
     return seconds
-
-
-def read_split(path: Path) -> Split:
-    """Return the lists of case names of a split file, JSON: {"train": [...], "validation": [...], "test": [...]}.
-
-    Raises:
-        InputError: unreadable, not of this form, or a case in two lists.
-    """
-    try:
-        split = json.loads(path.read_text())
-        names = [name for part in split.values() for name in part]
-        fine = "train" in split and all(isinstance(name, str) for name in names)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{path}: not a split file ({error}).") from error
-    if not fine or len(names) != len(set(names)):
-        raise InputError(f"{path}: expected lists of case names, one of them `train`, no case in two of them.")
-    return {part: list(members) for part, members in split.items()}
 
 
 def random_split(names: Sequence[str], seed: int) -> Split:
@@ -90,7 +71,7 @@ def start_run(
 
     Raises:
         UsageError: the folder holds a run already, or resuming with other settings.
-        InputError: a case of the split that was not found, or one that cannot be read.
+        InputError: no patients to train on, a case of the split that was not found, or one that cannot be read.
         WeightsError: the initial weights are of another network.
     """
     settings = {"model": json.loads(config.to_json()), "recipe": recipe.to_dict()}
@@ -99,6 +80,8 @@ def start_run(
         raise UsageError(f"{folder} holds a run already. Give --resume, or another -o.")
     if resume and (folder / "config.json").is_file() and (folder / "config.json").read_text() != text:
         raise UsageError(f"{folder}/config.json differs from these options; resume with those the run began with.")
+    if not split.get("train"):
+        raise InputError("The split has no patients to train on: expected a list `train`.")
     by_name = {case.name: case for case in cases}
     missing = [name for part in ("train", "validation") for name in split.get(part, []) if name not in by_name]
     if missing:
