@@ -11,7 +11,7 @@ import typer
 from a2fseg_cli.cli.console import progress, say
 from a2fseg_cli.cli.options import Device, Precision, Quiet, Threads
 from a2fseg_cli.cli.runtime import prepare_process, three
-from a2fseg_cli.core.config import PRESETS
+from a2fseg_cli.core.config import PRESETS, ModelConfig, subset_name
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.training.recipe import RECIPES, Recipe
 
@@ -50,12 +50,17 @@ def train(
     gradient_clip: Annotated[float | None, typer.Option(help="Largest gradient norm", rich_help_panel=RECIPE)] = None,
     ema_decay: Annotated[float | None, typer.Option(help="Running mean of the weights", rich_help_panel=RECIPE)] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice", rich_help_panel=RECIPE)] = None,
+    name: Annotated[str | None, typer.Option(help="Of the weights (default: the preset)")] = None,
+    licence: Annotated[str, typer.Option(help="Of the weights, for their card and manifest entry")] = "not stated",
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
-    """Train a network on your patients; `best.safetensors` is what `predict --weights` takes."""
+    """Train a network on your patients; `best.safetensors` is what `predict --weights` takes.
+
+    Beside it lie its sha256 and weights_manifest.json: put the three on any static server to share the weights.
+    """
     if preset not in PRESETS:
         raise UsageError(f"--preset {preset}: expected {', '.join(PRESETS)}.")
     given: dict[str, Any] = {
@@ -83,6 +88,7 @@ def train(
     from a2fseg_cli.core.device import choose_compute
     from a2fseg_cli.imaging.discovery import find_cases, read_split
     from a2fseg_cli.training.run import parse_duration_s, random_split, start_run
+    from a2fseg_cli.weights.manifest import FILE_NAME, manifest_entry_for, write_manifest
 
     if time_budget is not None:
         recipe = replace(recipe, time_budget_s=parse_duration_s(time_budget))
@@ -94,26 +100,36 @@ def train(
     cases = find_cases(data, config.modalities)
     parts = read_split(split) if split else random_split([case.name for case in cases if case.truth], recipe.seed)
     say(f"{compute.device} ({compute.reason}), {compute.precision}; " + _sizes(parts), quiet)
-    count = len(parts["train"]) + len(parts.get("validation", []))
+    count = sum(len(parts.get(part, [])) for part in ("train", "validation"))
+    card = {"name": name or preset, "licence": licence}
     with progress("preprocessing", count, quiet) as advance:
         trainer = start_run(
-            cases, parts, config, recipe, output, compute, resume, init_weights, lambda name, *_: advance(name)
+            cases, parts, config, recipe, output, compute, resume, init_weights, card, lambda case, *_: advance(case)
         )
-    trainer.run(lambda row: say(_line(row, trainer.progress), quiet))
+    trainer.run(lambda row: say(_line(row, trainer.progress, config), quiet))
     if parts.get("validation"):
-        say(f"best mean Dice on validation {trainer.state.best_score:.4f}: {output / 'best.safetensors'}", quiet)
+        best = output / "best.safetensors"
+        say(f"best mean Dice on validation {trainer.state.best_score:.4f}: {best}", quiet)
     else:
-        say(f"no validation patients to choose the best weights by; the last: {output / 'last.safetensors'}", quiet)
+        best = output / "last.safetensors"
+        say(f"no validation patients to choose the best weights by; the last: {best}", quiet)
+    description = f"A2FSeg trained on {len(parts['train'])} patients, {trainer.state.step} steps"
+    entry = manifest_entry_for(
+        best, name=card["name"], licence=licence, description=description, preset=preset, default=True
+    )
+    write_manifest(output / FILE_NAME, [entry])
 
 
 def _sizes(parts: dict[str, list[str]]) -> str:
     return ", ".join(f"{len(names)} {part}" for part, names in parts.items())
 
 
-def _line(row: dict[str, float], done: float) -> str:
+def _line(row: dict[str, float], done: float, config: ModelConfig) -> str:
     """Return an epoch in one line: loss, learning rate, time left, Dice of the regions from all modalities."""
     left_min = row["hours"] * 60 * (1 - done) / max(done, 1e-9)
-    dice = " ".join(f"{name.split()[0]} {value:.3f}" for name, value in list(row.items())[5:8] if " " in name)
+    everything = subset_name(config.modalities, config.modalities)
+    found = {region: row.get(f"{region} {everything}") for region, _ in config.regions}
+    dice = " ".join(f"{region} {value:.3f}" for region, value in found.items() if value is not None)
     score = f"; validation {row['score']:.4f} (all modalities: {dice})" if "score" in row else ""
     return (
         f"epoch {row['epoch']:.0f} step {row['step']:.0f} loss {row['loss']:.3f} lr {row['learning_rate']:.2g} "

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -52,6 +51,7 @@ def start_run(
     compute: Compute,
     resume: bool,
     init_weights: Path | None,
+    card: dict[str, str],
     report: Callable[[str, int, int], None],
 ) -> Trainer:
     """Return a trainer at the start of a run, or where its last checkpoint left it.
@@ -67,6 +67,7 @@ def start_run(
         compute: Device and precision.
         resume: Go on from `last.ckpt`.
         init_weights: Start from these weights; they must be of the same network.
+        card: What the weights' card says beside the split, the recipe, hours and scores.
         report: Told (case, number preprocessed, number of all).
 
     Raises:
@@ -95,11 +96,9 @@ def start_run(
     samples = load_samples(chosen, config, folder / "cache", report)
     count = len(split["train"])
     initial = load_weights(init_weights, parameter_shapes(config))[1] if init_weights else None
-    trainer = Trainer(config, recipe, samples[:count], samples[count:], folder, compute, _card(split), initial)
+    trainer = Trainer(
+        config, recipe, samples[:count], samples[count:], folder, compute, {**card, "data": split}, initial
+    )
     if resume:
         trainer.resume()
     return trainer
-
-
-def _card(split: Split) -> dict[str, Any]:
-    return {"data": {part: list(names) for part, names in split.items()}}

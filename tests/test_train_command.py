@@ -1,0 +1,116 @@
+"""`a2fseg train` as its users run it, on synthetic patients: from folders to weights that `predict` takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from a2fseg_cli.cli.main import main
+from a2fseg_cli.core.config import PRESETS
+from a2fseg_cli.training.recipe import RECIPES
+from a2fseg_cli.weights.file_format import inspect_weights, sha256_of
+from a2fseg_cli.weights.manifest import read_manifest
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["a2fseg", *map(str, arguments)])
+    try:
+        main()
+    except SystemExit as exit_:
+        return int(exit_.code or 0)
+    return 0
+
+
+@pytest.fixture
+def cohort(phantom: Path, tmp_path: Path) -> Path:
+    """Three patients with a truth; the second has no T1."""
+    for name in ("a", "b", "c"):
+        shutil.copytree(phantom, tmp_path / "data" / name)
+        image = sitk.ReadImage(phantom / "P1_flair.nii.gz")
+        bright = sitk.GetArrayFromImage(image) > np.percentile(sitk.GetArrayFromImage(image), 98)
+        truth = sitk.GetImageFromArray(bright.astype(np.uint8) * 2)
+        truth.CopyInformation(image)
+        sitk.WriteImage(truth, tmp_path / "data" / name / "P1_seg.nii.gz")
+    (tmp_path / "data" / "b" / "P1_t1.nii.gz").unlink()
+    return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def toy_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The preset `tiny`, small enough to train in a second."""
+    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), spacing_mm=(6.0, 6.0, 6.0), window=(8, 8, 8))
+    monkeypatch.setitem(PRESETS, "tiny", config)
+    monkeypatch.setitem(RECIPES, "tiny", {"epochs": 1, "iterations_per_epoch": 3, "optimizer": "adamw"})
+
+
+def test_from_folders_to_weights(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = tmp_path / "split.json"
+    split.write_text('{"train": ["a", "b"], "validation": ["c"]}')
+    out = tmp_path / "run"
+    options = ("train", cohort, "-o", out, "--preset", "tiny", "--split", split, "--patch-size", "16")
+    assert run(monkeypatch, *options, "--name", "toy", "--licence", "CC0-1.0") == 0
+    err = capsys.readouterr().err
+    assert "epoch 1 step 3" in err
+    assert "(all modalities: WT " in err
+    found = inspect_weights(out / "best.safetensors")
+    assert found.config.window == (16, 16, 16)
+    assert found.card["name"] == "toy"
+    assert found.card["data"] == {"train": ["a", "b"], "validation": ["c"]}
+    (entry,) = read_manifest(out / "weights_manifest.json").entries
+    assert (entry.name, entry.licence, entry.sha256) == ("toy", "CC0-1.0", sha256_of(out / "best.safetensors"))
+    assert json.loads((out / "config.json").read_text())["model"]["window"] == [16, 16, 16]
+    prediction = ("predict", cohort / "a", "-o", tmp_path / "s.nii.gz", "--weights", out / "best.safetensors")
+    assert run(monkeypatch, *prediction) == 0
+    assert run(monkeypatch, *options) == 2  # the folder holds a run
+    assert "--resume" in capsys.readouterr().err
+    assert run(monkeypatch, *options, "--resume") == 0
+    assert run(monkeypatch, *options[:-1], "8", "--resume") == 2  # with another crop it is another run
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "code", "words"),
+    [
+        ('{"validation": ["a"]}', (), 3, "no patients to train on"),
+        ('{"train": ["nobody"]}', (), 3, "nobody"),
+        ('{"train": ["a"]}', ("--patch-size", "7"), 2, "multiples of 2"),
+        ('{"train": ["a"]}', ("--time-budget", "soon"), 2, "--time-budget soon"),
+        ('{"train": ["a"]}', ("--optimizer", "sgd"), 2, "sgd"),
+        ('{"train": ["a"]}', ("--precision", "fp16"), 2, "fp16"),
+    ],
+)
+def test_refusals(
+    text: str,
+    arguments: tuple[str, ...],
+    code: int,
+    words: str,
+    cohort: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "split.json").write_text(text)
+    options = ("train", cohort, "-o", tmp_path / "run", "--preset", "tiny", "--split", tmp_path / "split.json")
+    assert run(monkeypatch, *options, *arguments) == code
+    err = capsys.readouterr().err
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_without_validation_the_last_weights_are_named(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "split.json").write_text('{"train": ["a"]}')
+    out = tmp_path / "run"
+    options = ("train", cohort, "-o", out, "--preset", "tiny", "--split", tmp_path / "split.json")
+    assert run(monkeypatch, *options) == 0
+    assert f"the last: {out / 'last.safetensors'}" in capsys.readouterr().err
+    assert (out / "last.safetensors").is_file()
