@@ -32,7 +32,9 @@ def train(
     ] = None,
     time_budget: Annotated[
         str | None,
-        typer.Option(help="Train and validate no longer than this, e.g. 2h; the schedule follows", rich_help_panel=RECIPE),
+        typer.Option(
+            help="Train and validate no longer than this, e.g. 2h; the schedule follows", rich_help_panel=RECIPE
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="(default: the preset's)", rich_help_panel=RECIPE)] = None,
     iterations: Annotated[int | None, typer.Option(help="Steps an epoch", rich_help_panel=RECIPE)] = None,
