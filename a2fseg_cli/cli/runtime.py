@@ -40,15 +40,24 @@ def load_segmenter(weights: str | None, compute: Compute, inference: Inference |
 
 def three(text: str | None, option: str) -> tuple[int, int, int] | None:
     """Return the three edges of an option such as `96,112,96`; one number stands for a cube."""
+    numbers = three_numbers(text, option)
+    if numbers is None:
+        return None
+    if any(number != int(number) for number in numbers):
+        raise UsageError(f"{option} {text}: expected whole numbers of voxels.")
+    return int(numbers[0]), int(numbers[1]), int(numbers[2])
+
+
+def three_numbers(text: str | None, option: str) -> tuple[float, float, float] | None:
+    """Return the three positive numbers of an option such as `3,1,1`; one stands for all three."""
     if text is None:
         return None
-    parts = text.replace("x", ",").split(",")
     try:
-        edges = [int(part) for part in parts]
+        numbers = [float(part) for part in text.replace("x", ",").split(",")]
     except ValueError:
-        edges = []
-    if len(edges) == 1:
-        edges *= 3
-    if len(edges) != 3 or min(edges) < 1:
-        raise UsageError(f"{option} {text}: expected one or three positive integers, e.g. 96 or 96,112,96.")
-    return edges[0], edges[1], edges[2]
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 3
+    if len(numbers) != 3 or not all(0 < number < 1e6 for number in numbers):
+        raise UsageError(f"{option} {text}: expected one or three positive numbers, e.g. 96 or 96,112,96.")
+    return numbers[0], numbers[1], numbers[2]

@@ -10,7 +10,7 @@ import typer
 
 from a2fseg_cli.cli.console import progress, say
 from a2fseg_cli.cli.options import Device, Precision, Quiet, Threads
-from a2fseg_cli.cli.runtime import prepare_process, three
+from a2fseg_cli.cli.runtime import prepare_process, three, three_numbers
 from a2fseg_cli.core.config import PRESETS, ModelConfig, subset_name
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.training.recipe import RECIPES, Recipe
@@ -27,6 +27,12 @@ def train(
         typer.Option(help="JSON with train, validation, test (default: 70/10/20 by --seed)", metavar="FILE"),
     ] = None,
     preset: Annotated[str, typer.Option(help="paper, small or tiny", rich_help_panel=NETWORK)] = "paper",
+    spacing: Annotated[
+        str | None, typer.Option(help="Working voxel in mm, e.g. 2 or 3,2,2 (z,y,x)", rich_help_panel=NETWORK)
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Channels a stage, e.g. 8,16,32,64,96", rich_help_panel=NETWORK)
+    ] = None,
     init_weights: Annotated[
         Path | None, typer.Option(help="Start from these weights", metavar="FILE", rich_help_panel=NETWORK)
     ] = None,
@@ -40,9 +46,9 @@ def train(
     iterations: Annotated[int | None, typer.Option(help="Steps an epoch", rich_help_panel=RECIPE)] = None,
     patch_size: Annotated[str | None, typer.Option(help="Crop, e.g. 96 or 96,112,96", rich_help_panel=RECIPE)] = None,
     batch_size: Annotated[int | None, typer.Option(help="Crops a step", rich_help_panel=RECIPE)] = None,
-    optimizer: Annotated[str | None, typer.Option(help="adam or adamw", rich_help_panel=RECIPE)] = None,
+    optimizer: Annotated[str | None, typer.Option(help="adam, adamw or muon", rich_help_panel=RECIPE)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="At the start", rich_help_panel=RECIPE)] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of adamw", rich_help_panel=RECIPE)] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of adamw and muon", rich_help_panel=RECIPE)] = None,
     random_subsets: Annotated[
         int | None, typer.Option(help="Random subsets a step, beside the full set", rich_help_panel=RECIPE)
     ] = None,
@@ -80,10 +86,14 @@ def train(
         "ema_decay": ema_decay,
         "seed": seed,
     }
-    config, crop = PRESETS[preset], three(patch_size, "--patch-size")
+    network: dict[str, Any] = {
+        "window": three(patch_size, "--patch-size"),
+        "spacing_mm": three_numbers(spacing, "--spacing"),
+        "features_per_stage": _widths(features),
+    }
     try:
         recipe = Recipe(**RECIPES[preset] | {name: value for name, value in given.items() if value is not None})
-        config = replace(config, window=crop) if crop else config
+        config = replace(PRESETS[preset], **{name: value for name, value in network.items() if value is not None})
     except ValueError as error:
         raise UsageError(f"{error}.") from error
 
@@ -121,6 +131,13 @@ def train(
         best, name=card["name"], licence=licence, description=description, preset=preset, default=True
     )
     write_manifest(output / FILE_NAME, [entry])
+
+
+def _widths(text: str | None) -> tuple[int, ...] | None:
+    try:
+        return tuple(int(width) for width in text.split(",")) if text is not None else None
+    except ValueError as error:
+        raise UsageError(f"--features {text}: expected channels a stage, e.g. 8,16,32,64,96.") from error
 
 
 def _sizes(parts: dict[str, list[str]]) -> str:

@@ -27,6 +27,7 @@ from a2fseg_cli.reporting.charts import write_learning_curves
 from a2fseg_cli.training.augmentation import augment
 from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from a2fseg_cli.training.data import Sample, random_crop, random_subset
+from a2fseg_cli.training.optimizers import make_optimizer
 from a2fseg_cli.training.recipe import Recipe
 from a2fseg_cli.weights.file_format import save_weights
 
@@ -88,13 +89,7 @@ class Trainer:
             self.model.load_state_dict(initial)
         self.model.to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.mean = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        parameters = list(self.model.parameters())
-        if recipe.optimizer == "adam":
-            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(parameters, lr=recipe.learning_rate, fused=True)
-        else:
-            self.optimizer = torch.optim.AdamW(
-                parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-            )
+        self.optimizer = make_optimizer(self.model.parameters(), recipe)
 
     @property
     def progress(self) -> float:

@@ -14,9 +14,9 @@ class Recipe:
     The size of the crops is the network's `ModelConfig.window`.
 
     Attributes:
-        optimizer: adam (paper) or adamw.
+        optimizer: adam (paper), adamw or muon.
         learning_rate: Start value, multiplied by (1 - progress)^0.9 (paper: 0.01).
-        weight_decay: Of adamw.
+        weight_decay: Of adamw and muon.
         epochs: Paper: 400.
         iterations_per_epoch: Not in the paper; 250 is nnU-Net's convention.
         batch_size: Crops a step (not in the paper); gradients are summed crop by crop.
@@ -46,8 +46,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained. Raises: ValueError."""
-        if self.optimizer not in ("adam", "adamw"):
-            raise ValueError(f"optimizer must be adam or adamw; got {self.optimizer}")
+        if self.optimizer not in ("adam", "adamw", "muon"):
+            raise ValueError(f"optimizer must be adam, adamw or muon; got {self.optimizer}")
         if not 0 < self.learning_rate < 10:
             raise ValueError(f"learning rate must lie in (0, 10); got {self.learning_rate}")
         if min(self.epochs, self.iterations_per_epoch, self.batch_size) < 1 or self.random_subsets < 0:
@@ -73,5 +73,5 @@ class Recipe:
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
     "small": {"optimizer": "adamw", "learning_rate": 0.002},
-    "tiny": {"optimizer": "adamw", "learning_rate": 0.002, "iterations_per_epoch": 200},
+    "tiny": {"optimizer": "muon", "learning_rate": 0.02, "iterations_per_epoch": 200},
 }
