@@ -44,6 +44,18 @@ def test_every_head_is_torchs_cross_entropy_plus_literal_dice(heads: int, batch:
     torch.testing.assert_close(segmentation_loss(logits, target), expected, atol=1e-5, rtol=1e-5)
 
 
+def test_weight_of_the_foreground_is_torchs() -> None:
+    generator = torch.Generator().manual_seed(5)
+    logits = 3 * torch.randn(2, 2, 3, 4, 5, 6, generator=generator)
+    target = torch.randint(3, (2, 4, 5, 6), generator=generator, dtype=torch.uint8)
+    plain, weighted = segmentation_loss(logits, target), segmentation_loss(logits, target, foreground_weight=7.0)
+    for head, one, other in zip(logits, plain, weighted, strict=True):
+        unweighted = F.cross_entropy(head, target.long())
+        expected = F.cross_entropy(head, target.long(), weight=torch.tensor([1.0, 7.0, 7.0]))
+        assert (other - one).item() == pytest.approx((expected - unweighted).item(), abs=1e-5)
+        assert abs((expected - unweighted).item()) > 0.01
+
+
 def test_total_is_the_sum_of_the_heads() -> None:
     """Equation (5): sum over m of L_m + L_avg + L_adp; of two subsets in one step, the last two of both."""
     generator = torch.Generator().manual_seed(0)

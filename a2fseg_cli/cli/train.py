@@ -55,6 +55,9 @@ def train(
     foreground_share: Annotated[
         float | None, typer.Option(help="Share of crops centred on tumour", rich_help_panel=RECIPE)
     ] = None,
+    foreground_weight: Annotated[
+        float | None, typer.Option(help="Of a tumour voxel in the cross-entropy", rich_help_panel=RECIPE)
+    ] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", rich_help_panel=RECIPE)] = None,
     gradient_clip: Annotated[float | None, typer.Option(help="Largest gradient norm", rich_help_panel=RECIPE)] = None,
     ema_decay: Annotated[float | None, typer.Option(help="Running mean of the weights", rich_help_panel=RECIPE)] = None,
@@ -81,6 +84,7 @@ def train(
         "batch_size": batch_size,
         "random_subsets": random_subsets,
         "foreground_share": foreground_share,
+        "foreground_weight": foreground_weight,
         "augment": augment,
         "gradient_clip": gradient_clip,
         "ema_decay": ema_decay,

@@ -210,7 +210,7 @@ class Trainer:
             outputs = list(self.model.fuse_subsets(features, subsets, training=True))
             single = list(self.model.modality_logits(features).values())
         pairs = [(output.average_logits, output.logits) for output in outputs if output.average_logits is not None]
-        return total_loss(single, pairs, classes[None].to(device))
+        return total_loss(single, pairs, classes[None].to(device), self.recipe.foreground_weight)
 
     def _average(self) -> None:
         """Move the running mean of the weights; young means follow faster."""

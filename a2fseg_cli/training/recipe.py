@@ -22,6 +22,7 @@ class Recipe:
         batch_size: Crops a step (not in the paper); gradients are summed crop by crop.
         random_subsets: Random subsets a step (not in the paper), beside the full set. All share one encode.
         foreground_share: Share of crops centred on a voxel of a random foreground class (not in the paper).
+        foreground_weight: Of a tumour voxel in the cross-entropy, against 1 of the background (paper: 1).
         augment: Flips, small rotations and scalings, intensity, noise (not in the paper).
         gradient_clip: Largest gradient norm (not in the paper; the authors' code has 12).
         ema_decay: Of the running mean of the weights that is validated and exported; 0 switches it off.
@@ -38,6 +39,7 @@ class Recipe:
     batch_size: int = 1
     random_subsets: int = 2
     foreground_share: float = 0.6
+    foreground_weight: float = 1.0
     augment: bool = True
     gradient_clip: float = 12.0
     ema_decay: float = 0.998
@@ -54,6 +56,8 @@ class Recipe:
             raise ValueError("epochs, iterations and batch size must be at least 1, random subsets at least 0")
         if not 0 <= self.foreground_share <= 1 or not 0 <= self.ema_decay < 1:
             raise ValueError("foreground share must lie in [0, 1], EMA decay in [0, 1)")
+        if not 0 < self.foreground_weight < math.inf:
+            raise ValueError(f"the foreground weight must be above 0; got {self.foreground_weight}")
         if not self.gradient_clip > 0 or not 0 <= self.weight_decay < 1 or not 0 <= self.time_budget_s < math.inf:
             raise ValueError("gradient clip must be above 0, weight decay in [0, 1), time budget 0 s or more")
         if self.seed < 0:
