@@ -77,3 +77,19 @@ def progress(task: str, total: int, quiet: bool = False) -> Iterator[Advance]:
                 bar.advance(bar_id)
 
             yield advance
+
+
+@contextmanager
+def percentage(task: str, quiet: bool = False) -> Iterator[Callable[[float], None]]:
+    """Give a function that takes the share done, 0 to 1: a bar with the time left on a terminal, nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, markup=False, highlight=False)
+    if quiet or not console.is_terminal:
+        yield lambda _: None
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        bar_id = bar.add_task(task, total=1.0)
+        yield lambda share: bar.update(bar_id, completed=share)

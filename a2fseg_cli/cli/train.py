@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from a2fseg_cli.cli.console import progress, say
+from a2fseg_cli.cli.console import percentage, progress, say
 from a2fseg_cli.cli.options import Device, Precision, Quiet, Threads
 from a2fseg_cli.cli.runtime import prepare_process, three, three_numbers
 from a2fseg_cli.core.config import PRESETS, ModelConfig, subset_name
@@ -27,6 +27,17 @@ def train(
         typer.Option(help="JSON with train, validation, test (default: 70/10/20 by --seed)", metavar="FILE"),
     ] = None,
     preset: Annotated[str, typer.Option(help="paper, small or tiny", rich_help_panel=NETWORK)] = "paper",
+    modalities: Annotated[
+        str | None, typer.Option(help="Names, e.g. t1,flair (default: the four)", rich_help_panel=NETWORK)
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Classes and their voxel values, e.g. core=1,oedema=2", rich_help_panel=NETWORK),
+    ] = None,
+    regions: Annotated[
+        str | None,
+        typer.Option(help="Unions to score, e.g. all=core+oedema (default: each class)", rich_help_panel=NETWORK),
+    ] = None,
     spacing: Annotated[
         str | None, typer.Option(help="Working voxel in mm, e.g. 2 or 3,2,2 (z,y,x)", rich_help_panel=NETWORK)
     ] = None,
@@ -67,6 +78,9 @@ def train(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Threads that draw crops ahead (default: 0 on a CPU, 4 on a GPU)")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a network on your patients; `best.safetensors` is what `predict --weights` takes.
@@ -91,6 +105,8 @@ def train(
         "seed": seed,
     }
     network: dict[str, Any] = {
+        "modalities": tuple(modalities.split(",")) if modalities else None,
+        **_classes(labels, regions),
         "window": three(patch_size, "--patch-size"),
         "spacing_mm": three_numbers(spacing, "--spacing"),
         "features_per_stage": _widths(features),
@@ -104,11 +120,16 @@ def train(
     prepare_process(threads)
     from a2fseg_cli.core.device import choose_compute
     from a2fseg_cli.imaging.discovery import find_cases, read_split
+    from a2fseg_cli.training.initial import initial_weights
+    from a2fseg_cli.training.processes import device_of_process, join_processes
     from a2fseg_cli.training.run import parse_duration_s, random_split, start_run
     from a2fseg_cli.weights.manifest import FILE_NAME, manifest_entry_for, write_manifest
 
     if time_budget is not None:
         recipe = replace(recipe, time_budget_s=parse_duration_s(time_budget))
+    processes = join_processes()
+    quiet = quiet or processes.rank > 0
+    device = device_of_process(device)
     compute = choose_compute(device, precision)
     if compute.precision == "fp16":  # its gradients would need scaling, which the loop does not do
         if precision == "fp16":
@@ -116,14 +137,24 @@ def train(
         compute = choose_compute(device, "fp32")
     cases = find_cases(data, config.modalities)
     parts = read_split(split) if split else random_split([case.name for case in cases if case.truth], recipe.seed)
-    say(f"{compute.device} ({compute.reason}), {compute.precision}; " + _sizes(parts), quiet)
+    together = f", {processes.size} processes" if processes.size > 1 else ""
+    say(f"{compute.device} ({compute.reason}), {compute.precision}{together}; " + _sizes(parts), quiet)
+    initial = initial_weights(init_weights, config) if init_weights else None
+    if initial:
+        say(initial.note, quiet)
+    if workers is None:
+        workers = 0 if compute.device.type == "cpu" else 4
     count = sum(len(parts.get(part, [])) for part in ("train", "validation"))
     card = {"name": name or preset, "licence": licence}
     with progress("preprocessing", count, quiet) as advance:
         trainer = start_run(
-            cases, parts, config, recipe, output, compute, resume, init_weights, card, lambda case, *_: advance(case)
-        )
-    trainer.run(lambda row: say(_line(row, trainer.progress, config), quiet))
+            cases, parts, config, recipe, output, compute, resume, initial, card,
+            lambda case, *_: advance(case), processes, workers,
+        )  # fmt: skip
+    with percentage("training", quiet) as stepped:
+        trainer.run(lambda row: say(_line(row, trainer.progress, config), quiet), stepped)
+    if processes.rank:
+        return
     if parts.get("validation"):
         best = output / "best.safetensors"
         say(f"best mean Dice on validation {trainer.state.best_score:.4f}: {best}", quiet)
@@ -135,6 +166,25 @@ def train(
         best, name=card["name"], licence=licence, description=description, preset=preset, default=True
     )
     write_manifest(output / FILE_NAME, [entry])
+
+
+def _classes(labels: str | None, regions: str | None) -> dict[str, Any]:
+    """Return the fields of the configuration that `--labels` and `--regions` set."""
+    fields: dict[str, Any] = {}
+    if labels is not None:
+        try:
+            values = {name.strip(): int(value) for name, value in (item.split("=") for item in labels.split(","))}
+        except ValueError as error:
+            raise UsageError(f"--labels {labels}: expected name=value, ..., e.g. core=1,oedema=2.") from error
+        fields["classes"] = ("background", *values)
+        fields["label_values"] = (0, *values.values())
+        fields["regions"] = tuple((name, (name,)) for name in values)
+    if regions is not None:
+        parts = [item.split("=") for item in regions.split(",")]
+        if any(len(part) != 2 for part in parts):
+            raise UsageError(f"--regions {regions}: expected name=class+class, ..., e.g. all=core+oedema.")
+        fields["regions"] = tuple((name.strip(), tuple(members.split("+"))) for name, members in parts)
+    return fields
 
 
 def _widths(text: str | None) -> tuple[int, ...] | None:

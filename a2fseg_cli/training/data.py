@@ -1,10 +1,11 @@
-"""Training patients: preprocessed once into a cache, then crops from it."""
+"""Training patients: preprocessed once into a cache, then crops from it, drawn ahead of the network."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.imaging.label_maps import check_on_grid, read_classes
 from a2fseg_cli.imaging.preprocessing import prepare
 from a2fseg_cli.imaging.reading import check_same_grid, read_image
+from a2fseg_cli.training.augmentation import augment
+from a2fseg_cli.training.recipe import Recipe
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Sample:
 
     Attributes:
         name: The case.
-        images: (M, D, H, W) float16 on the working grid, z-scored.
+        images: (M, D, H, W) float16 on the working grid, z-scored; on disk, and read where it is looked at.
         classes: (D, H, W) uint8 class indices.
         present: (M,) the missing-modality mask.
     """
@@ -72,14 +75,15 @@ def _fingerprint(case: Case, config: ModelConfig) -> str:
 
 
 def _load(case: Case, config: ModelConfig, cache: Path) -> Sample:
-    path = cache / f"{case.name}-{_fingerprint(case, config)}.npz"
-    if not path.is_file():
-        images, classes, present = preprocess_truth(case, config)
-        with atomic_write(path) as file:
-            np.savez(file, images=images.astype(np.float16), classes=classes, present=np.array(present))
-    with np.load(path) as stored:
-        flags = tuple(bool(flag) for flag in stored["present"])
-        return Sample(case.name, stored["images"], stored["classes"], flags)
+    stem = f"{case.name}-{_fingerprint(case, config)}"
+    classes_file, images_file = cache / f"{stem}.classes.npy", cache / f"{stem}.images.npy"
+    if not images_file.is_file():  # written last
+        images, classes, _ = preprocess_truth(case, config)
+        for path, array in ((classes_file, classes), (images_file, images.astype(np.float16))):
+            with atomic_write(path) as file:
+                np.save(file, array)
+    present = tuple(m in case.images for m in config.modalities)
+    return Sample(case.name, np.load(images_file, mmap_mode="r"), np.load(classes_file), present)
 
 
 def preprocess_truth(
@@ -138,3 +142,58 @@ def random_subset(present: Sequence[bool], random: np.random.Generator) -> tuple
     size = int(random.integers(1, max(2, len(available))))
     chosen = set(random.choice(available, size=min(size, len(available)), replace=False).tolist())
     return tuple(index in chosen for index in range(len(present)))
+
+
+@dataclass(frozen=True)
+class Crop:
+    """What one encode of a training step works on.
+
+    Attributes:
+        images: (M, D, H, W) float32.
+        classes: (D, H, W) uint8 class indices.
+        subsets: Missing-modality masks; the first is all that the patient has.
+    """
+
+    images: Tensor
+    classes: Tensor
+    subsets: tuple[tuple[bool, ...], ...]
+
+
+def draw_crop(samples: Sequence[Sample], config: ModelConfig, recipe: Recipe, step: int, index: int) -> Crop:
+    """Return a crop of a step. It follows from the seed, the step and its place in the batch, and nothing else."""
+    random = np.random.default_rng([recipe.seed, step, index])
+    sample = samples[int(random.integers(len(samples)))]
+    images, classes = random_crop(sample, config.window, recipe.foreground_share, random)
+    if recipe.augment:
+        images, classes = augment(images, classes, random)
+    subsets = (sample.present, *(random_subset(sample.present, random) for _ in range(recipe.random_subsets)))
+    return Crop(images, classes, subsets)
+
+
+class CropReader:
+    """The crops of one step after the other, the next ones drawn by threads while one is worked on.
+
+    Args:
+        draw: From a step to its crops.
+        workers: Threads, and how many steps are drawn ahead; 0 draws each when it is asked for.
+    """
+
+    def __init__(self, draw: Callable[[int], list[Crop]], workers: int) -> None:
+        self._draw, self._workers = draw, workers
+        self._coming: dict[int, Future[list[Crop]]] = {}
+        self._threads = ThreadPoolExecutor(workers, "crops") if workers else None
+
+    def __call__(self, step: int) -> list[Crop]:
+        """Return the crops of a step, the same for any number of workers."""
+        if self._threads is None:
+            return self._draw(step)
+        for ahead in range(step, step + self._workers + 1):
+            if ahead not in self._coming:
+                self._coming[ahead] = self._threads.submit(self._draw, ahead)
+        return self._coming.pop(step).result()
+
+    def close(self) -> None:
+        """End the threads; what they had drawn is dropped."""
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+            self._coming.clear()

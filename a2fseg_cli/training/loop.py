@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from a2fseg_cli.errors import A2FSegError, UsageError, WeightsError
 from a2fseg_cli.files import atomic_write_text
 from a2fseg_cli.imaging.labels import region_dice
 from a2fseg_cli.reporting.charts import write_learning_curves
-from a2fseg_cli.training.augmentation import augment
 from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
-from a2fseg_cli.training.data import Sample, random_crop, random_subset
+from a2fseg_cli.training.data import Crop, CropReader, Sample, draw_crop
 from a2fseg_cli.training.optimizers import make_optimizer
+from a2fseg_cli.training.processes import Processes
 from a2fseg_cli.training.recipe import Recipe
 from a2fseg_cli.weights.file_format import save_weights
+
+VALIDATE_EVERY = 4  # epochs
 
 
 class DivergenceError(A2FSegError):
@@ -66,7 +69,12 @@ class Trainer:
         folder: Run folder: `last.ckpt`, `best.safetensors`, `last.safetensors`, `metrics.csv`.
         compute: Device and precision.
         card: What the weights' card says of the data; scores and hours are added.
-        initial: Weights to start from, by parameter name; None for random ones.
+        initial: Values to start from, by parameter name; what it does not name starts at random.
+        processes: Those that train together, each with its share of a step's crops.
+        workers: Threads that draw crops ahead.
+
+    Raises:
+        UsageError: the crops of a step cannot be shared evenly by the processes.
     """
 
     def __init__(
@@ -78,15 +86,23 @@ class Trainer:
         folder: Path,
         compute: Compute,
         card: dict[str, Any],
-        initial: dict[str, Tensor] | None = None,
+        initial: Mapping[str, Tensor] | None = None,
+        processes: Processes | None = None,
+        workers: int = 0,
     ) -> None:
         self.config, self.recipe, self.folder, self.compute, self.card = config, recipe, folder, compute, card
         self.train_samples, self.validation_samples = train, validation
+        self.processes = processes or Processes()
+        if recipe.batch_size % self.processes.size:
+            raise UsageError(
+                f"--batch-size {recipe.batch_size}: {self.processes.size} processes share the crops of a step, so it "
+                f"must be a multiple of {self.processes.size}."
+            )
+        self.crops = CropReader(self._draw, workers)
         self.state = State()
         torch.manual_seed(recipe.seed)
         self.model = A2FSeg(config)
-        if initial is not None:
-            self.model.load_state_dict(initial)
+        self.model.load_state_dict(self.model.state_dict() | dict(initial or {}))
         self.model.to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.mean = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.optimizer = make_optimizer(self.model.parameters(), recipe)
@@ -118,7 +134,9 @@ class Trainer:
         self.state = State(**saved["state"])
 
     def save(self) -> None:
-        """Write the checkpoint, `metrics.csv` and `curves.png`."""
+        """Write the checkpoint, `metrics.csv` and `curves.png`, from the first process."""
+        if self.processes.rank:
+            return
         state = vars(self.state) | {"rows": list(self.state.rows)}
         save_checkpoint(
             self.folder / "last.ckpt",
@@ -139,59 +157,74 @@ class Trainer:
             atomic_write_text(self.folder / "metrics.csv", text.getvalue())
             write_learning_curves(self.folder / "curves.png", self.state.rows)
 
-    def run(self, report: Callable[[dict[str, float]], None]) -> None:
+    def run(self, report: Callable[[dict[str, float]], None], stepped: Callable[[float], None] | None = None) -> None:
         """Train to the end, epoch by epoch; after each, validate, save and report its row.
+
+        Args:
+            report: Given the row of `metrics.csv` of each epoch.
+            stepped: Told the share of the training that is done, after each step.
 
         Raises:
             DivergenceError: the loss or its gradient is not finite; the last checkpoint stays as it was.
         """
-        while self.progress < 1:
-            losses, started = [], time.perf_counter()
-            base = self.state.elapsed_s
-            for _ in range(self.recipe.iterations_per_epoch):
-                losses.append(self.step())
-                self.state.elapsed_s = base + time.perf_counter() - started
-                if self.progress >= 1:
-                    break
-            row: dict[str, float] = {
-                "epoch": len(self.state.rows) + 1,
-                "step": self.state.step,
-                "hours": self.state.elapsed_s / 3600,
-                "loss": float(np.mean(losses)),
-                "learning_rate": self.learning_rate,
-            }
-            last = self.progress >= 1
-            if self.validation_samples and (last or len(self.state.rows) % 4 == 3):
-                before = time.perf_counter()
-                row |= self.validate()
-                self.state.validation_s = max(self.state.validation_s, time.perf_counter() - before)
-                self.state.elapsed_s = base + time.perf_counter() - started
-            self.state.rows.append(row)
-            if row.get("score", -1.0) > self.state.best_score:
-                self.state.best_score = row["score"]
-                self.export("best.safetensors")
-            if last:
-                self.export("last.safetensors")
-            self.save()
-            report(row)
+        try:
+            while self.progress < 1:
+                report(self._epoch(stepped or (lambda _: None)))
+        finally:
+            self.crops.close()
+
+    def _epoch(self, stepped: Callable[[float], None]) -> dict[str, float]:
+        losses, started, base = [], time.perf_counter(), self.state.elapsed_s
+
+        def note_time() -> None:
+            self.state.elapsed_s = self.processes.from_first(base + time.perf_counter() - started)
+
+        for _ in range(self.recipe.iterations_per_epoch):
+            losses.append(self.step())
+            note_time()
+            stepped(self.progress)
+            if self.progress >= 1:
+                break
+        row: dict[str, float] = {
+            "epoch": len(self.state.rows) + 1,
+            "step": self.state.step,
+            "hours": self.state.elapsed_s / 3600,
+            "loss": float(np.mean(losses)),
+            "learning_rate": self.learning_rate,
+        }
+        last = self.progress >= 1
+        if self.validation_samples and (last or len(self.state.rows) % VALIDATE_EVERY == VALIDATE_EVERY - 1):
+            before = self.state.elapsed_s
+            row |= self.validate()
+            note_time()
+            self.state.validation_s = max(self.state.validation_s, self.state.elapsed_s - before)
+        self.state.rows.append(row)
+        if row.get("score", -1.0) > self.state.best_score:
+            self.state.best_score = row["score"]
+            self.export("best.safetensors")
+        if last:
+            self.export("last.safetensors")
+        self.save()
+        return row
+
+    def _draw(self, step: int) -> list[Crop]:
+        mine = self.processes.share(range(self.recipe.batch_size))
+        return [draw_crop(self.train_samples, self.config, self.recipe, step, index) for index in mine]
 
     def step(self) -> float:
         """Do one step and return its loss: one encode a crop, the full set and some random subsets."""
         recipe, state = self.recipe, self.state
-        random = np.random.default_rng([recipe.seed, state.step])
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate
-        total = 0.0
-        for _ in range(recipe.batch_size):
-            sample = self.train_samples[int(random.integers(len(self.train_samples)))]
-            images, classes = random_crop(sample, self.config.window, recipe.foreground_share, random)
-            if recipe.augment:
-                images, classes = augment(images, classes, random)
-            subsets = [sample.present, *(random_subset(sample.present, random) for _ in range(recipe.random_subsets))]
-            loss = self._loss(images, classes, subsets) / recipe.batch_size
+        share = 0.0
+        for crop in self.crops(state.step):
+            loss = self._loss(crop) / recipe.batch_size
             loss.backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip))
+            share += float(loss.detach())
+        parameters = list(self.model.parameters())
+        self.processes.sum_gradients(parameters)
+        total = self.processes.sum(share)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, recipe.gradient_clip))
         if not math.isfinite(total) or not math.isfinite(norm):
             raise DivergenceError(
                 f"{self.folder}: at step {state.step} the loss is {total}, the gradient norm {norm}. The last "
@@ -203,14 +236,14 @@ class Trainer:
         self._average()
         return total
 
-    def _loss(self, images: Tensor, classes: Tensor, subsets: Sequence[Sequence[bool]]) -> Tensor:
+    def _loss(self, crop: Crop) -> Tensor:
         device = self.compute.device
         with self.compute.autocast():
-            features = self.model.encode(images[None].to(device), subsets[0])
-            outputs = list(self.model.fuse_subsets(features, subsets, training=True))
+            features = self.model.encode(crop.images[None].to(device), crop.subsets[0])
+            outputs = list(self.model.fuse_subsets(features, crop.subsets, training=True))
             single = list(self.model.modality_logits(features).values())
         pairs = [(output.average_logits, output.logits) for output in outputs if output.average_logits is not None]
-        return total_loss(single, pairs, classes[None].to(device), self.recipe.foreground_weight)
+        return total_loss(single, pairs, crop.classes[None].to(device), self.recipe.foreground_weight)
 
     def _average(self) -> None:
         """Move the running mean of the weights; young means follow faster."""
@@ -227,23 +260,26 @@ class Trainer:
         alone. A region that is empty in truth and prediction scores 1.
         """
         full = tuple(True for _ in self.config.modalities)
-        subsets = [full, *(tuple(i == k for i in range(len(full))) for k in range(len(full)))]
+        subsets = list(dict.fromkeys([full, *(tuple(i == k for i in range(len(full))) for k in range(len(full)))]))
         trained = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.model.load_state_dict(self.mean)
-        scores: dict[str, list[float]] = {}
-        for sample in self.validation_samples:
-            for subset, logits in zip(subsets, self._predict(sample, subsets), strict=True):
-                name = subset_name(
-                    (m for m, flag in zip(self.config.modalities, subset, strict=True) if flag), self.config.modalities
-                )
-                if logits is None:
-                    continue
-                predicted = logits.argmax(dim=0).to(torch.uint8).numpy()
-                for region, dice in region_dice(predicted, sample.classes, self.config).items():
-                    scores.setdefault(f"{region} {name}", []).append(dice)
+        mine = [self._scores(sample, subsets) for sample in self.processes.share(self.validation_samples)]
         self.model.load_state_dict(trained)
-        row = {name: float(np.mean(values)) for name, values in scores.items()}
+        patients = self.processes.collect(mine)
+        names = dict.fromkeys(name for patient in patients for name in patient)
+        row = {name: float(np.mean([patient[name] for patient in patients if name in patient])) for name in names}
         return row | {"score": float(np.mean(list(row.values())))}
+
+    def _scores(self, sample: Sample, subsets: Sequence[tuple[bool, ...]]) -> dict[str, float]:
+        """Return a patient's Dice by `WT t1+flair`, for those subsets whose modalities it has."""
+        scores: dict[str, float] = {}
+        for subset, logits in zip(subsets, self._predict(sample, subsets), strict=True):
+            if logits is not None:
+                name = subset_name(itertools.compress(self.config.modalities, subset), self.config.modalities)
+                predicted = logits.argmax(dim=0).to(torch.uint8).numpy()
+                dice = region_dice(predicted, sample.classes, self.config)
+                scores |= {f"{region} {name}": value for region, value in dice.items()}
+        return scores
 
     def _predict(self, sample: Sample, subsets: Sequence[tuple[bool, ...]]) -> Iterator[Tensor | None]:
         """Yield the logits of each subset whose modalities the patient has, None for the others."""
@@ -263,10 +299,13 @@ class Trainer:
             yield next(results) if subset in possible else None
 
     def export(self, name: str) -> None:
-        """Write the running mean of the weights as one file for `predict --weights`."""
+        """Write the running mean of the weights as one file for `predict --weights`, from the first process."""
+        if self.processes.rank:
+            return
         trained = {
             "steps": self.state.step,
             "hours": round(self.state.elapsed_s / 3600, 2),
+            "network": {name: getattr(self.config, name) for name in ("features_per_stage", "spacing_mm", "window")},
             "recipe": self.recipe.to_dict(),
             "validation": {k: round(v, 4) for k, v in self._last_scores().items()},
         }

@@ -11,14 +11,14 @@ import numpy as np
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.device import Compute
-from a2fseg_cli.core.model import parameter_shapes
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write_text
 from a2fseg_cli.imaging.discovery import Case, Split
 from a2fseg_cli.training.data import load_samples
+from a2fseg_cli.training.initial import Initial
 from a2fseg_cli.training.loop import Trainer
+from a2fseg_cli.training.processes import Processes
 from a2fseg_cli.training.recipe import Recipe
-from a2fseg_cli.weights.file_format import load_weights
 
 
 def parse_duration_s(text: str) -> float:
@@ -50,9 +50,11 @@ def start_run(
     folder: Path,
     compute: Compute,
     resume: bool,
-    init_weights: Path | None,
+    initial: Initial | None,
     card: dict[str, str],
     report: Callable[[str, int, int], None],
+    processes: Processes | None = None,
+    workers: int = 0,
 ) -> Trainer:
     """Return a trainer at the start of a run, or where its last checkpoint left it.
 
@@ -66,14 +68,15 @@ def start_run(
         folder: The run folder.
         compute: Device and precision.
         resume: Go on from `last.ckpt`.
-        init_weights: Start from these weights; they must be of the same network.
+        initial: What to start from.
         card: What the weights' card says beside the split, the recipe, hours and scores.
         report: Told (case, number preprocessed, number of all).
+        processes: Those that train together; they share the run folder.
+        workers: Threads that draw crops ahead.
 
     Raises:
         UsageError: the folder holds a run already, or resuming with other settings.
         InputError: no patients to train on, a case of the split that was not found, or one that cannot be read.
-        WeightsError: the initial weights are of another network.
     """
     settings = {"model": json.loads(config.to_json()), "recipe": recipe.to_dict()}
     text = json.dumps(settings, indent=1)
@@ -90,14 +93,29 @@ def start_run(
     broken = [by_name[n].problem for part in ("train", "validation") for n in split.get(part, []) if by_name[n].problem]
     if broken:
         raise InputError(str(broken[0]))
-    atomic_write_text(folder / "config.json", text)
-    atomic_write_text(folder / "split.json", json.dumps(split, indent=1))
+    together = processes or Processes()
+    if together.rank == 0:
+        atomic_write_text(folder / "config.json", text)
+        atomic_write_text(folder / "split.json", json.dumps(split, indent=1))
     chosen = [by_name[name] for part in ("train", "validation") for name in split.get(part, [])]
-    samples = load_samples(chosen, config, folder / "cache", report)
+    cache = folder / "cache"
+    if together.size > 1:  # each preprocesses its share into the folder, then all find everything there
+        load_samples(together.share(chosen), config, cache, report)
+        together.wait()
+    samples = load_samples(chosen, config, cache, report if together.size == 1 else lambda *_: None)
     count = len(split["train"])
-    initial = load_weights(init_weights, parameter_shapes(config))[1] if init_weights else None
+    told = {**card, "data": split} | ({"initial": initial.provenance} if initial else {})
     trainer = Trainer(
-        config, recipe, samples[:count], samples[count:], folder, compute, {**card, "data": split}, initial
+        config,
+        recipe,
+        samples[:count],
+        samples[count:],
+        folder,
+        compute,
+        told,
+        initial.tensors if initial else None,
+        together,
+        workers,
     )
     if resume:
         trainer.resume()

@@ -1,0 +1,86 @@
+"""Weights to start from: those of the same network, or of one with other modalities or classes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.model import parameter_shapes
+from a2fseg_cli.errors import WeightsError
+from a2fseg_cli.weights.file_format import load_weights
+
+
+@dataclass(frozen=True)
+class Initial:
+    """What a training takes over from weights that exist.
+
+    Attributes:
+        tensors: By parameter name.
+        note: What was taken over and what starts at random, in one line.
+        provenance: For the new weights' card: the file's hash, and what its own card says of its training.
+    """
+
+    tensors: Mapping[str, Tensor]
+    note: str
+    provenance: Mapping[str, Any]
+
+
+def initial_weights(path: Path, config: ModelConfig) -> Initial:
+    """Return what of a weights file fits a network: the encoders and attention of the modalities both have.
+
+    The heads fit where the classes are the same. Widths and attention kernel must be the same; modalities,
+    classes, working spacing and crops may differ.
+
+    Raises:
+        WeightsError: the file is not acceptable, or nothing in it fits.
+    """
+    weights, tensors = load_weights(path, parameter_shapes)
+    source = weights.config
+    for name in ("features_per_stage", "attention_kernel_size"):
+        if getattr(source, name) != getattr(config, name):
+            raise WeightsError(
+                f"{path}: {name} is {getattr(source, name)}, the network to train has {getattr(config, name)}. "
+                "Give --features as in those weights, or start without --init-weights."
+            )
+    shared = [m for m in config.modalities if m in source.modalities]
+    if not shared:
+        raise WeightsError(
+            f"{path}: made for {', '.join(source.modalities)}; none of them is among {', '.join(config.modalities)}."
+        )
+    heads = source.classes == config.classes
+    expected = parameter_shapes(config)
+    fitting = {name: value for name, value in tensors.items() if name in expected and (heads or "head" not in name)}
+    return Initial(fitting, _note(path, source, config, shared, heads), _provenance(weights.card, weights.sha256))
+
+
+def _note(path: Path, source: ModelConfig, config: ModelConfig, shared: list[str], heads: bool) -> str:
+    parts = [f"{path}: taken over for {', '.join(shared)}"]
+    if new := [m for m in config.modalities if m not in shared]:
+        parts.append(f"new: {', '.join(new)}")
+    if unused := [m for m in source.modalities if m not in shared]:
+        parts.append(f"not used: {', '.join(unused)}")
+    if not heads:
+        parts.append(f"new heads for {', '.join(config.classes)}")
+    if source.spacing_mm != config.spacing_mm:
+        old, now = (" x ".join(f"{mm:g}" for mm in c.spacing_mm) for c in (source, config))
+        parts.append(f"working spacing {now} mm, was {old}")
+    return "; ".join(parts)
+
+
+def _provenance(card: Mapping[str, Any], sha256: str) -> dict[str, Any]:
+    told = {key: card[key] for key in ("name", "steps", "hours", "network", "recipe", "initial") if key in card}
+    return {"sha256": sha256} | told
+
+
+def hours_in_all(card: Mapping[str, Any]) -> float:
+    """Return the hours of a training and of those it started from, as its card tells them."""
+    before = card.get("initial")
+    hours = card.get("hours", 0.0)
+    own = float(hours) if isinstance(hours, int | float) and math.isfinite(hours) else 0.0
+    return own + (hours_in_all(before) if isinstance(before, Mapping) else 0.0)

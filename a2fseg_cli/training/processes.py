@@ -1,0 +1,114 @@
+"""The processes that train one network together, as `torchrun` starts them: who they are and how they talk."""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from a2fseg_cli.errors import UsageError
+
+Item = TypeVar("Item")
+
+# The others wait for the slowest, which may be preprocessing its share of the patients.
+_PATIENCE = timedelta(hours=2)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together; alone by default.
+
+    Attributes:
+        rank: 0 for the one that writes.
+        size: Number of processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Return which of the items are this process's."""
+        return items[self.rank :: self.size]
+
+    def collect(self, shares: Sequence[Item]) -> list[Item]:
+        """Return every process's results for its `share` of the items, in the order of the items."""
+        if self.size == 1:
+            return list(shares)
+        every: list[Any] = [None] * self.size
+        dist.all_gather_object(every, list(shares))
+        count = sum(map(len, every))
+        return [every[index % self.size][index // self.size] for index in range(count)]
+
+    def sum_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Make every parameter's gradient the sum over all processes, in one message.
+
+        A parameter that no process has a gradient of, such as an encoder whose modality no crop of the step has,
+        keeps None, as it would in one process.
+        """
+        if self.size == 1:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        has = torch.tensor([float(p.grad is not None) for p in parameters], device=gradients[0].device)
+        message = torch.cat([*(gradient.reshape(-1) for gradient in gradients), has])
+        dist.all_reduce(message)
+        parts = torch.split(message, [*(gradient.numel() for gradient in gradients), len(has)])
+        for parameter, part, count in zip(parameters, parts, parts[-1].tolist(), strict=False):
+            parameter.grad = part.reshape(parameter.shape).to(memory_format=_layout(parameter)) if count else None
+
+    def sum(self, value: float) -> float:
+        """Return the sum of every process's value."""
+        return sum(self.collect([value]))
+
+    def from_first(self, value: float) -> float:
+        """Return the value that process 0 has."""
+        return self.collect([value])[0]
+
+    def wait(self) -> None:
+        """Return once every process has come here."""
+        self.collect([0])
+
+
+def _layout(parameter: Tensor) -> torch.memory_format:
+    five = parameter.ndim == 5 and parameter.is_contiguous(memory_format=torch.channels_last_3d)
+    return torch.channels_last_3d if five else torch.contiguous_format
+
+
+def device_of_process(device: str) -> str:
+    """Return the device a process should ask for: under torchrun `auto` and `cuda` are one card a process."""
+    local = os.environ.get("LOCAL_RANK")
+    if (
+        int(os.environ.get("WORLD_SIZE", "1")) > 1
+        and local
+        and torch.cuda.is_available()
+        and device in ("auto", "cuda")
+    ):
+        return f"cuda:{local}"
+    return device
+
+
+def join_processes() -> Processes:
+    """Return the processes that torchrun started, connected; this one alone where it did not.
+
+    CPU tensors go through gloo, CUDA tensors through nccl.
+
+    Raises:
+        UsageError: torchrun's variables are incomplete.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Processes()
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise UsageError(f"WORLD_SIZE is {size}, but {missing[0]} is not set: start several processes with torchrun.")
+    if not dist.is_initialized():
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
+        dist.init_process_group(backend, timeout=_PATIENCE)
+        atexit.register(dist.destroy_process_group)
+    return Processes(dist.get_rank(), dist.get_world_size())
