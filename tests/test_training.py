@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
+import multiprocessing
 import os
 import pickle
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,10 +29,11 @@ from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.training import data as data_module
 from a2fseg_cli.training.augmentation import augment, rotate_and_scale
 from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
-from a2fseg_cli.training.data import Sample, load_samples, preprocess_truth, random_crop, random_subset
+from a2fseg_cli.training.data import Sample, draw_crop, load_samples, preprocess_truth, random_crop, random_subset
+from a2fseg_cli.training.initial import hours_in_all, initial_weights
 from a2fseg_cli.training.loop import DivergenceError, Trainer
 from a2fseg_cli.training.recipe import RECIPES, Recipe
-from a2fseg_cli.weights.file_format import load_weights
+from a2fseg_cli.weights.file_format import load_weights, save_weights
 
 CONFIG = ModelConfig(
     modalities=("t1", "flair"),
@@ -346,6 +349,7 @@ def test_the_papers_recipe() -> None:
         {"batch_size": 0},
         {"random_subsets": -1},
         {"foreground_share": 1.1},
+        {"foreground_weight": 0.0},
         {"ema_decay": 1.0},
         {"gradient_clip": 0.0},
         {"weight_decay": -1.0},
@@ -384,7 +388,7 @@ def test_learning_rate_falls_as_the_paper_says(tmp_path: Path) -> None:
 
 
 def test_a_small_network_learns_one_patient(tmp_path: Path) -> None:
-    """Six heads start near 1.5 each; 40 steps at the rate 0.1 bring them to about 0.2, Dice to about 0.97."""
+    """Six heads start near 1.2 each; 40 steps at the rate 0.1 bring them to about 0.2, Dice to about 0.97."""
     recipe = replace(
         RECIPE,
         iterations_per_epoch=10,
@@ -399,7 +403,7 @@ def test_a_small_network_learns_one_patient(tmp_path: Path) -> None:
     first = trainer(tmp_path / "first", recipe, config, train=patient).step()
     one.run(rows.append)
     assert [row["step"] for row in rows] == [10, 20, 30, 40]
-    assert first == pytest.approx(9.2, abs=1.0)
+    assert first == pytest.approx(7.1, abs=0.5)
     assert rows[-1]["loss"] < first / 4
     assert rows[-1]["lesion t1+flair"] > 0.8
     assert rows[-1]["score"] == pytest.approx(np.mean([rows[-1][f"lesion {s}"] for s in ("t1+flair", "t1", "flair")]))
@@ -419,13 +423,13 @@ def assert_same_training(one: Trainer, other: Trainer) -> None:
         assert torch.equal(one.mean[name], other.mean[name]), name
     a, b = one.optimizer.state_dict()["state"], other.optimizer.state_dict()["state"]
     assert a.keys() == b.keys()
-    assert all(torch.equal(a[k][n], b[k][n]) for k in a for n in a[k])
+    assert all(torch.equal(torch.as_tensor(a[k][n]), torch.as_tensor(b[k][n])) for k in a for n in a[k])
     rows = [[{k: v for k, v in r.items() if k != "hours"} for r in t.state.rows] for t in (one, other)]
     assert rows[0] == rows[1]
     assert (one.state.step, one.state.best_score) == (other.state.step, other.state.best_score)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon"])
 @pytest.mark.parametrize("epochs_before", [1, 3])
 def test_resuming_is_as_if_never_interrupted(tmp_path: Path, optimizer: str, epochs_before: int) -> None:
     recipe = replace(RECIPE, optimizer=optimizer, batch_size=2 if optimizer == "adamw" else 1)
@@ -467,10 +471,78 @@ def test_the_seed_decides_weights_and_crops(tmp_path: Path) -> None:
 def test_every_step_draws_its_own_crop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = trainer(tmp_path, replace(RECIPE, batch_size=2))
     seen: list[Tensor] = []
-    monkeypatch.setattr(one, "_loss", lambda images, *_: seen.append(images) or one.model.head.bias.sum())
+    monkeypatch.setattr(one, "_loss", lambda crop: seen.append(crop.images) or one.model.head.bias.sum())
     for _ in range(3):
         one.step()
     assert len({image.numpy().tobytes() for image in seen}) == len(seen) == 6
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_crops_do_not_depend_on_who_draws_them(tmp_path: Path, workers: int) -> None:
+    """Threads draw ahead of the step; the losses of six steps are those without threads, to the bit."""
+    recipe = replace(RECIPE, batch_size=2)
+    alone, helped = trainer(tmp_path, recipe), trainer(tmp_path, recipe, workers=workers)
+    assert [helped.step() for _ in range(6)] == [alone.step() for _ in range(6)]
+    helped.crops.close()
+
+
+def test_a_crop_follows_from_seed_step_and_place() -> None:
+    samples = [lesion_sample(12), lesion_sample(16)]
+    crops = [draw_crop(samples, CONFIG, RECIPE, step, index) for step in range(3) for index in range(2)]
+    again = draw_crop(samples, CONFIG, RECIPE, 1, 1)
+    assert torch.equal(again.images, crops[3].images)
+    assert again.subsets == crops[3].subsets
+    assert len({crop.images.numpy().tobytes() for crop in crops}) == 6
+    assert all(crop.subsets[0] == (True, True) and len(crop.subsets) == 2 for crop in crops)
+
+
+def train_in(folder: Path) -> None:
+    """What the killed processes do: start or go on, to the end."""
+    torch.set_num_threads(1)
+    one = trainer(folder, replace(RECIPE, epochs=12, optimizer="muon"))
+    if (folder / "last.ckpt").exists():
+        one.resume()
+    one.run(lambda _: None)
+    (folder / "done").touch()
+
+
+def test_killed_ten_times_it_arrives_at_the_same_weights(tmp_path: Path) -> None:
+    """kill -9 at random moments of a training of a second or two; started again each time, as often as it takes."""
+    fresh = multiprocessing.get_context("forkserver")
+    fresh.set_forkserver_preload(["a2fseg_cli.training.loop"])
+
+    def start(folder: Path) -> Any:
+        process = fresh.Process(target=train_in, args=(folder,))
+        process.start()
+        return process
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    began = time.perf_counter()
+    start(whole).join()
+    seconds = time.perf_counter() - began
+    assert (whole / "done").exists()
+    cut.mkdir()
+    random = np.random.default_rng(0)
+    killed, steps = 0, set()
+    while killed < 10 and not (cut / "done").exists():
+        process = start(cut)
+        process.join(timeout=seconds * random.uniform(0.2, 0.8) / 2)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            killed += 1
+        if (cut / "last.ckpt").exists():
+            steps.add(load_checkpoint(cut / "last.ckpt")["state"]["step"])
+    assert killed >= 3
+    assert len(steps) >= 2, "the kills came at different steps"
+    start(cut).join()
+    assert (cut / "done").exists()
+    one, other = (load_checkpoint(folder / "last.ckpt") for folder in (whole, cut))
+    for part in ("model", "mean"):
+        assert all(torch.equal(value, other[part][name]) for name, value in one[part].items())
+    for name in ("best", "last"):
+        tensors = [load_weights(folder / f"{name}.safetensors", parameter_shapes)[1] for folder in (whole, cut)]
+        assert all(torch.equal(value, tensors[1][key]) for key, value in tensors[0].items())
 
 
 def test_running_mean_by_hand(tmp_path: Path) -> None:
@@ -582,6 +654,47 @@ def test_exported_weights_are_the_running_mean(tmp_path: Path) -> None:
         images = torch.randn(1, 2, 8, 8, 8, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             torch.testing.assert_close(exported(images, (True, True)), mean(images, (True, True)), atol=5e-3, rtol=5e-3)
+
+
+def test_weights_of_another_task_give_what_fits(tmp_path: Path) -> None:
+    """From (t1, flair) at 1 mm to (flair, dwi) at 2 mm: FLAIR's encoder, attention and heads stay, DWI's are new."""
+    torch.manual_seed(4)
+    source = A2FSeg(CONFIG).state_dict()
+    card = {"name": "first", "hours": 1.5, "steps": 9, "initial": {"hours": 0.5}, "data": {"train": ["x"]}}
+    save_weights(tmp_path / "first.safetensors", source, CONFIG, card, dtype="float32")
+    target = replace(CONFIG, modalities=("flair", "dwi"), spacing_mm=(2.0, 2.0, 2.0))
+    found = initial_weights(tmp_path / "first.safetensors", target)
+    assert "taken over for flair; new: dwi; not used: t1; working spacing 2 x 2 x 2 mm, was 1 x 1 x 1" in found.note
+    assert found.provenance["hours"] == 1.5
+    assert "data" not in found.provenance
+    one = trainer(tmp_path / "run", config=target, initial=found.tensors)
+    state = one.model.state_dict()
+    same = {name for name, value in state.items() if name in source and torch.equal(value, source[name])}
+    assert same == {name for name in state if "dwi" not in name}
+    assert any("encoders.flair" in name for name in same)
+    assert hours_in_all({"hours": 2.0, "initial": found.provenance}) == 4.0
+
+
+def test_other_classes_get_new_heads(tmp_path: Path) -> None:
+    save_weights(tmp_path / "first.safetensors", A2FSeg(CONFIG).state_dict(), CONFIG, {})
+    other = replace(CONFIG, classes=("background", "scar"), regions=(("scar", ("scar",)),))
+    found = initial_weights(tmp_path / "first.safetensors", other)
+    assert "new heads for background, scar" in found.note
+    assert set(found.tensors) == {name for name in parameter_shapes(other) if "head" not in name}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"features_per_stage": (4, 10)}, r"features_per_stage is \(4, 8\), the network to train has \(4, 10\)"),
+        ({"modalities": ("t2", "dwi")}, "made for t1, flair; none of them is among t2, dwi"),
+    ],
+    ids=["widths", "modalities"],
+)
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    save_weights(tmp_path / "first.safetensors", A2FSeg(CONFIG).state_dict(), CONFIG, {})
+    with pytest.raises(WeightsError, match=words):
+        initial_weights(tmp_path / "first.safetensors", replace(CONFIG, **change))
 
 
 def test_training_starts_from_given_weights(tmp_path: Path) -> None:

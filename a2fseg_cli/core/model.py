@@ -20,7 +20,6 @@ from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.fusion import AdaptiveFusion, average
 from a2fseg_cli.core.unet import UNet
 
-
 # Bias of the background's logit in every head of a new network: a voxel is tumour about once in 50. Undecided heads
 # (0) soon settle on features that are silent in the tumour, where LeakyReLU passes a hundredth of the gradient;
 # 700 steps then do not tell the classes of the tumour apart, that is every one has p = 1/4 there.
@@ -52,12 +51,9 @@ class A2FSeg(nn.Module):
         classes = len(config.classes)
         self.encoders = nn.ModuleDict({m: UNet(config.features_per_stage) for m in config.modalities})
         self.fusion = AdaptiveFusion(config.modalities, channels, config.attention_kernel_size)
-        self.modality_heads = nn.ModuleDict({m: nn.Conv3d(channels, classes, 1) for m in config.modalities})
-        self.average_head = nn.Conv3d(channels, classes, 1)
-        self.head = nn.Conv3d(channels, classes, 1)
-        for head in (*self.modality_heads.values(), self.average_head, self.head):
-            nn.init.zeros_(head.bias)
-            nn.init.constant_(head.bias[:1], BACKGROUND_PRIOR)
+        self.modality_heads = nn.ModuleDict({m: _new_head(channels, classes) for m in config.modalities})
+        self.average_head = _new_head(channels, classes)
+        self.head = _new_head(channels, classes)
 
     def present_names(self, present: Tensor | Sequence[bool]) -> tuple[str, ...]:
         """Return the names of the modalities that a mask (M,) calls present. Raises: ValueError if none."""
@@ -136,6 +132,16 @@ class A2FSeg(nn.Module):
         if bool((flags == flags[0]).all()):
             return self.forward(images, flags[0])
         return torch.cat([self.forward(image[None], flag) for image, flag in zip(images, flags, strict=True)])
+
+
+def _new_head(channels: int, classes: int) -> nn.Conv3d:
+    """Return a 1x1x1 convolution to the classes that starts out saying background."""
+    head = nn.Conv3d(channels, classes, 1)
+    assert head.bias is not None
+    with torch.no_grad():
+        head.bias.zero_()
+        head.bias[0] = BACKGROUND_PRIOR
+    return head
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -1,0 +1,98 @@
+"""Several processes train one network as one would: by torchrun and gloo, through the command."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from a2fseg_cli.core.model import parameter_shapes
+from a2fseg_cli.errors import UsageError
+from a2fseg_cli.training.processes import Processes, join_processes
+from a2fseg_cli.weights.file_format import load_weights
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five patients of two modalities with one lesion each; `b` lacks T1."""
+    folder = tmp_path_factory.mktemp("cohort")
+    random = np.random.default_rng(2)
+    for index, name in enumerate("abcde"):
+        brain = np.zeros((16, 20, 18), np.float32)
+        brain[2:-2, 2:-2, 2:-2] = random.uniform(50, 60, (12, 16, 14))
+        lesion = np.zeros(brain.shape, np.uint8)
+        lesion[4 + index : 9 + index, 6:12, 5:11] = 1
+        files = {"t1": brain - 20 * lesion, "flair": brain + 40 * lesion, "seg": lesion}
+        (folder / name).mkdir()
+        for kind, array in files.items():
+            if (name, kind) != ("b", "t1"):
+                sitk.WriteImage(sitk.GetImageFromArray(array), folder / name / f"{name}_{kind}.nii.gz")
+    return folder
+
+
+def train(cohort: Path, out: Path, processes: int, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run `a2fseg train` on the cohort, under torchrun if in several processes."""
+    split = cohort.parent / "split.json"
+    split.write_text(json.dumps({"train": ["a", "b", "c"], "validation": ["d", "e"]}))
+    start = [] if processes == 1 else ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    task = ["--modalities", "t1,flair", "--labels", "lesion=1", "--features", "4,8", "--patch-size", "8"]
+    recipe = ["--epochs", "2", "--iterations", str(STEPS // 2), "--batch-size", "2", "--device", "cpu"]
+    return subprocess.run(
+        [sys.executable, *start, "-m", "a2fseg_cli", "train", str(cohort), "-o", str(out), "--preset", "tiny",
+         "--split", str(split), "--spacing", "1", "--precision", "fp32", *task, *recipe, *options],
+        capture_output=True, text=True, timeout=180, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def test_two_processes_train_as_one_with_the_same_batch(cohort: Path, tmp_path: Path) -> None:
+    """Loss, validation and weights agree to 1e-4.
+
+    Each process computes the gradients of one of the two crops, and their sum is the batch's, but floats are summed
+    in another order: 1e-7 relative a step, which six steps of a network that is not yet settled may enlarge.
+    """
+    one, two = train(cohort, tmp_path / "one", 1), train(cohort, tmp_path / "two", 2)
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+    tables = [list(csv.DictReader((tmp_path / run / "metrics.csv").read_text().splitlines())) for run in ("one", "two")]
+    assert len(tables[0]) == len(tables[1]) == 2
+    for alone, together in zip(*tables, strict=True):
+        for name in alone.keys() - {"hours"}:
+            assert float(together[name] or 0) == pytest.approx(float(alone[name] or 0), rel=1e-4), name
+    assert float(tables[0][1]["loss"]) != float(tables[0][0]["loss"])
+    weights = [load_weights(tmp_path / run / "last.safetensors", parameter_shapes)[1] for run in ("one", "two")]
+    for name, value in weights[0].items():
+        np.testing.assert_allclose(weights[1][name], value, rtol=2e-3, atol=2e-3, err_msg=name)  # stored in float16
+    assert "2 processes" in two.stderr
+    assert two.stderr.count("epoch 2 step 6") == 1, "only the first process speaks"
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(cohort: Path, tmp_path: Path) -> None:
+    found = train(cohort, tmp_path / "run", 2, "--batch-size", "3")
+    assert found.returncode != 0
+    assert "--batch-size 3: 2 processes share the crops of a step" in found.stderr
+
+
+def test_shares_and_their_order() -> None:
+    """Three processes of seven items: 0 3 6, 1 4, 2 5; alone, what is collected is what was given."""
+    shares = [list(Processes(rank, 3).share(range(7))) for rank in range(3)]
+    assert shares == [[0, 3, 6], [1, 4], [2, 5]]
+    assert Processes().collect([1, 2]) == [1, 2]
+    assert (Processes().sum(1.5), Processes().from_first(2.5)) == (1.5, 2.5)
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert join_processes() == Processes(0, 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(UsageError, match="RANK is not set: start several processes with torchrun"):
+        join_processes()
