@@ -56,13 +56,29 @@ def literal(net: A2FSeg, present: dict[str, Tensor]) -> tuple[Tensor, Tensor, di
 def test_equations_1_to_3(net: A2FSeg, features: dict[str, Tensor], flags: tuple[bool, ...]) -> None:
     present = {m: features[m] for m in itertools.compress(CONFIG.modalities, flags)}
     mean, fused, what = literal(net, present)
-    output = net.fuse(features, flags, training=True)
+    output = net.fuse(features, flags, training=True, attention=True)
     torch.testing.assert_close(output.logits, net.head(fused), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(output.average_logits, net.average_head(mean), atol=1e-5, rtol=1e-5)
     assert list(output.attention) == list(present)
     for m in present:
-        torch.testing.assert_close(output.attention[m], what[m], atol=1e-5, rtol=1e-5)
-    assert net.fuse(features, flags).average_logits is None
+        torch.testing.assert_close(output.attention[m], what[m].mean(dim=1, keepdim=True), atol=1e-5, rtol=1e-5)
+    plain = net.fuse(features, flags)
+    assert plain.average_logits is None
+    assert plain.attention == {}
+
+
+def test_autograd_changes_nothing(net: A2FSeg, features: dict[str, Tensor]) -> None:
+    """The path of training, which overwrites nothing, gives the same; and features are left as they were."""
+    flags, before = SUBSETS[-1], {m: value.clone() for m, value in features.items()}
+    plain = net.fuse(features, flags, attention=True)
+    assert all(torch.equal(value, before[m]) for m, value in features.items())
+    with torch.enable_grad():
+        net.head.requires_grad_(True)
+        training = net.fuse(features, flags, attention=True)
+        net.head.requires_grad_(False)
+    torch.testing.assert_close(training.logits, plain.logits, atol=1e-6, rtol=1e-5)
+    for m, weight in plain.attention.items():
+        torch.testing.assert_close(training.attention[m], weight, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("flags", SUBSETS, ids=name_of)
@@ -70,9 +86,9 @@ def test_attention_sums_to_one_within_its_bounds(
     net: A2FSeg, features: dict[str, Tensor], flags: tuple[bool, ...]
 ) -> None:
     """No modality can dominate: 1 / (1 + (N - 1) e) <= What_m <= e / (e + N - 1)."""
-    weights = torch.stack(list(net.fuse(features, flags).attention.values()))
+    weights = torch.stack(list(net.fuse(features, flags, attention=True).attention.values()))
     n = sum(flags)
-    torch.testing.assert_close(weights.sum(dim=0), torch.ones(2, 4, 5, 6, 7))
+    torch.testing.assert_close(weights.sum(dim=0), torch.ones(2, 1, 5, 6, 7))
     assert weights.min().item() >= 1 / (1 + (n - 1) * math.e) - 1e-6
     assert weights.max().item() <= math.e / (math.e + n - 1) + 1e-6
 
@@ -86,7 +102,7 @@ def test_bounds_are_reached_by_saturated_sigmoids() -> None:
     features = {m: torch.full((1, 2, 1, 1, 1), 10.0**i) for i, m in enumerate(CONFIG.modalities)}
     own = {m: fusion.own(m, feature) for m, feature in features.items()}
     context = fusion.context(CONFIG.modalities, average(list(features.values())))
-    fused, what = fusion.fuse(features, own, context)
+    fused, what = fusion.fuse(features, own, {m: [one] for m, one in context.items()}, attention=True)
     assert what["t1"].flatten().tolist() == pytest.approx([0.47537] * 2, abs=1e-5)
     assert what["flair"].flatten().tolist() == pytest.approx([0.17488] * 2, abs=1e-5)
     assert fused.flatten().tolist() == pytest.approx([(math.e + 1110) / (math.e + 3)] * 2, rel=1e-5)
@@ -94,11 +110,11 @@ def test_bounds_are_reached_by_saturated_sigmoids() -> None:
 
 @pytest.mark.parametrize("name", CONFIG.modalities)
 def test_one_modality_is_itself(net: A2FSeg, features: dict[str, Tensor], name: str) -> None:
-    output = net.fuse({name: features[name]}, CONFIG.presence([name]), training=True)
+    output = net.fuse({name: features[name]}, CONFIG.presence([name]), training=True, attention=True)
     assert torch.equal(output.logits, net.head(features[name]))
     assert output.average_logits is not None
     assert torch.equal(output.average_logits, net.average_head(features[name]))
-    assert torch.equal(output.attention[name], torch.ones_like(features[name]))
+    assert torch.equal(output.attention[name], torch.ones(2, 1, 5, 6, 7))
 
 
 def test_average_is_the_plain_mean() -> None:
@@ -112,10 +128,10 @@ def test_average_is_the_plain_mean() -> None:
     "subsets", [SUBSETS, SUBSETS[::-1], [SUBSETS[-1]], SUBSETS[:7], [SUBSETS[0], SUBSETS[3]]], ids=len
 )
 def test_sharing_changes_nothing(net: A2FSeg, features: dict[str, Tensor], subsets: list[tuple[bool, ...]]) -> None:
-    together = list(net.fuse_subsets(features, subsets, training=True))
+    together = list(net.fuse_subsets(features, subsets, training=True, attention=[True] * len(subsets)))
     assert len(together) == len(subsets)
     for flags, shared in zip(subsets, together, strict=True):
-        alone = net.fuse(features, flags, training=True)
+        alone = net.fuse(features, flags, training=True, attention=True)
         torch.testing.assert_close(shared.logits, alone.logits, atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(shared.average_logits, alone.average_logits, atol=1e-4, rtol=1e-4)
         assert list(shared.attention) == list(alone.attention)
@@ -145,8 +161,9 @@ def test_all_fifteen_subsets_take_twenty_half_convolutions(
 
 def test_features_of_absent_modalities_are_not_asked_for(net: A2FSeg, features: dict[str, Tensor]) -> None:
     two = {m: features[m] for m in ("t1", "t2")}
-    (first, second) = net.fuse_subsets(two, [CONFIG.presence(["t1"]), CONFIG.presence(["t1", "t2"])])
-    assert list(first.attention) == ["t1"]
+    masks = [CONFIG.presence(["t1"]), CONFIG.presence(["t1", "t2"])]
+    (first, second) = net.fuse_subsets(two, masks, attention=[False, True])
+    assert list(first.attention) == []
     assert list(second.attention) == ["t1", "t2"]
     with pytest.raises(KeyError):
         net.fuse(two, CONFIG.presence(["t1", "flair"]))

@@ -67,22 +67,33 @@ class AdaptiveFusion(nn.Module):
         return dict(zip(names, parts, strict=True))
 
     def fuse(
-        self, features: Mapping[str, Tensor], own: Mapping[str, Tensor], context: Mapping[str, Tensor]
+        self,
+        features: Mapping[str, Tensor],
+        own: Mapping[str, Tensor],
+        context: Mapping[str, Sequence[Tensor]],
+        attention: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return Fhat (B, C, D, H, W) and the attention weights What_m of each present modality.
+        """Return Fhat (B, C, D, H, W) and, if asked for, the weights What_m of each present modality.
 
         Args:
             features: F_m of the present modalities, each (B, C, D, H, W).
             own: B_m(F_m) of at least these modalities.
-            context: A_m(F_avg) of at least these modalities.
+            context: Maps whose mean is A_m(F_avg), of at least these modalities: A_m(F_avg) itself, or A_m(F_k)
+                of every present k.
+            attention: Also return What_m.
         """
         if len(features) == 1:
             ((name, only),) = features.items()
-            return only, {name: torch.ones_like(only)}
+            return only, {name: torch.ones_like(only)} if attention else {}
         # Autograd needs the earlier values; without it everything happens in place, since a fresh map costs more
         # than the arithmetic on it.
-        exp, divide = (torch.exp, torch.div) if torch.is_grad_enabled() else (torch.exp_, Tensor.div_)
-        exponentials = {m: exp((own[m] + context[m]).sigmoid_()) for m in features}  # (1): exp(W_m)
+        in_place = not torch.is_grad_enabled()
+        exponentials = {}
+        for m in features:
+            w = torch.add(own[m], sum_of(context[m]), alpha=1 / len(context[m])).sigmoid_()
+            exponentials[m] = w.exp_() if in_place else w.exp()  # (1): exp(W_m)
         total = sum_of(list(exponentials.values()))
-        weights = {m: divide(exponential, total) for m, exponential in exponentials.items()}  # (2): What_m
-        return sum_of([weights[m] * features[m] for m in features]), weights  # (3): Fhat
+        weights = {m: e / total for m, e in exponentials.items()} if attention else {}  # (2): What_m
+        weighted = [e.mul_(features[m]) if in_place else e * features[m] for m, e in exponentials.items()]
+        fused = sum_of(weighted)
+        return (fused.div_(total) if in_place else fused / total), weights  # (3): Fhat, divided once

@@ -33,7 +33,8 @@ class Output:
     Attributes:
         logits: Head on Fhat, the prediction, (B, classes, D, H, W).
         average_logits: Head on F_avg, same shape; None unless asked for.
-        attention: What_m of each present modality, (B, C, D, H, W); they sum to 1.
+        attention: Mean over the channels of What_m of each present modality, (B, 1, D, H, W); these sum to 1. Empty
+            unless asked for.
     """
 
     logits: Tensor
@@ -78,40 +79,61 @@ class A2FSeg(nn.Module):
         index = self.config.modalities.index
         return {m: self.encoders[m](images[:, index(m) : index(m) + 1]) for m in names}
 
-    def fuse(self, features: Mapping[str, Tensor], present: Tensor | Sequence[bool], training: bool = False) -> Output:
+    def fuse(
+        self,
+        features: Mapping[str, Tensor],
+        present: Tensor | Sequence[bool],
+        training: bool = False,
+        attention: bool = False,
+    ) -> Output:
         """Return the prediction from the features of the present modalities.
 
         Args:
             features: F_m of at least the present modalities, from `encode`.
             present: (M,) flags.
             training: Also compute the logits of the average.
+            attention: Also return the attention weights.
         """
-        return next(self.fuse_subsets(features, [present], training))
+        return next(self.fuse_subsets(features, [present], training, [attention]))
 
     def fuse_subsets(
-        self, features: Mapping[str, Tensor], subsets: Sequence[Tensor | Sequence[bool]], training: bool = False
+        self,
+        features: Mapping[str, Tensor],
+        subsets: Sequence[Tensor | Sequence[bool]],
+        training: bool = False,
+        attention: Sequence[bool] | None = None,
     ) -> Iterator[Output]:
         """Yield the output of each subset in turn, sharing everything that does not depend on the subset.
 
         B_m(F_m) is computed once. A_m(F_avg) costs one half-convolution per present m and subset, or, as the
         mean of A_m(F_k), one per pair (m, k) for all subsets together: the cheaper way is taken (4 modalities:
         16 pairs against 32 for all 15 subsets, 4 for one subset of all).
+
+        Args:
+            features: F_m of at least the modalities in the subsets, from `encode`.
+            subsets: Missing-modality masks (M,).
+            training: Also compute the logits of the averages.
+            attention: Of which subsets to return the attention weights, one flag a subset; of none by default.
         """
         chosen = [self.present_names(present) for present in subsets]
         used = [m for m in self.config.modalities if any(len(names) > 1 and m in names for names in chosen)]
         own = {m: self.fusion.own(m, features[m]) for m in used}
         by_pairs = len(used) ** 2 < sum(len(names) for names in chosen if len(names) > 1)
         pairs = {k: self.fusion.context(used, features[k]) for k in used} if by_pairs else {}
-        for names in chosen:
+        for names, with_attention in zip(chosen, attention or [False] * len(chosen), strict=True):
             f = {m: features[m] for m in names}
             mean = average(list(f.values())) if training or not by_pairs else None
-            context: dict[str, Tensor] = {}
-            if len(names) > 1 and mean is not None and not by_pairs:
-                context = self.fusion.context(names, mean)
-            elif len(names) > 1:
-                context = {m: average([pairs[k][m] for k in names]) for m in names}
-            fused, attention = self.fusion.fuse(f, own, context)
-            yield Output(self.head(fused), self.average_head(mean) if training else None, attention)
+            context: dict[str, list[Tensor]] = {}
+            if by_pairs:
+                context = {m: [pairs[k][m] for k in names] for m in names if len(names) > 1}
+            elif len(names) > 1 and mean is not None:
+                context = {m: [one] for m, one in self.fusion.context(names, mean).items()}
+            fused, what = self.fusion.fuse(f, own, context, with_attention)
+            yield Output(
+                self.head(fused),
+                self.average_head(mean) if training else None,
+                {m: weight.mean(dim=1, keepdim=True) for m, weight in what.items()},
+            )
 
     def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the logits (B, classes, D, H, W) of the head on each F_m, for the loss."""

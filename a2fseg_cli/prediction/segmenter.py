@@ -207,17 +207,13 @@ class Segmenter:
     def _fuse(self, window: Tensor, subsets: Sequence[tuple[Sequence[bool], bool]]) -> Iterator[Tensor]:
         """Yield what `_predict` does, of one view of the window."""
         outputs: Iterator[Output] | None = None
-        for _, attention in subsets:
+        for _ in subsets:
             # Entered for each step: a mode left on across a yield would reach the caller's own computations.
             with torch.no_grad(), self.compute.autocast():
                 if outputs is None:
                     union = [any(flags) for flags in zip(*(present for present, _ in subsets), strict=True)]
-                    outputs = self.model.fuse_subsets(
-                        self.model.encode(window, union), [present for present, _ in subsets]
-                    )
+                    masks, flags = zip(*subsets, strict=True)
+                    outputs = self.model.fuse_subsets(self.model.encode(window, union), masks, attention=flags)
                 output = next(outputs)
-                parts = [output.logits.float()]
-                if attention:
-                    parts += [weight.float().mean(dim=1, keepdim=True) for weight in output.attention.values()]
-                result = torch.cat(parts, dim=1) if attention else parts[0]
+                result = torch.cat([output.logits.float(), *(weight.float() for weight in output.attention.values())], dim=1)
             yield result
