@@ -97,7 +97,7 @@ def test_training_loss_reaches_every_parameter() -> None:
     target = torch.randint(4, (1, 8, 8, 8), generator=torch.Generator().manual_seed(3))
     heads = list(net.modality_logits(features).values())
     assert len(heads) == 4
-    total_loss(heads, [(output.average_logits, output.logits)], target).backward()  # type: ignore[no-untyped-call]
+    total_loss([*heads, output.average_logits, output.logits], target).backward()  # type: ignore[no-untyped-call]
     untouched = [name for name, p in net.named_parameters() if p.grad is None or not bool(p.grad.any())]
     assert untouched == []
 

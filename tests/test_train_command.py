@@ -76,6 +76,39 @@ def test_from_folders_to_weights(
     assert run(monkeypatch, *options[:-1], "8", "--resume") == 2  # with another crop it is another run
 
 
+def test_another_task_by_options(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two modalities and one label, trained, segmented and scored; then a third modality on top of those weights."""
+    split = tmp_path / "split.json"
+    split.write_text('{"train": ["a", "b"], "validation": ["c"]}')
+    out, more = tmp_path / "run", tmp_path / "more"
+    options = ("train", cohort, "--preset", "tiny", "--split", split, "--labels", "bright=2")
+    task = ("--modalities", "t2,flair", "--regions", "all=bright", "--features", "4,8", "--spacing", "5")
+    assert run(monkeypatch, *options, "-o", out, *task, "--cache", tmp_path / "cache") == 0
+    assert "(all modalities: all " in capsys.readouterr().err
+    assert len(list((tmp_path / "cache").glob("*.images.npy"))) == 3
+    config = inspect_weights(out / "best.safetensors").config
+    assert (config.modalities, config.classes, config.label_values) == (
+        ("t2", "flair"),
+        ("background", "bright"),
+        (0, 2),
+    )
+    assert (config.regions, config.spacing_mm) == ((("all", ("bright",)),), (5.0, 5.0, 5.0))
+    weights = ("--weights", out / "best.safetensors")
+    assert run(monkeypatch, "predict", cohort / "a", "-o", tmp_path / "s.nii.gz", *weights) == 0
+    found = sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "s.nii.gz"))
+    assert set(np.unique(found)) <= {0, 2}
+    assert run(monkeypatch, "evaluate", cohort, "--all-subsets", "-o", tmp_path / "scores", *weights) == 0
+    capsys.readouterr()
+    third = ("--modalities", "t1,t2,flair", "--init-weights", out / "best.safetensors")
+    assert run(monkeypatch, *options, "-o", more, *third) == 0
+    assert "taken over for t2, flair; new: t1" in capsys.readouterr().err
+    card = inspect_weights(more / "best.safetensors").card
+    assert card["initial"]["sha256"] == sha256_of(out / "best.safetensors")
+    assert card["initial"]["steps"] == 3
+
+
 @pytest.mark.parametrize(
     ("text", "arguments", "code", "words"),
     [
@@ -84,6 +117,11 @@ def test_from_folders_to_weights(
         ('{"train": ["a"]}', ("--patch-size", "7"), 2, "multiples of 2"),
         ('{"train": ["a"]}', ("--time-budget", "soon"), 2, "--time-budget soon"),
         ('{"train": ["a"]}', ("--optimizer", "sgd"), 2, "sgd"),
+        ('{"train": ["a"]}', ("--labels", "lesion"), 2, "--labels lesion: expected name=value"),
+        ('{"train": ["a"]}', ("--regions", "all"), 2, "--regions all: expected name=class+class"),
+        ('{"train": ["a"]}', ("--features", "8,wide"), 2, "--features 8,wide"),
+        ('{"train": ["a"]}', ("--spacing", "-1"), 2, "--spacing -1"),
+        ('{"train": ["a"]}', ("--init-weights", "none.safetensors"), 4, "none.safetensors"),
         ('{"train": ["a"]}', ("--precision", "fp16"), 2, "fp16"),
     ],
 )

@@ -78,6 +78,9 @@ def train(
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Where preprocessed patients lie (default: in the run folder)", metavar="FOLDER")
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Threads that draw crops ahead (default: 0 on a CPU, 4 on a GPU)")
     ] = None,
@@ -149,7 +152,7 @@ def train(
     with progress("preprocessing", count, quiet) as advance:
         trainer = start_run(
             cases, parts, config, recipe, output, compute, resume, initial, card,
-            lambda case, *_: advance(case), processes, workers,
+            lambda case, *_: advance(case), cache, processes, workers,
         )  # fmt: skip
     with percentage("training", quiet) as stepped:
         trainer.run(lambda row: say(_line(row, trainer.progress, config), quiet), stepped)

@@ -38,19 +38,13 @@ def segmentation_loss(logits: Tensor, target: Tensor, foreground_weight: float =
     return cross_entropy + 1 - dice[:, 1:].mean(dim=1)
 
 
-def total_loss(
-    modality_logits: Sequence[Tensor],
-    subset_logits: Sequence[tuple[Tensor, Tensor]],
-    target: Tensor,
-    foreground_weight: float = 1.0,
-) -> Tensor:
-    """Return equation (5): sum over m of L_m, plus L_avg + L_adp of every subset that shares the step.
+def total_loss(heads: Sequence[Tensor], target: Tensor, foreground_weight: float = 1.0) -> Tensor:
+    """Return equation (5), the sum of the losses of all heads.
 
     Args:
-        modality_logits: Of the head on each F_m, (B, classes, D, H, W) each.
-        subset_logits: (average logits, fused logits) of each subset of the step.
+        heads: Logits (B, classes, D, H, W) of the head on each F_m, and on F_avg and Fhat of every subset that
+            shares the step.
         target: Class indices (B, D, H, W).
         foreground_weight: As of `segmentation_loss`.
     """
-    heads = [*modality_logits, *(logits for pair in subset_logits for logits in pair)]
-    return segmentation_loss(torch.stack(heads), target, foreground_weight).sum()
+    return segmentation_loss(torch.stack(list(heads)), target, foreground_weight).sum()

@@ -215,5 +215,7 @@ class Segmenter:
                     masks, flags = zip(*subsets, strict=True)
                     outputs = self.model.fuse_subsets(self.model.encode(window, union), masks, attention=flags)
                 output = next(outputs)
-                result = torch.cat([output.logits.float(), *(weight.float() for weight in output.attention.values())], dim=1)
+                result = torch.cat(
+                    [output.logits.float(), *(weight.float() for weight in output.attention.values())], dim=1
+                )
             yield result

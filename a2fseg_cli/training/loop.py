@@ -77,6 +77,8 @@ class Trainer:
         UsageError: the crops of a step cannot be shared evenly by the processes.
     """
 
+    network = A2FSeg  # an ablation puts another in its place
+
     def __init__(
         self,
         config: ModelConfig,
@@ -101,7 +103,7 @@ class Trainer:
         self.crops = CropReader(self._draw, workers)
         self.state = State()
         torch.manual_seed(recipe.seed)
-        self.model = A2FSeg(config)
+        self.model = self.network(config)
         self.model.load_state_dict(self.model.state_dict() | dict(initial or {}))
         self.model.to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.mean = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -241,9 +243,10 @@ class Trainer:
         with self.compute.autocast():
             features = self.model.encode(crop.images[None].to(device), crop.subsets[0])
             outputs = list(self.model.fuse_subsets(features, crop.subsets, training=True))
-            single = list(self.model.modality_logits(features).values())
-        pairs = [(output.average_logits, output.logits) for output in outputs if output.average_logits is not None]
-        return total_loss(single, pairs, crop.classes[None].to(device), self.recipe.foreground_weight)
+            heads = list(self.model.modality_logits(features).values())
+        for output in outputs:
+            heads += [logits for logits in (output.average_logits, output.logits) if logits is not None]
+        return total_loss(heads, crop.classes[None].to(device), self.recipe.foreground_weight)
 
     def _average(self) -> None:
         """Move the running mean of the weights; young means follow faster."""

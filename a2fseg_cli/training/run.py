@@ -53,12 +53,13 @@ def start_run(
     initial: Initial | None,
     card: dict[str, str],
     report: Callable[[str, int, int], None],
+    cache: Path | None = None,
     processes: Processes | None = None,
     workers: int = 0,
 ) -> Trainer:
     """Return a trainer at the start of a run, or where its last checkpoint left it.
 
-    Writes `config.json` and `split.json`, and preprocesses the patients into `cache/`, all in the run folder.
+    Writes `config.json` and `split.json`, and preprocesses the patients.
 
     Args:
         cases: All patients found.
@@ -71,6 +72,7 @@ def start_run(
         initial: What to start from.
         card: What the weights' card says beside the split, the recipe, hours and scores.
         report: Told (case, number preprocessed, number of all).
+        cache: Where preprocessed patients lie; runs may share it. In the run folder by default.
         processes: Those that train together; they share the run folder.
         workers: Threads that draw crops ahead.
 
@@ -98,7 +100,7 @@ def start_run(
         atomic_write_text(folder / "config.json", text)
         atomic_write_text(folder / "split.json", json.dumps(split, indent=1))
     chosen = [by_name[name] for part in ("train", "validation") for name in split.get(part, [])]
-    cache = folder / "cache"
+    cache = cache or folder / "cache"
     if together.size > 1:  # each preprocesses its share into the folder, then all find everything there
         load_samples(together.share(chosen), config, cache, report)
         together.wait()

@@ -1,0 +1,96 @@
+"""One training step: the plain PyTorch loop against ours, same weights, same crop, same subsets, same loss.
+
+    python benchmarks/training_step.py [--preset tiny] [--edge 64] [--repeats 5]
+
+Encode all modalities, fuse the full set and two subsets, the loss of all heads, backward, clip, update. The two take
+turns. Prints a Markdown table: median seconds of the repeats, the ratio, and both losses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from a2fseg_cli.core.device import keep_pages
+
+keep_pages()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from a2fseg_cli.core.config import PRESETS, ModelConfig  # noqa: E402
+from a2fseg_cli.core.device import Compute, choose_compute  # noqa: E402
+from a2fseg_cli.training.data import Sample  # noqa: E402
+from a2fseg_cli.training.loop import Trainer  # noqa: E402
+from a2fseg_cli.training.recipe import Recipe  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from plain import PlainA2FSeg  # noqa: E402
+
+
+def patient(config: ModelConfig) -> Sample:
+    """Return noise with a sphere of nested classes, of the size of one crop."""
+    random = np.random.default_rng(0)
+    grid = np.meshgrid(*(np.linspace(-1, 1, edge) for edge in config.window), indexing="ij")
+    radius = np.sqrt(sum(axis**2 for axis in grid))
+    classes = sum((radius < 0.15 * k).astype(np.uint8) for k in range(1, len(config.classes)))
+    images = random.standard_normal((len(config.modalities), *config.window)) + classes
+    return Sample("sphere", images.astype(np.float16), classes, (True,) * len(config.modalities))
+
+
+def measure(config: ModelConfig, compute: Compute, repeats: int) -> str:
+    """Return the table. Raises: AssertionError when the losses differ by more than 1 %."""
+    recipe = Recipe(augment=False, random_subsets=2, learning_rate=1e-3)
+    trainer = Trainer(config, recipe, [patient(config)], [], Path(), compute, {})
+    plain = PlainA2FSeg(trainer.model)
+    optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3)
+
+    def plain_step() -> float:
+        (crop,) = trainer.crops(trainer.state.step)
+        loss = plain.loss(crop.images[None], crop.subsets, crop.classes[None])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), recipe.gradient_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach())
+
+    def timed(step: Callable[[], float]) -> tuple[float, float]:
+        began = time.perf_counter()
+        loss = step()
+        return time.perf_counter() - began, loss
+
+    turns = [(timed(plain_step), timed(trainer.step)) for _ in range(repeats + 1)]
+    losses = [loss for _, loss in turns[0]]
+    assert abs(losses[0] - losses[1]) < 0.01 * losses[0], f"the losses of the first step differ: {losses}"
+    slow, fast = (statistics.median(turn[side][0] for turn in turns[1:]) for side in (0, 1))
+    size = " x ".join(map(str, config.window))
+    where = f"{compute.device}, {torch.get_num_threads()} threads; torch {torch.__version__}; {platform.machine()}"
+    widths = ", ".join(map(str, config.features_per_stage))
+    return (
+        "| | plain PyTorch, fp32 | ours | ratio |\n|---|---|---|---|\n"
+        f"| step, s | {slow:.2f} | {fast:.2f} | {slow / fast:.1f} |\n"
+        f"| loss of the first step | {losses[0]:.4f} | {losses[1]:.4f} | |\n\n"
+        f"{widths}; {size}; {compute.precision}; {where}; n = {repeats}"
+    )
+
+
+def main() -> None:
+    """Read the options and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="tiny")
+    parser.add_argument("--edge", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    config = replace(PRESETS[options.preset], window=(options.edge,) * 3)
+    print(measure(config, choose_compute("cpu"), options.repeats))
+
+
+if __name__ == "__main__":
+    main()
