@@ -30,9 +30,10 @@ from a2fseg_cli.training import data as data_module
 from a2fseg_cli.training.augmentation import augment, rotate_and_scale
 from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from a2fseg_cli.training.data import Sample, draw_crop, load_samples, preprocess_truth, random_crop, random_subset
-from a2fseg_cli.training.initial import hours_in_all, initial_weights
+from a2fseg_cli.training.initial import initial_weights
 from a2fseg_cli.training.loop import DivergenceError, Trainer
 from a2fseg_cli.training.recipe import RECIPES, Recipe
+from a2fseg_cli.weights.card import hours_in_all, stages
 from a2fseg_cli.weights.file_format import load_weights, save_weights
 
 CONFIG = ModelConfig(
@@ -672,7 +673,10 @@ def test_weights_of_another_task_give_what_fits(tmp_path: Path) -> None:
     same = {name for name, value in state.items() if name in source and torch.equal(value, source[name])}
     assert same == {name for name in state if "dwi" not in name}
     assert any("encoders.flair" in name for name in same)
-    assert hours_in_all({"hours": 2.0, "initial": found.provenance}) == 4.0
+    card = {"hours": 2.0, "initial": found.provenance}
+    assert [stage.get("hours") for stage in stages(card)] == [0.5, 1.5, 2.0]
+    assert hours_in_all(card) == 4.0
+    assert hours_in_all({"hours": "many", "initial": {"hours": None, "initial": 3}}) == 0
 
 
 def test_other_classes_get_new_heads(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from a2fseg_cli.cli.console import print_json, print_table
 from a2fseg_cli.cli.options import Json, Weights
 from a2fseg_cli.cli.runtime import prepare_process
 from a2fseg_cli.core.config import all_subsets, subset_name
+from a2fseg_cli.weights.card import hours_in_all, stages
 
 
 def info(
@@ -49,6 +51,7 @@ def info(
     if data:
         print_table(("patients", "names"), [(f"{len(v)} {k}", ", ".join(v)) for k, v in data.items()])
     print_table(("card", ""), [(key, value) for key, value in card.items() if not isinstance(value, dict | list)])
+    print_table(("training", "spacing mm", "crop", "steps", "hours", "optimizer", "rate"), _stages(described.card))
     if scores:
         subsets = scores["subsets"]
         regions = [region for region, _ in config.regions]
@@ -58,3 +61,23 @@ def info(
             [(n, *(f"{100 * subsets[n][region]:.1f}" for region in regions)) for n in names if n in subsets],
             title=f"{scores.get('patients', '?')} test patients, policy {scores.get('policy', '?')}",
         )
+
+
+def _stages(card: Mapping[str, Any]) -> list[tuple[object, ...]]:
+    """Return a row of each training that led to the weights, and of all together."""
+    rows: list[tuple[object, ...]] = []
+    for number, stage in enumerate(stages(card), start=1):
+        network, recipe = _mapping(stage.get("network")), _mapping(stage.get("recipe"))
+        sizes = [network.get("spacing_mm"), network.get("window")]
+        grid = [" x ".join(map(str, size)) if isinstance(size, list) else "" for size in sizes]
+        told = [
+            stage.get("steps", ""),
+            stage.get("hours", ""),
+            *(recipe.get(k, "") for k in ("optimizer", "learning_rate")),
+        ]
+        rows.append((number, *grid, *told))
+    return [*rows, ("all", "", "", "", round(hours_in_all(card), 2), "", "")]
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.model import parameter_shapes
 from a2fseg_cli.errors import WeightsError
+from a2fseg_cli.weights.card import STAGE
 from a2fseg_cli.weights.file_format import load_weights
 
 
@@ -74,13 +74,5 @@ def _note(path: Path, source: ModelConfig, config: ModelConfig, shared: list[str
 
 
 def _provenance(card: Mapping[str, Any], sha256: str) -> dict[str, Any]:
-    told = {key: card[key] for key in ("name", "steps", "hours", "network", "recipe", "initial") if key in card}
+    told = {key: card[key] for key in (*STAGE, "initial") if key in card}
     return {"sha256": sha256} | told
-
-
-def hours_in_all(card: Mapping[str, Any]) -> float:
-    """Return the hours of a training and of those it started from, as its card tells them."""
-    before = card.get("initial")
-    hours = card.get("hours", 0.0)
-    own = float(hours) if isinstance(hours, int | float) and math.isfinite(hours) else 0.0
-    return own + (hours_in_all(before) if isinstance(before, Mapping) else 0.0)
