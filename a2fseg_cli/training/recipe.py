@@ -77,5 +77,5 @@ class Recipe:
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {},
     "small": {"optimizer": "adamw", "learning_rate": 0.002},
-    "tiny": {"optimizer": "muon", "learning_rate": 0.02, "iterations_per_epoch": 200},
+    "tiny": {"optimizer": "muon", "learning_rate": 0.02, "iterations_per_epoch": 150, "foreground_share": 0.3},
 }
