@@ -303,17 +303,17 @@ def test_largest_share_wins_and_the_first_wins_a_tie() -> None:
 
 
 def test_a_real_patient_there_and_back(cases_dir: Path) -> None:
-    """The expert's tumour through the bundled network's 1.5 mm and back; with the crop about a tenth of the voxels."""
+    """The expert's tumour through the bundled network's 2 mm and back; with the crop about a twentieth of the voxels."""
     case = find_cases(cases_dir)[0]
     assert case.truth is not None
     flair = read_image(case.images["flair"])
     labels, _ = read_label_map(case.truth)
     classes = to_classes(labels, SCHEMES[detect_scheme(np.unique(labels).tolist(), "truth")], "truth")
-    prepared = prepare({"flair": flair}, ("flair",), (1.5, 1.5, 1.5))
+    prepared = prepare({"flair": flair}, ("flair",), (2.0, 2.0, 2.0))
     brain = prepared.images[0][prepared.images[0] != 0]
-    assert (float(brain.mean()), float(brain.std())) == pytest.approx((0, 1), abs=0.1)
+    assert (float(brain.mean()), float(brain.std())) == pytest.approx((0, 1), abs=0.15)
     network = prepared.route.classes_to_network(classes, 4)
-    assert 7 < math.prod(flair.geometry.size) / network.size < 15
+    assert 15 < math.prod(flair.geometry.size) / network.size < 30
     back = restored(prepared.route, np.stack([(network == k).astype(np.float32) for k in range(4)]))
     assert back.shape == flair.geometry.size
     assert dice(back != 0, classes != 0) > 0.95
