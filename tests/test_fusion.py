@@ -100,8 +100,8 @@ def test_bounds_are_reached_by_saturated_sigmoids() -> None:
         fusion.f[m].weight.zero_()  # type: ignore[union-attr, operator]
         fusion.f[m].bias.fill_(100 if m == "t1" else -100)  # type: ignore[union-attr, operator]
     features = {m: torch.full((1, 2, 1, 1, 1), 10.0**i) for i, m in enumerate(CONFIG.modalities)}
-    own = {m: fusion.own(m, feature) for m, feature in features.items()}
-    context = fusion.context(CONFIG.modalities, average(list(features.values())))
+    own = {m: fusion.maps(feature, own=[m])[0][m] for m, feature in features.items()}
+    context = fusion.maps(average(list(features.values())), context=CONFIG.modalities)[1]
     fused, what = fusion.fuse(features, own, {m: [one] for m, one in context.items()}, attention=True)
     assert what["t1"].flatten().tolist() == pytest.approx([0.47537] * 2, abs=1e-5)
     assert what["flair"].flatten().tolist() == pytest.approx([0.17488] * 2, abs=1e-5)
@@ -142,7 +142,7 @@ def test_sharing_changes_nothing(net: A2FSeg, features: dict[str, Tensor], subse
 def test_all_fifteen_subsets_take_twenty_half_convolutions(
     net: A2FSeg, features: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four B_m(F_m), and the sixteen A_m(F_k) as four convolutions from 4 to 16 channels; the rest are heads."""
+    """Four B_m(F_m) and sixteen A_m(F_k), as four convolutions from 4 to 20 channels; the rest are heads."""
     pairs_of_channels = []
     convolve = F.conv3d
 
@@ -153,7 +153,7 @@ def test_all_fifteen_subsets_take_twenty_half_convolutions(
 
     monkeypatch.setattr(F, "conv3d", counted)
     list(net.fuse_subsets(features, SUBSETS))
-    assert sorted(pairs_of_channels) == [(4, 4)] * 4 + [(4, 16)] * 4
+    assert sorted(pairs_of_channels) == [(4, 20)] * 4
     pairs_of_channels.clear()
     net.fuse(features, SUBSETS[-1])
     assert sorted(pairs_of_channels) == [(4, 4)] * 4 + [(4, 16)]

@@ -303,7 +303,7 @@ def test_largest_share_wins_and_the_first_wins_a_tie() -> None:
 
 
 def test_a_real_patient_there_and_back(cases_dir: Path) -> None:
-    """The expert's tumour through the bundled network's 2 mm and back; with the crop about a twentieth of the voxels."""
+    """The expert's tumour through 2 mm and back; with the crop about a twentieth of the voxels."""
     case = find_cases(cases_dir)[0]
     assert case.truth is not None
     flair = read_image(case.images["flair"])

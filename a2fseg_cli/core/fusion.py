@@ -40,31 +40,37 @@ class AdaptiveFusion(nn.Module):
         )
         self.channels = channels
 
-    def _convolution(self, name: str) -> nn.Conv3d:
-        convolution = self.f[name]
-        assert isinstance(convolution, nn.Conv3d)
-        return convolution
+    def _halves(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the kernels of A_m and B_m (C, C, k, k, k) and the bias of f_m (C,)."""
+        f = self.f[name]
+        assert isinstance(f, nn.Conv3d)
+        assert f.bias is not None
+        return f.weight[:, : self.channels], f.weight[:, self.channels :], f.bias
 
-    def own(self, name: str, features: Tensor) -> Tensor:
-        """Return B_m(F_m) (B, C, D, H, W): what F_m itself adds to its attention, in every subset."""
-        f = self._convolution(name)
-        return F.conv3d(features, f.weight[:, self.channels :], f.bias, padding=f.padding)
+    def maps(
+        self, features: Tensor, own: Sequence[str] = (), context: Sequence[str] = ()
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return B_m(features) of the modalities in `own` and A_m(features) of those in `context`, by one convolution.
 
-    def context(self, names: Sequence[str], features: Tensor) -> dict[str, Tensor]:
-        """Return A_m(features) for each named m, by one wide convolution.
+        B_m(F_m) is what F_m itself adds to its attention, in every subset. A_m(F_avg) is what the average adds;
+        A_m(F_k) of one modality is a map whose mean over the k of a subset is the same thing.
 
-        Given F_avg, this is what the average adds to each attention. Given F_k of one modality, it is a map
-        whose mean over the k of a subset is the same thing.
+        Args:
+            features: F_m, F_k or F_avg, (B, C, D, H, W), as each map is.
+            own: Whose B_m, with the bias of f_m.
+            context: Whose A_m.
         """
-        f = [self._convolution(name) for name in names]
-        weight = torch.cat([one.weight[:, : self.channels] for one in f])
-        maps = F.conv3d(features, weight, padding=f[0].padding)
+        mine, others = [self._halves(name) for name in own], [self._halves(name) for name in context]
+        kernels = torch.cat([*(b for _, b, _ in mine), *(a for a, _, _ in others)])
+        biases = torch.cat([*(bias for _, _, bias in mine), *(torch.zeros_like(bias) for _, _, bias in others)])
+        wide = F.conv3d(features, kernels, biases, padding=kernels.shape[-1] // 2)
         # A slice of a wide channels_last map has gaps between its voxels; what is done to it voxel by voxel is
         # several times faster without.
         parts = [
-            part.contiguous(memory_format=torch.channels_last_3d) for part in torch.split(maps, self.channels, dim=1)
+            part.contiguous(memory_format=torch.channels_last_3d) for part in torch.split(wide, self.channels, dim=1)
         ]
-        return dict(zip(names, parts, strict=True))
+        count = len(own)
+        return dict(zip(own, parts[:count], strict=True)), dict(zip(context, parts[count:], strict=True))
 
     def fuse(
         self,

@@ -105,7 +105,7 @@ class A2FSeg(nn.Module):
     ) -> Iterator[Output]:
         """Yield the output of each subset in turn, sharing everything that does not depend on the subset.
 
-        B_m(F_m) is computed once. A_m(F_avg) costs one half-convolution per present m and subset, or, as the
+        B_m(F_m) is computed once a modality. A_m(F_avg) costs one half-convolution per present m and subset, or, as the
         mean of A_m(F_k), one per pair (m, k) for all subsets together: the cheaper way is taken (4 modalities:
         16 pairs against 32 for all 15 subsets, 4 for one subset of all).
 
@@ -117,9 +117,12 @@ class A2FSeg(nn.Module):
         """
         chosen = [self.present_names(present) for present in subsets]
         used = [m for m in self.config.modalities if any(len(names) > 1 and m in names for names in chosen)]
-        own = {m: self.fusion.own(m, features[m]) for m in used}
         by_pairs = len(used) ** 2 < sum(len(names) for names in chosen if len(names) > 1)
-        pairs = {k: self.fusion.context(used, features[k]) for k in used} if by_pairs else {}
+        own: dict[str, Tensor] = {}
+        pairs: dict[str, dict[str, Tensor]] = {}
+        for k in used:
+            b, pairs[k] = self.fusion.maps(features[k], own=[k], context=used if by_pairs else [])
+            own |= b
         for names, with_attention in zip(chosen, attention or [False] * len(chosen), strict=True):
             f = {m: features[m] for m in names}
             mean = average(list(f.values())) if training or not by_pairs else None
@@ -127,7 +130,7 @@ class A2FSeg(nn.Module):
             if by_pairs:
                 context = {m: [pairs[k][m] for k in names] for m in names if len(names) > 1}
             elif len(names) > 1 and mean is not None:
-                context = {m: [one] for m, one in self.fusion.context(names, mean).items()}
+                context = {m: [one] for m, one in self.fusion.maps(mean, context=names)[1].items()}
             fused, what = self.fusion.fuse(f, own, context, with_attention)
             yield Output(
                 self.head(fused),
