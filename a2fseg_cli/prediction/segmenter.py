@@ -156,9 +156,11 @@ class Segmenter:
         while wanted:
             modalities = sum(map(any, zip(*(present for present, _ in wanted), strict=True)))
             plan = self.plan(shape, modalities, allowed, len(wanted))
-            group = wanted[: len(wanted) if len(plan.starts) == 1 else self._summed_together(plan)]
+            alone = len(plan.starts) == 1
+            group = wanted[: len(wanted) if alone else self._summed_together(plan)]
+            predict = partial(self._predict, subsets=group, shape=plan.shape if alone else plan.window)
             try:
-                for result in stream_windows(partial(self._predict, subsets=group), volume, plan, self.compute.device):
+                for result in stream_windows(predict, volume, plan, self.compute.device):
                     present, with_attention = wanted.pop(0)
                     yield self._segmentation(result, present, with_attention, plan)
             except (MemoryError, RuntimeError) as error:
@@ -184,13 +186,16 @@ class Segmenter:
         maps = {m: result[classes + i].numpy() for i, m in enumerate(names)} if attention else {}
         return Segmentation(result[:classes].softmax(dim=0).numpy(), maps, plan)
 
-    def _predict(self, window: Tensor, subsets: Sequence[tuple[Sequence[bool], bool]]) -> Iterator[Tensor]:
+    def _predict(
+        self, window: Tensor, subsets: Sequence[tuple[Sequence[bool], bool]], shape: Sequence[int]
+    ) -> Iterator[Tensor]:
         """Yield for each subset the logits of a window (1, M, d, h, w) and, where its flag is set, its attention.
 
-        The attention is one channel per present modality, behind the logits.
+        The attention is one channel per present modality, behind the logits. What lies beyond `shape` is padding:
+        it may be left out.
         """
         if not self.inference.tta:
-            yield from self._fuse(window, subsets)
+            yield from self._fuse(window, subsets, shape)
             return
         flips = [list(axes) for n in range(4) for axes in itertools.combinations((2, 3, 4), n)]
         totals: list[Tensor] = []
@@ -204,8 +209,14 @@ class Segmenter:
         while totals:
             yield totals.pop(0).div_(len(flips))
 
-    def _fuse(self, window: Tensor, subsets: Sequence[tuple[Sequence[bool], bool]]) -> Iterator[Tensor]:
-        """Yield what `_predict` does, of one view of the window."""
+    def _fuse(
+        self, window: Tensor, subsets: Sequence[tuple[Sequence[bool], bool]], shape: Sequence[int] | None = None
+    ) -> Iterator[Tensor]:
+        """Yield what `_predict` does, of one view of the window.
+
+        The U-Nets need edges that are multiples of the stride; the fusion does not, and skips padding beyond `shape`
+        but for what its kernel reaches: of a brain of 68 x 88 x 67 in a window of 80 x 96 x 80 a third.
+        """
         outputs: Iterator[Output] | None = None
         for _ in subsets:
             # Entered for each step: a mode left on across a yield would reach the caller's own computations.
@@ -213,7 +224,15 @@ class Segmenter:
                 if outputs is None:
                     union = [any(flags) for flags in zip(*(present for present, _ in subsets), strict=True)]
                     masks, flags = zip(*subsets, strict=True)
-                    outputs = self.model.fuse_subsets(self.model.encode(window, union), masks, attention=flags)
+                    features = self.model.encode(window, union)
+                    if shape is not None:
+                        reach = self.config.attention_kernel_size // 2
+                        d, h, w = (edge + reach for edge in shape)
+                        features = {
+                            m: value[:, :, :d, :h, :w].contiguous(memory_format=torch.channels_last_3d)
+                            for m, value in features.items()
+                        }
+                    outputs = self.model.fuse_subsets(features, masks, attention=flags)
                 output = next(outputs)
                 result = torch.cat(
                     [output.logits.float(), *(weight.float() for weight in output.attention.values())], dim=1
