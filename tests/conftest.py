@@ -30,8 +30,10 @@ def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random network at 4 mm: fast, and its masks are as good as any for tests of files."""
     config = ModelConfig(features_per_stage=(4, 8), spacing_mm=(4.0, 4.0, 4.0), window=(16, 16, 16))
     torch.manual_seed(3)
+    network = A2FSeg(config)
+    torch.nn.init.zeros_(network.head.bias)  # undecided, so that there are masks
     path = tmp_path_factory.mktemp("weights") / "toy.safetensors"
-    save_weights(path, A2FSeg(config).state_dict(), config, {"name": "toy"})
+    save_weights(path, network.state_dict(), config, {"name": "toy"})
     return path
 
 

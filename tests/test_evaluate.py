@@ -86,8 +86,10 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random network; its masks are as good as any for tests of bookkeeping."""
     torch.manual_seed(3)
+    network = A2FSeg(CONFIG)
+    torch.nn.init.zeros_(network.head.bias)  # undecided, so that there are masks
     path = tmp_path_factory.mktemp("weights") / "toy.safetensors"
-    save_weights(path, A2FSeg(CONFIG).state_dict(), CONFIG, {"name": "toy"})
+    save_weights(path, network.state_dict(), CONFIG, {"name": "toy"})
     return path
 
 
