@@ -147,6 +147,22 @@ class TestManySubsets:
                 assert row.values == pytest.approx(expected.values)
         assert foreground > 1000  # else nothing was compared
 
+    def test_leaving_out_the_padding_changes_nothing(self, weights: Path) -> None:
+        """A volume of 17 x 19 x 15 in one window of multiples of the stride: as the network says of all of it."""
+        segmenter = load(weights)
+        images = np.random.default_rng(1).normal(size=(4, 17, 19, 15)).astype(np.float32)
+        found = segmenter.segment(images, (True, True, False, True), attention=True)
+        assert len(found.plan.starts) == 1
+        assert found.plan.padded != found.plan.shape
+        pad = [(0, 0), *((0, p - s) for p, s in zip(found.plan.padded, found.plan.shape, strict=True))]
+        window = torch.from_numpy(np.pad(images, pad))[None]
+        features = segmenter.model.encode(window, (True, True, False, True))
+        whole = segmenter.model.fuse(features, (True, True, False, True), attention=True)
+        expected = whole.logits.softmax(dim=1)[0, :, :17, :19, :15]
+        np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+        for m, weight in whole.attention.items():
+            np.testing.assert_allclose(found.attention[m], weight[0, 0, :17, :19, :15], atol=1e-5)
+
     def test_bf16_agrees_with_separate_runs(self, weights: Path) -> None:
         segmenter = load(weights, "bf16")
         images = np.random.default_rng(0).normal(size=(4, 18, 20, 16)).astype(np.float32)
