@@ -96,10 +96,13 @@ class AdaptiveFusion(nn.Module):
         in_place = not torch.is_grad_enabled()
         exponentials = {}
         for m in features:
-            w = torch.add(own[m], sum_of(context[m]), alpha=1 / len(context[m])).sigmoid_()
+            a = average(context[m])
+            w = a.add_(own[m]) if in_place and len(context[m]) > 1 else a + own[m]
+            w.sigmoid_()
             exponentials[m] = w.exp_() if in_place else w.exp()  # (1): exp(W_m)
         total = sum_of(list(exponentials.values()))
         weights = {m: e / total for m, e in exponentials.items()} if attention else {}  # (2): What_m
-        weighted = [e.mul_(features[m]) if in_place else e * features[m] for m, e in exponentials.items()]
-        fused = sum_of(weighted)
+        fused, *others = (e.mul_(features[m]) if in_place else e * features[m] for m, e in exponentials.items())
+        for other in others:
+            fused.add_(other)
         return (fused.div_(total) if in_place else fused / total), weights  # (3): Fhat, divided once
