@@ -67,6 +67,18 @@ def test_equations_1_to_3(net: A2FSeg, features: dict[str, Tensor], flags: tuple
     assert plain.attention == {}
 
 
+def test_attention_is_float32_and_sums_to_one_in_bf16(net: A2FSeg, features: dict[str, Tensor]) -> None:
+    """The mean over the channels is taken in float32: bf16 would round the share of each modality to 1/256."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = net.fuse({m: value.bfloat16() for m, value in features.items()}, SUBSETS[-1], attention=True)
+    weights = torch.stack(list(found.attention.values()))
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights.sum(dim=0), torch.ones(2, 1, 5, 6, 7), atol=4e-3, rtol=0)
+    exact = net.fuse(features, SUBSETS[-1], attention=True)
+    for m, weight in exact.attention.items():
+        torch.testing.assert_close(found.attention[m], weight, atol=5e-3, rtol=0)
+
+
 def test_autograd_changes_nothing(net: A2FSeg, features: dict[str, Tensor]) -> None:
     """The path of training, which overwrites nothing, gives the same; and features are left as they were."""
     flags, before = SUBSETS[-1], {m: value.clone() for m, value in features.items()}

@@ -107,6 +107,9 @@ def test_another_task_by_options(
     card = inspect_weights(more / "best.safetensors").card
     assert card["initial"]["sha256"] == sha256_of(out / "best.safetensors")
     assert card["initial"]["steps"] == 3
+    assert run(monkeypatch, *options, "-o", more, *third[:2], "--resume") == 2  # the card would forget its origin
+    assert "differs from these options" in capsys.readouterr().err
+    assert run(monkeypatch, *options, "-o", more, *third, "--resume") == 0
 
 
 @pytest.mark.parametrize(

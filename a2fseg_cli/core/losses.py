@@ -19,8 +19,7 @@ def segmentation_loss(logits: Tensor, target: Tensor, foreground_weight: float =
         logits: (heads, B, classes, D, H, W), any floating type; computed in float32.
         target: Class indices (B, D, H, W).
         foreground_weight: Weight of a foreground voxel in the mean of the cross-entropy, a background voxel's is 1
-            (as in the paper). An enhancing rim is 1 voxel in 200 of a brain: at weight 1 it stays unlearnt for the
-            first thousand steps.
+            (as in the paper).
         smooth: s, in voxels.
     """
     log_p = torch.log_softmax(logits.float(), dim=2)

@@ -33,8 +33,8 @@ class Output:
     Attributes:
         logits: Head on Fhat, the prediction, (B, classes, D, H, W).
         average_logits: Head on F_avg, same shape; None unless asked for.
-        attention: Mean over the channels of What_m of each present modality, (B, 1, D, H, W); these sum to 1. Empty
-            unless asked for.
+        attention: Mean over the channels of What_m of each present modality, (B, 1, D, H, W) float32; these sum to 1.
+            Empty unless asked for.
     """
 
     logits: Tensor
@@ -135,7 +135,7 @@ class A2FSeg(nn.Module):
             yield Output(
                 self.head(fused),
                 self.average_head(mean) if training else None,
-                {m: weight.mean(dim=1, keepdim=True) for m, weight in what.items()},
+                {m: weight.mean(dim=1, keepdim=True, dtype=torch.float32) for m, weight in what.items()},
             )
 
     def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:

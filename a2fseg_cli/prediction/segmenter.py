@@ -234,7 +234,6 @@ class Segmenter:
                         }
                     outputs = self.model.fuse_subsets(features, masks, attention=flags)
                 output = next(outputs)
-                result = torch.cat(
-                    [output.logits.float(), *(weight.float() for weight in output.attention.values())], dim=1
-                )
+                logits, weights = output.logits.float(), list(output.attention.values())
+                result = torch.cat([logits, *weights], dim=1) if weights else logits
             yield result

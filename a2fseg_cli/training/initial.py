@@ -55,7 +55,11 @@ def initial_weights(path: Path, config: ModelConfig) -> Initial:
         )
     heads = source.classes == config.classes
     expected = parameter_shapes(config)
-    fitting = {name: value for name, value in tensors.items() if name in expected and (heads or "head" not in name)}
+    fitting = {
+        name: value
+        for name, value in tensors.items()
+        if name in expected and (heads or not name.startswith(("modality_heads.", "average_head.", "head.")))
+    }
     return Initial(fitting, _note(path, source, config, shared, heads), _provenance(weights.card, weights.sha256))
 
 

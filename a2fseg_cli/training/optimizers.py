@@ -35,7 +35,7 @@ class Muon(torch.optim.Optimizer):
     Args:
         parameters: Of the network.
         lr: Length of a step of the orthogonalised update.
-        weight_decay: Decoupled, times lr.
+        weight_decay: Of the kernels, decoupled, times lr.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, weight_decay: float) -> None:

@@ -80,7 +80,11 @@ def start_run(
         UsageError: the folder holds a run already, or resuming with other settings.
         InputError: no patients to train on, a case of the split that was not found, or one that cannot be read.
     """
-    settings = {"model": json.loads(config.to_json()), "recipe": recipe.to_dict()}
+    settings = {
+        "model": json.loads(config.to_json()),
+        "recipe": recipe.to_dict(),
+        "initial_weights_sha256": initial.provenance["sha256"] if initial else None,
+    }
     text = json.dumps(settings, indent=1)
     if (folder / "last.ckpt").exists() and not resume:
         raise UsageError(f"{folder} holds a run already. Give --resume, or another -o.")
