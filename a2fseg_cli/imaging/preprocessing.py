@@ -209,7 +209,8 @@ def prepare(
     canonical = next(iter(arrays.values())).shape
     crop = Crop(_shape(canonical), _shape(start), _shape(stop))
     extent_mm = (stop - start) * np.asarray(canonical_spacing_mm(geometry, reorient))
-    target = np.maximum(1, np.rint(extent_mm / np.asarray(spacing_mm)))
+    # Halves go up: an odd edge at twice its spacing is then shrunk by less than two, and not smoothed.
+    target = np.maximum(1, np.floor(extent_mm / np.asarray(spacing_mm) + 0.5))
     route = Route(reorient, crop, Resample(_shape(stop - start), _shape(target)))
     stack = np.zeros((len(modalities), *route.resample.target), np.float32)
     for index, name in enumerate(modalities):

@@ -1,4 +1,4 @@
-"""Augmentation of a crop: flips, small rotations and scalings, contrast, brightness, gamma, noise.
+"""Augmentation of a crop: left-right flips, small rotations and scalings, contrast, brightness, gamma, noise.
 
 Every choice is drawn from the given generator; a step's crop is the same on every machine and worker count.
 """
@@ -16,6 +16,9 @@ from torch.nn import functional as F
 def augment(images: Tensor, classes: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Return an augmented crop of the same shape.
 
+    Left and right are exchanged, nothing else: the images are on canonical axes, so no brain to predict is upside
+    down, and where the tissue says little the place in the brain says much.
+
     Args:
         images: (M, D, H, W) float32, background 0.
         classes: (D, H, W) uint8.
@@ -23,9 +26,8 @@ def augment(images: Tensor, classes: Tensor, random: np.random.Generator) -> tup
     """
     if random.random() < 0.3:
         images, classes = rotate_and_scale(images, classes, random)
-    axes = [axis for axis in (1, 2, 3) if random.random() < 0.5]
-    if axes:
-        images, classes = images.flip(axes), classes.flip([axis - 1 for axis in axes])
+    if random.random() < 0.5:
+        images, classes = images.flip(3), classes.flip(2)
     brain = images != 0
     changed = torch.stack([_intensity(image, random) for image in images])
     return changed * brain, classes

@@ -24,7 +24,7 @@ from a2fseg_cli.imaging.reading import check_same_grid, read_image
 from a2fseg_cli.training.augmentation import augment
 from a2fseg_cli.training.recipe import Recipe
 
-CACHE_VERSION = 2
+CACHE_VERSION = 3
 
 
 @dataclass(frozen=True)
