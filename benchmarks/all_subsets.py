@@ -3,7 +3,8 @@
     python benchmarks/all_subsets.py PATIENT_FOLDER [--weights FILE] [--repeats 3]
 
 Both start from the files and end with 15 class maps on the files' grid. The single runs read, prepare and encode
-what they need each time; the shared run does it once. Prints a Markdown table: median of the repeats, seconds.
+what they need each time; the shared run does it once. Where the folder holds the truth, the Dice and HD95 of all
+subsets are timed as well, as `evaluate` computes them. Prints a Markdown table: median of the repeats, seconds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import platform
 import statistics
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from a2fseg_cli.core.device import keep_pages
@@ -23,8 +25,11 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from a2fseg_cli.core.config import all_subsets  # noqa: E402
-from a2fseg_cli.imaging.discovery import find_modalities  # noqa: E402
-from a2fseg_cli.imaging.restoring import Box, classes_to_file  # noqa: E402
+from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY  # noqa: E402
+from a2fseg_cli.evaluation.scoring import Scorer  # noqa: E402
+from a2fseg_cli.imaging.discovery import find_modalities, find_truth  # noqa: E402
+from a2fseg_cli.imaging.label_maps import read_classes  # noqa: E402
+from a2fseg_cli.imaging.restoring import Box, brain_box, classes_to_file  # noqa: E402
 from a2fseg_cli.prediction.patient import Patient, Settings, load_patient  # noqa: E402
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter  # noqa: E402
 from a2fseg_cli.weights.cache import resolve_weights  # noqa: E402
@@ -64,6 +69,23 @@ def shared(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]])
     return network, time.perf_counter() - began, maps
 
 
+def scoring(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]]) -> float | None:
+    """Return the seconds that the scores of all subsets take, one thread a subset; None without a truth."""
+    truth = find_truth(folder)
+    if truth is None:
+        return None
+    config, files = segmenter.config, find_modalities(folder, segmenter.config.modalities)
+    patient = load_patient(folder.name, files, config, Settings())
+    true, route = read_classes(truth, config), patient.prepared.route
+    found = list(segmenter.segment_subsets(patient.prepared.images, [config.presence(names) for names in subsets]))
+    began = time.perf_counter()
+    scorer = Scorer(true, config, brain_box(route), DEFAULT_METRICS, DEFAULT_POLICY)
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+        for scores in threads.map(lambda result: scorer.score(classes_to_file(route, result.probabilities)), found):
+            assert all(score.values.keys() == {"dice", "hd95_mm"} for score in scores.values())
+    return time.perf_counter() - began
+
+
 def measure(segmenter: Segmenter, folder: Path, repeats: int) -> str:
     """Return the table. Raises: AssertionError when a map differs between the two by more than Dice 0.99."""
     subsets = all_subsets(segmenter.config.modalities)
@@ -77,6 +99,8 @@ def measure(segmenter: Segmenter, folder: Path, repeats: int) -> str:
     for index, what in enumerate(("network", "from files to class maps")):
         slow, fast = (statistics.median(run[side][index] for run in runs) for side in (0, 1))
         rows.append(f"| {what} | {slow:.1f} | {fast:.2f} | {slow / fast:.1f} |")
+    if all(seconds := [scoring(segmenter, folder, subsets) for _ in range(repeats)]):
+        rows.append(f"| Dice and HD95 of all subsets | | {statistics.median(seconds):.2f} | |")
     where = f"{segmenter.compute.device}, {segmenter.compute.precision}, {torch.get_num_threads()} threads"
     widths = ", ".join(map(str, segmenter.config.features_per_stage))
     return "\n".join([*rows, "", f"{widths}; {where}; torch {torch.__version__}; {platform.machine()}; n = {repeats}"])

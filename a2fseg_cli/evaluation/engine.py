@@ -8,13 +8,13 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from a2fseg_cli import __version__
 from a2fseg_cli.core.config import ModelConfig, subset_name
@@ -29,8 +29,6 @@ from a2fseg_cli.prediction.ahead import read_ahead
 from a2fseg_cli.prediction.patient import Patient, Settings, load_patient
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
 
-# Results of the network that may wait for their scores; each holds its probabilities.
-_WAITING = 2
 # What may follow the case in the name of a prediction, `_seg` as `predict` writes it; not `_seg_prob_WT`.
 _SUFFIX = re.compile(r"([_.-]?(seg|segmentation|dseg|pred|prediction|mask|label|labels|a2fseg))*", re.IGNORECASE)
 # Order in which Figure 2 of the paper adds the modalities.
@@ -124,7 +122,7 @@ class Evaluation:
     def run(self, cases: Sequence[Case], report: Report) -> list[PatientScores]:
         """Score every patient that is not finished; report each as it is done and return all scores, in order.
 
-        While the network works on one patient, the next is read and results that are there are scored.
+        While the network works on one patient, the next is read.
 
         Raises:
             UsageError: scores of other settings are in the way.
@@ -141,23 +139,22 @@ class Evaluation:
         done = {name: scores for name, scores in kept.items() if scores is not None}
         for scores in done.values():
             report(scores, True)
-        waiting: deque[Future[Any]] = deque()
+        coming: deque[Future[PatientScores]] = deque()
+        threads = torch.get_num_threads()
 
         def collect(most: int) -> None:
-            while len(waiting) > most:
-                result = waiting.popleft().result()
-                if isinstance(result, PatientScores):
-                    done[result.case] = result
-                    report(result, False)
+            while coming and (len(coming) > most or coming[0].done()):
+                result = coming.popleft().result()
+                done[result.case] = result
+                report(result, False)
 
-        with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "score") as scorer:
+        with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(threads, "score") as scorers:
             for loaded in self._loaded(todo, reader):
                 if isinstance(loaded, Failure):
                     report(loaded, False)
                     continue
-                for work in self._work(loaded):
-                    waiting.append(scorer.submit(work))
-                    collect(_WAITING)
+                coming.append(self._begin(loaded, scorers, threads))
+                collect(threads)
             collect(0)
         return [done[case.name] for case in cases if case.name in done]
 
@@ -192,11 +189,14 @@ class Evaluation:
             check_on_grid(prediction, truth.path, truth.geometry)
         return _Loaded(case, truth, None, prediction, began)
 
-    def _work(self, loaded: _Loaded) -> Iterator[Callable[[], PatientScores | None]]:
-        """Yield what is to be scored of a patient, each as soon as the network gave it, and at the end the whole."""
+    def _begin(self, loaded: _Loaded, scorers: ThreadPoolExecutor, threads: int) -> Future[PatientScores]:
+        """Run the network on a patient and return what will be its scores.
+
+        A CPU alternates: as many subsets as it has threads are fused, then scored, one a thread. Both at once
+        would be slower, because the network waits for the thread that shares its core.
+        """
         if loaded.patient is None:
-            yield partial(self._score_file, loaded)
-            return
+            return scorers.submit(self._score_file, loaded)
         segmenter, patient = self.segmenter, loaded.patient
         assert segmenter is not None
         wanted = self.task.subsets or (tuple(m for m in self.config.modalities if m in patient.files),)
@@ -204,27 +204,37 @@ class Evaluation:
         left_out = tuple(subset_name(s, self.config.modalities) for s in wanted if s not in names)
         truth, route = loaded.truth, patient.prepared.route
         scorer = Scorer(truth, self.config, brain_box(route), self.task.metrics, self.task.policy)
-        rows: list[Row] = []
         attention: dict[str, dict[str, float]] = {}
 
-        def score(subset: tuple[str, ...], segmentation: Segmentation) -> None:
+        def score(subset: tuple[str, ...], segmentation: Segmentation) -> list[Row]:
             scores = scorer.score(classes_to_file(route, segmentation.probabilities))
-            rows.extend(_rows(subset_name(subset, self.config.modalities), scores))
             if segmentation.attention:
                 true = route.classes_to_network(truth.classes, len(self.config.classes))
                 attention.update(attention_inside(segmentation.attention, true, self.config.classes))
+            return _rows(subset_name(subset, self.config.modalities), scores)
 
+        on_cpu = segmenter.compute.device.type == "cpu"
         network, began = 0.0, time.perf_counter()
         with_attention = [self.task.attention and len(subset) == len(self.config.modalities) > 1 for subset in names]
         results = segmenter.segment_subsets(
             patient.prepared.images, [self.config.presence(subset) for subset in names], with_attention
         )
+        scores: list[Future[list[Row]]] = []
+        running: set[Future[list[Row]]] = set()
         for subset, segmentation in zip(names, results, strict=True):
             network += time.perf_counter() - began
-            yield partial(score, subset, segmentation)
+            scores.append(scorers.submit(score, subset, segmentation))
+            running.add(scores[-1])
+            if len(running) >= (threads if on_cpu else 2 * threads):  # each holds its probabilities
+                _, running = wait(running, return_when=ALL_COMPLETED if on_cpu else FIRST_COMPLETED)
             began = time.perf_counter()
-        notes = (*loaded.case.warnings, *patient.warnings)
-        yield partial(self._finish, loaded, rows, left_out, notes, False, attention, network)
+
+        def finish() -> PatientScores:  # begun behind all of `scores`, so none of them waits for it
+            rows = [row for rows in scores for row in rows.result()]
+            notes = (*loaded.case.warnings, *patient.warnings)
+            return self._finish(loaded, rows, left_out, notes, False, attention, network)
+
+        return scorers.submit(finish)
 
     def _score_file(self, loaded: _Loaded) -> PatientScores:
         missing = loaded.prediction is None

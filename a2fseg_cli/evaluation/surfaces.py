@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,19 @@ Spacing = tuple[float, float, float]
 PERCENTILE = 95
 
 
+class _DistanceMap(NamedTuple):
+    """Squared distances to a surface in a box of the grid: first voxel, one past the last, and the values."""
+
+    start: IntArray
+    stop: IntArray
+    squared_mm2: npt.NDArray[np.float32]
+
+
 class Surface:
     """Points of a surface on a regular grid, and distances to them.
 
-    The distance map is kept with the box it covers, so that many predictions near one truth share it.
+    The distance map is kept with the box it covers, so that many predictions near one truth share it, also from
+    several threads: two may make the same map, none sees half of one.
 
     Attributes:
         points: Grid indices (N, 3), N at least 1.
@@ -35,22 +45,22 @@ class Surface:
         self.points = points
         self.areas_mm2 = areas_mm2
         self._spacing_mm = spacing_mm
-        self._box = points.min(axis=0), points.max(axis=0) + 1
-        self._squared_mm2: npt.NDArray[np.float32] | None = None
+        self._map: _DistanceMap | None = None
 
     def distances_mm(self, points: IntArray) -> FloatArray:
         """Return the distance (N,) from each of the grid indices (N, 3) to the nearest point of this surface."""
-        start = np.minimum(self._box[0], points.min(axis=0))
-        stop = np.maximum(self._box[1], points.max(axis=0) + 1)
-        if self._squared_mm2 is None or (start < self._box[0]).any() or (stop > self._box[1]).any():
-            self._box = start, stop
-            self._squared_mm2 = self._distance_map(start, stop)
-        squared = self._squared_mm2[tuple((points - self._box[0]).T)].astype(np.float64)
+        start, stop = points.min(axis=0), points.max(axis=0) + 1
+        known = self._map
+        if known is None or (start < known.start).any() or (stop > known.stop).any():
+            own = (self.points.min(axis=0), self.points.max(axis=0) + 1) if known is None else known[:2]
+            start, stop = np.minimum(start, own[0]), np.maximum(stop, own[1])
+            known = self._map = _DistanceMap(start, stop, self._squared_mm2(start, stop))
+        squared = known.squared_mm2[tuple((points - known.start).T)].astype(np.float64)
         # Maurer's map is signed: points of the surface itself may lie inside it. They are at distance 0.
         distances_mm: FloatArray = np.sqrt(np.maximum(squared, 0))
         return distances_mm
 
-    def _distance_map(self, start: IntArray, stop: IntArray) -> npt.NDArray[np.float32]:
+    def _squared_mm2(self, start: IntArray, stop: IntArray) -> npt.NDArray[np.float32]:
         """Return the squared distances in a box. Background all round it: Maurer's map needs some to be exact."""
         import SimpleITK as sitk
 

@@ -84,29 +84,62 @@ class Resample:
 
 def _resize(array: FloatVolume, shape: Shape) -> FloatVolume:
     """Return the array with another number of voxels over the same extent, linear in between."""
-    import SimpleITK as sitk
-
     if array.shape == shape:
         return array
+    factors = [n / m for n, m in zip(array.shape, shape, strict=True)]
+    return interpolate(_smooth(array, factors), [centres(*sizes) for sizes in zip(array.shape, shape, strict=True)])
+
+
+def centres(size: int, wanted: int) -> npt.NDArray[np.float64]:
+    """Return where the centres of `wanted` voxels lie, counted in the `size` voxels that cover the same extent."""
+    return (np.arange(wanted, dtype=np.float64) + 0.5) * (size / wanted) - 0.5
+
+
+def _smooth(array: FloatVolume, factors: Sequence[float]) -> FloatVolume:
+    """Return the array averaged along the axes that shrink by more than two: linear interpolation would skip voxels.
+
+    The filter needs four voxels; of three that become one, the middle one is taken.
+    """
+    import SimpleITK as sitk
+
+    axes = [axis for axis, factor in enumerate(factors) if factor > 2 and array.shape[axis] >= 4]
+    if not axes:
+        return array
     image = sitk.GetImageFromArray(np.ascontiguousarray(array, np.float32))
-    scale = [n / m for n, m in zip(array.shape[::-1], shape[::-1], strict=True)]
-    for axis, factor in enumerate(scale):
-        # Linear interpolation looks at two voxels only; average before it skips some. The filter needs four
-        # voxels; of three that become one, the middle one is taken.
-        if factor > 2 and array.shape[2 - axis] >= 4:
-            image = sitk.RecursiveGaussian(image, sigma=factor / 4, direction=axis)
-    resampled = sitk.Resample(
-        image,
-        [int(n) for n in shape[::-1]],
-        sitk.Transform(),
-        sitk.sitkLinear,
-        [(factor - 1) / 2 for factor in scale],
-        scale,
-        image.GetDirection(),
-        0.0,
-        sitk.sitkFloat32,
-    )
-    return np.asarray(sitk.GetArrayFromImage(resampled), np.float32)
+    for axis in axes:
+        image = sitk.RecursiveGaussian(image, sigma=factors[axis] / 4, direction=2 - axis)
+    return np.asarray(sitk.GetArrayFromImage(image), np.float32)
+
+
+def interpolate(array: FloatVolume, positions: Sequence[npt.NDArray[np.float64]]) -> FloatVolume:
+    """Return the array (float32) on the grid that the positions span: linear in between, the edge's value beyond it.
+
+    One axis after the other, the one that grows least first. ITK, which can turn the grid as well, takes five times
+    as long.
+
+    Args:
+        array: (D, H, W).
+        positions: Of each axis (z, y, x) the places to read, in voxels of the array; at least one.
+    """
+    steps, used = [], []
+    for axis, size in enumerate(array.shape):
+        place = np.clip(positions[axis], 0, size - 1)
+        below = np.minimum(place.astype(np.intp), max(0, size - 2))
+        first, last = int(below.min()), min(int(below.max()) + 1, size - 1)
+        share = (place - below).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        used.append(slice(first, last + 1))
+        steps.append((len(place) / (last + 1 - first), axis, below - first, share))
+    result = np.asarray(array[tuple(used)], np.float32)
+    for _, axis, below, share in sorted(steps, key=lambda step: step[:2]):
+        if not share.any() and np.array_equal(below, np.arange(result.shape[axis])):
+            continue
+        lower = result.take(below, axis)
+        upper = result.take(np.minimum(below + 1, result.shape[axis] - 1), axis)
+        upper -= lower
+        upper *= share
+        upper += lower
+        result = upper
+    return result
 
 
 def brain_mask(array: FloatVolume) -> npt.NDArray[np.bool_]:

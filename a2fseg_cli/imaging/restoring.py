@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.imaging.preprocessing import Route, Shape, bounding_box
+from a2fseg_cli.imaging.preprocessing import Route, Shape, bounding_box, centres, interpolate
 
 ClassMap = npt.NDArray[np.uint8]
 FloatVolume = npt.NDArray[np.float32]
@@ -110,67 +109,27 @@ def classes_to_file(route: Route, probabilities: FloatVolume) -> BoxedClasses:
     if not foreground.any():
         return BoxedClasses(np.zeros(EMPTY_BOX.shape, np.uint8), EMPTY_BOX)
     start, stop = bounding_box(foreground)
-    axes = [
-        _axis(n, m, first, last)
-        for n, m, first, last in zip(route.resample.target, route.resample.source, start, stop, strict=True)
-    ]
-    if any(axis.wanted.start == axis.wanted.stop for axis in axes):  # it lies between the file's voxels
+    network, source = route.resample.target, route.resample.source
+    places = [centres(*sizes) for sizes in zip(network, source, strict=True)]
+    wanted = [_between(place, a - 1, b) for place, a, b in zip(places, start, stop, strict=True)]
+    if any(axis.start == axis.stop for axis in wanted):  # it lies between the file's voxels
         return BoxedClasses(np.zeros(EMPTY_BOX.shape, np.uint8), EMPTY_BOX)
-    if any(axis.scale > 2 for axis in axes):  # the way back smooths first, which is not local
-        axes = [_axis(n, m, 0, n) for n, m in zip(route.resample.target, route.resample.source, strict=True)]
+    if any(n > 2 * m for n, m in zip(network, source, strict=True)):  # the way back smooths first, which is not local
+        wanted = [slice(0, m) for m in source]
         shares = (route.resample.undo(share) for share in probabilities)
     else:
-        shares = (_interpolate(share, axes) for share in probabilities)
+        shares = (interpolate(share, [p[w] for p, w in zip(places, wanted, strict=True)]) for share in probabilities)
     best = next(shares).copy()
     winner = np.zeros(best.shape, np.uint8)
     for index, share in enumerate(shares, start=1):
         winner[share > best] = index
         np.maximum(best, share, out=best)
-    begin = tuple(a + axis.wanted.start for a, axis in zip(route.crop.start, axes, strict=True))
-    end = tuple(a + axis.wanted.stop for a, axis in zip(route.crop.start, axes, strict=True))
+    begin = tuple(a + axis.start for a, axis in zip(route.crop.start, wanted, strict=True))
+    end = tuple(a + axis.stop for a, axis in zip(route.crop.start, wanted, strict=True))
     box = _file_box(route, Box((begin[0], begin[1], begin[2]), (end[0], end[1], end[2])))
     return BoxedClasses(route.reorient.undo(winner), box)
 
 
-@dataclass(frozen=True)
-class _Axis:
-    """Which voxels of an axis are brought back, and from which.
-
-    Attributes:
-        scale: Edge of a voxel of the cropped brain, in voxels of the network's grid.
-        wanted: Voxels of the cropped brain that have a neighbour in the foreground's box.
-        needed: Voxels of the network's grid between which they lie.
-    """
-
-    scale: float
-    wanted: slice
-    needed: slice
-
-
-def _axis(network: int, source: int, start: int, stop: int) -> _Axis:
-    scale = network / source
-    centres = (np.arange(source) + 0.5) * scale - 0.5
-    wanted = slice(int(np.searchsorted(centres, start - 1, "right")), int(np.searchsorted(centres, stop, "left")))
-    return _Axis(scale, wanted, slice(max(0, start - 1), min(network, stop + 1)))
-
-
-def _interpolate(array: FloatVolume, axes: Sequence[_Axis]) -> FloatVolume:
-    """Return the wanted voxels, outer faces of the whole grids aligned, linear in between."""
-    import SimpleITK as sitk
-
-    part = array[tuple(axis.needed for axis in axes)]
-    if all(axis.scale == 1 for axis in axes):
-        return part[tuple(slice(a.wanted.start - a.needed.start, a.wanted.stop - a.needed.start) for a in axes)]
-    image = sitk.GetImageFromArray(np.ascontiguousarray(part))
-    resampled = sitk.Resample(
-        image,
-        [axis.wanted.stop - axis.wanted.start for axis in axes[::-1]],
-        sitk.Transform(),
-        sitk.sitkLinear,
-        [(axis.wanted.start + 0.5) * axis.scale - 0.5 - axis.needed.start for axis in axes[::-1]],
-        [axis.scale for axis in axes[::-1]],
-        image.GetDirection(),
-        0.0,
-        sitk.sitkFloat32,
-    )
-    return np.asarray(sitk.GetArrayFromImage(resampled), np.float32)
+def _between(places: npt.NDArray[np.float64], low: float, high: float) -> slice:
+    """Return which of the ascending places lie strictly between two others."""
+    return slice(int(np.searchsorted(places, low, "right")), int(np.searchsorted(places, high, "left")))
