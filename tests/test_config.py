@@ -48,7 +48,8 @@ def test_presets() -> None:
     assert set(PRESETS) == {"paper", "small", "tiny"}
     assert PRESETS["paper"] == ModelConfig()
     assert PRESETS["paper"].features_per_stage == (32, 64, 128, 256, 320, 320)
-    assert [config.stride for config in PRESETS.values()] == [32, 16, 16]
+    assert [config.smallest_edge for config in PRESETS.values()] == [64, 32, 32]
+    assert [config.edge_step for config in PRESETS.values()] == [8, 8, 8]
     assert all(config.modalities == ("t1", "t1c", "t2", "flair") for config in PRESETS.values())
 
 
@@ -110,8 +111,8 @@ def test_every_subset_comes_once(modalities: list[str]) -> None:
         ({"spacing_mm": (1.0, 1.0, 0.0)}, "spacing_mm"),
         ({"spacing_mm": (1.0, 1.0, float("nan"))}, "spacing_mm"),
         ({"spacing_mm": (1.0, 1.0)}, "spacing_mm"),
-        ({"window": (128, 128, 120)}, "multiples of 32"),
-        ({"window": (128, 128, 0)}, "multiples of 32"),
+        ({"window": (128, 128, 124)}, "multiples of 8"),
+        ({"window": (128, 128, 56)}, "at least 64"),
     ],
 )
 def test_refuses_what_cannot_be_a_network(change: dict[str, object], message: str) -> None:

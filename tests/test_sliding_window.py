@@ -56,7 +56,7 @@ def test_planned_windows_are_sound(
     """`strides`: the volume's edges in strides. `room`: how many smallest windows fit into memory."""
     depth, height, width = (math.ceil(stride * edge) for edge in strides)
     most = room * (2 * stride) ** 3
-    plan = plan_windows((depth, height, width), stride, max_voxels=most, overlap=overlap)
+    plan = plan_windows((depth, height, width), 2 * stride, stride, max_voxels=most, overlap=overlap)
     assert_sound(plan, stride, overlap)
     assert math.prod(plan.window) <= most
     assert plan.voxels == len(plan.starts) * math.prod(plan.window)
@@ -67,7 +67,7 @@ def test_planned_windows_are_sound(
 def test_windows_asked_for_are_sound(
     shape: tuple[int, int, int], stride: int, overlap: float, window: tuple[int, int, int]
 ) -> None:
-    plan = plan_windows(shape, stride, overlap=overlap, window=window)
+    plan = plan_windows(shape, 2 * stride, stride, overlap=overlap, window=window)
     assert_sound(plan, stride, overlap)
     assert all(0 <= edge - max(asked, 2 * stride) < stride for edge, asked in zip(plan.window, window, strict=True))
 
@@ -76,41 +76,41 @@ def test_windows_asked_for_are_sound(
 @given(SHAPES, STRIDES)
 def test_with_memory_to_spare_one_window_is_enough(shape: tuple[int, int, int], stride: int) -> None:
     """The volume rounded up to the stride, and never more work than windows of 128 cubed at half overlap."""
-    plan = plan_windows(shape, stride)
+    plan = plan_windows(shape, 2 * stride, stride)
     assert plan.starts == ((0, 0, 0),)
     assert plan.window == tuple(max(2 * stride, stride * math.ceil(length / stride)) for length in shape)
-    assert plan.voxels <= plan_windows(shape, stride, window=(128, 128, 128)).voxels
+    assert plan.voxels <= plan_windows(shape, 2 * stride, stride, window=(128, 128, 128)).voxels
 
 
 @untimed
 @given(SMALL_SHAPES, st.floats(0, 0.8), st.integers(64, 2000))
 def test_no_other_window_needs_less_work(shape: tuple[int, int, int], overlap: float, most: int) -> None:
     """Against every window there is, for stride 2."""
-    best = plan_windows(shape, 2, max_voxels=most, overlap=overlap)
+    best = plan_windows(shape, 4, 2, max_voxels=most, overlap=overlap)
     edges = [range(4, max(4, length + length % 2) + 1, 2) for length in shape]
     for window in itertools.product(*edges):
         if math.prod(window) <= most:
-            assert best.voxels <= plan_windows(shape, 2, overlap=overlap, window=window).voxels
+            assert best.voxels <= plan_windows(shape, 4, 2, overlap=overlap, window=window).voxels
 
 
 def test_a_brain_in_one_window() -> None:
     """140 x 175 x 140 with stride 16: one window of 144 x 176 x 144, 3.65 million voxels; 128 cubed needs 8."""
-    plan = plan_windows((140, 175, 140), 16)
+    plan = plan_windows((140, 175, 140), 32, 16)
     assert (plan.window, plan.starts, plan.voxels) == ((144, 176, 144), ((0, 0, 0),), 3_649_536)
-    eight = plan_windows((140, 175, 140), 16, window=(128, 128, 128))
+    eight = plan_windows((140, 175, 140), 32, 16, window=(128, 128, 128))
     assert (len(eight.starts), eight.voxels) == (8, 16_777_216)
 
 
 def test_a_whole_volume_in_windows_of_128() -> None:
     """155 x 240 x 240 at half overlap: 2 x 3 x 3 windows, the last flush with the end."""
-    plan = plan_windows((155, 240, 240), 16, window=(128, 128, 128))
+    plan = plan_windows((155, 240, 240), 32, 16, window=(128, 128, 128))
     assert sorted({start[0] for start in plan.starts}) == [0, 27]
     assert sorted({start[1] for start in plan.starts}) == [0, 56, 112]
     assert len(plan.starts) == 18
 
 
 def test_too_little_memory_makes_windows_smaller() -> None:
-    plans = [plan_windows((140, 175, 140), 16, max_voxels=most) for most in (4e6, 2e6, 1e6, 3e5, 4e4)]
+    plans = [plan_windows((140, 175, 140), 32, 16, max_voxels=most) for most in (4e6, 2e6, 1e6, 3e5, 4e4)]
     windows = [math.prod(plan.window) for plan in plans]
     assert windows == sorted(windows, reverse=True)
     assert len(set(windows)) == 5
@@ -120,16 +120,16 @@ def test_too_little_memory_makes_windows_smaller() -> None:
 @pytest.mark.parametrize("overlap", [-0.1, 1.0, 2.0, math.nan])
 def test_refuses_an_overlap_out_of_range(overlap: float) -> None:
     with pytest.raises(ValueError, match="overlap"):
-        plan_windows((64, 64, 64), 16, overlap=overlap)
+        plan_windows((64, 64, 64), 32, 16, overlap=overlap)
 
 
 def test_refuses_when_the_smallest_window_does_not_fit() -> None:
     with pytest.raises(ValueError, match=r"at least \(32, 32, 32\)"):
-        plan_windows((64, 64, 64), 16, max_voxels=32**3 - 1)
+        plan_windows((64, 64, 64), 32, 16, max_voxels=32**3 - 1)
 
 
 def test_an_overlap_close_to_one_is_planned_in_time() -> None:
-    plan = plan_windows((40, 8, 8), 2, max_voxels=1000, overlap=0.99999)
+    plan = plan_windows((40, 8, 8), 4, 2, max_voxels=1000, overlap=0.99999)
     assert_sound(plan, 2, 0.99999)
 
 
@@ -146,14 +146,14 @@ def test_importance_by_hand() -> None:
 @given(SMALL_SHAPES, st.sampled_from([0.0, 0.3, 0.5, 0.8]), st.integers(64, 3000), st.integers(0, 9))
 def test_an_identity_returns_the_input(shape: tuple[int, int, int], overlap: float, most: int, seed: int) -> None:
     images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(seed))
-    plan = plan_windows(shape, 2, max_voxels=most, overlap=overlap)
+    plan = plan_windows(shape, 4, 2, max_voxels=most, overlap=overlap)
     (same,) = run_windows(lambda window: [window], images, plan)
     torch.testing.assert_close(same, images, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("most", [math.inf, 500, 64])
 def test_a_constant_stays_constant(most: float) -> None:
-    plan = plan_windows((11, 13, 10), 2, max_voxels=most)
+    plan = plan_windows((11, 13, 10), 4, 2, max_voxels=most)
     (result,) = run_windows(lambda window: [torch.full_like(window, 5000)], torch.zeros(1, 11, 13, 10), plan)
     assert result.shape == (1, 11, 13, 10)
     assert result.sub(5000).abs().max().item() < 0.01
@@ -161,7 +161,7 @@ def test_a_constant_stays_constant(most: float) -> None:
 
 def test_two_windows_blend_by_importance() -> None:
     """Windows 0 to 3 and 2 to 5 say 1 and 3. At voxel 2 the distances from the centres are 0.5 and 1.5."""
-    plan = plan_windows((4, 4, 6), 2, window=(4, 4, 4))
+    plan = plan_windows((4, 4, 6), 4, 2, window=(4, 4, 4))
     assert plan.starts == ((0, 0, 0), (0, 0, 2))
     answers = iter([1.0, 3.0])
     (result,) = run_windows(lambda window: [torch.full_like(window, next(answers))], torch.zeros(1, 4, 4, 6), plan)
@@ -175,7 +175,7 @@ def test_two_windows_blend_by_importance() -> None:
 @pytest.mark.parametrize("most", [math.inf, 256])
 def test_several_results_keep_their_order_and_type(most: float) -> None:
     images = torch.randn(2, 9, 8, 7, generator=torch.Generator().manual_seed(0))
-    plan = plan_windows((9, 8, 7), 2, max_voxels=most)
+    plan = plan_windows((9, 8, 7), 4, 2, max_voxels=most)
     assert (len(plan.starts) > 1) == (most == 256)
 
     def predict(window: Tensor) -> Iterator[Tensor]:
@@ -191,7 +191,7 @@ def test_several_results_keep_their_order_and_type(most: float) -> None:
 
 
 def test_padding_is_zero_and_at_the_far_end() -> None:
-    plan = plan_windows((3, 5, 6), 2)
+    plan = plan_windows((3, 5, 6), 4, 2)
     seen = []
     (result,) = run_windows(lambda window: [seen.append(window) or window], torch.ones(1, 3, 5, 6), plan)  # type: ignore[func-returns-value]
     assert seen[0].shape == (1, 1, 4, 6, 6)
@@ -202,7 +202,7 @@ def test_padding_is_zero_and_at_the_far_end() -> None:
 
 def test_refuses_a_plan_for_another_shape() -> None:
     with pytest.raises(ValueError, match=r"\(8, 8, 8\).*\(8, 8, 9\)"):
-        run_windows(lambda window: [window], torch.zeros(1, 8, 8, 9), plan_windows((8, 8, 8), 2))
+        run_windows(lambda window: [window], torch.zeros(1, 8, 8, 9), plan_windows((8, 8, 8), 4, 2))
 
 
 def network() -> A2FSeg:
@@ -217,7 +217,7 @@ def test_monai_gives_the_same() -> None:
         inferers = pytest.importorskip("monai.inferers")
     net, images = network(), torch.randn(4, 24, 32, 24, generator=torch.Generator().manual_seed(1))
     present = (True, False, True, True)
-    plan = plan_windows((24, 32, 24), 4, window=(16, 16, 16))
+    plan = plan_windows((24, 32, 24), 8, 4, window=(16, 16, 16))
     assert len(plan.starts) == 2 * 3 * 2
     (ours,) = run_windows(lambda window: [net(window, present)], images, plan)
     theirs = inferers.sliding_window_inference(
@@ -231,7 +231,7 @@ def test_windows_on_cuda() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     net, images = network(), torch.randn(4, 24, 32, 24, generator=torch.Generator().manual_seed(1))
-    plan = plan_windows((24, 32, 24), 4, max_voxels=16**3)
+    plan = plan_windows((24, 32, 24), 8, 4, max_voxels=16**3)
     (expected,) = run_windows(lambda window: [net(window, [True] * 4)], images, plan)
     net = net.cuda()
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -254,7 +254,7 @@ def test_windows_shrink_until_they_fit_a_card() -> None:
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 400 * 2**20) / total)
     try:
         while not results:
-            plan = plan_windows((128, 128, 128), 4, max_voxels=most)
+            plan = plan_windows((128, 128, 128), 8, 4, max_voxels=most)
             tried.append(math.prod(plan.window))
             try:
                 results += run_windows(lambda window: [net(window, [True] * 4)], images, plan, "cuda")

@@ -59,14 +59,16 @@ def literal_two_stages(net: UNet, x: Tensor) -> Tensor:
     skip = block(fine[1], block(fine[0], x))  # type: ignore[index]
     deep = block(coarse[1], block(coarse[0], skip, stride=2))  # type: ignore[index]
     up = F.conv_transpose3d(deep, net.up[0].weight, stride=2)  # type: ignore[arg-type]
+    up = up[:, :, : x.shape[2], : x.shape[3], : x.shape[4]]
     return block(merge[1], block(merge[0], torch.cat([up, skip], dim=1)))  # type: ignore[index]
 
 
+@pytest.mark.parametrize("edges", [(6, 4, 8), (5, 7, 3)], ids=["even", "odd"])
 @pytest.mark.parametrize("batch", [1, 2])
-def test_two_stages_written_out(batch: int) -> None:
+def test_two_stages_written_out(batch: int, edges: tuple[int, int, int]) -> None:
     torch.manual_seed(0)
     net = UNet((3, 5))
-    x = torch.randn(batch, 1, 6, 4, 8)
+    x = torch.randn(batch, 1, *edges)
     with torch.no_grad():
         torch.testing.assert_close(net(x), literal_two_stages(net, x), atol=1e-5, rtol=1e-5)
 
@@ -74,9 +76,9 @@ def test_two_stages_written_out(batch: int) -> None:
 @pytest.mark.parametrize("features", [(4, 8, 16), (1, 2), (1, 1, 1, 3)])
 def test_features_come_at_the_inputs_resolution(features: tuple[int, ...]) -> None:
     stride = 2 ** (len(features) - 1)
-    x = torch.randn(2, 1, 2 * stride, 3 * stride, 4 * stride)
-    with torch.no_grad():
-        assert UNet(features)(x).shape == (2, features[0], 2 * stride, 3 * stride, 4 * stride)
+    for edges in ((2 * stride, 3 * stride, 4 * stride), (2 * stride + 1, 3 * stride - 1, 4 * stride)):
+        with torch.no_grad():
+            assert UNet(features)(torch.randn(2, 1, *edges)).shape == (2, features[0], *edges)
 
 
 @pytest.mark.parametrize("batch", [1, 2])

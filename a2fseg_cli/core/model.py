@@ -67,14 +67,14 @@ class A2FSeg(nn.Module):
         """Return F_m (B, C, D, H, W) of every present modality. Absent modalities are never read.
 
         Args:
-            images: (B, M, D, H, W), z-scored; edges multiples of the config's stride.
+            images: (B, M, D, H, W), z-scored; edges at least the config's `smallest_edge`.
             present: (M,) flags.
         """
-        stride = self.config.stride
+        least = self.config.smallest_edge
         if images.ndim != 5 or images.shape[1] != len(self.config.modalities):
             raise ValueError(f"images must be (B, {len(self.config.modalities)}, D, H, W); got {tuple(images.shape)}")
-        if any(edge % stride or edge < 2 * stride for edge in images.shape[2:]):
-            raise ValueError(f"edges must be multiples of {stride}, at least {2 * stride}; got {tuple(images.shape)}")
+        if any(edge < least for edge in images.shape[2:]):
+            raise ValueError(f"edges must be at least {least}; got {tuple(images.shape)}")
         names = self.present_names(present)
         index = self.config.modalities.index
         return {m: self.encoders[m](images[:, index(m) : index(m) + 1]) for m in names}

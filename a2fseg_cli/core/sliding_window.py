@@ -37,7 +37,12 @@ class WindowPlan:
 
 
 def plan_windows(
-    shape: Shape, stride: int, max_voxels: float = math.inf, overlap: float = 0.5, window: Shape | None = None
+    shape: Shape,
+    smallest: int,
+    step: int,
+    max_voxels: float = math.inf,
+    overlap: float = 0.5,
+    window: Shape | None = None,
 ) -> WindowPlan:
     """Return the plan with the fewest voxels to compute whose window fits.
 
@@ -47,10 +52,11 @@ def plan_windows(
 
     Args:
         shape: Of the volume (D, H, W).
-        stride: Window edges are multiples of it, at least twice it.
+        smallest: Least edge of a window, a multiple of `step`.
+        step: Edges are multiples of it.
         max_voxels: Most voxels a window may have.
         overlap: Least overlap of neighbouring windows, a share of the edge in [0, 1).
-        window: Use this window instead of planning one; edges are rounded up to the stride.
+        window: Use this window instead of planning one; edges are rounded up to the step.
 
     Raises:
         ValueError: overlap out of range, or no window of the smallest size fits.
@@ -59,14 +65,14 @@ def plan_windows(
         raise ValueError(f"overlap must lie in [0, 1); got {overlap}")
 
     def rounded(edge: float) -> int:
-        return max(2 * stride, stride * math.ceil(edge / stride))
+        return max(smallest, step * math.ceil(edge / step))
 
-    def step(edge: int) -> int:
+    def stride(edge: int) -> int:
         """Most voxels from one window's start to the next; whole, since starts are rounded to voxels."""
         return max(1, math.floor(edge * (1 - overlap) + 1e-9))
 
     def count(length: int, edge: int) -> int:
-        return 1 + math.ceil(max(0, length - edge) / step(edge))
+        return 1 + math.ceil(max(0, length - edge) / stride(edge))
 
     if window is not None:
         edges = [rounded(edge) for edge in window]
@@ -75,7 +81,7 @@ def plan_windows(
     options = []
     for length in shape:
         smallest_edge: dict[int, int] = {}
-        for edge in range(2 * stride, rounded(length) + 1, stride):
+        for edge in range(smallest, rounded(length) + 1, step):
             smallest_edge.setdefault(count(length, edge), edge)
         # A larger window that also costs more than a smaller one is never the best: 128 edges leave 5.
         worth = [(edge, n) for n, edge in smallest_edge.items()]
@@ -83,7 +89,7 @@ def plan_windows(
         options.append([(edge, n) for (edge, n), cost in zip(worth, least, strict=True) if edge * n == cost])
     fitting = [plan for plan in itertools.product(*options) if math.prod(edge for edge, _ in plan) <= max_voxels]
     if not fitting:
-        raise ValueError(f"no window of at least {(2 * stride,) * 3} fits into {max_voxels:.0f} voxels")
+        raise ValueError(f"no window of at least {(smallest,) * 3} fits into {max_voxels:.0f} voxels")
     best = min(fitting, key=lambda plan: (math.prod(e * n for e, n in plan), math.prod(n for _, n in plan)))
     (depth, n_depth), (height, n_height), (width, n_width) = best
     return _lay_out(shape, (depth, height, width), (n_depth, n_height, n_width))

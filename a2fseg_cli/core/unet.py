@@ -67,12 +67,17 @@ class UNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return F_m (B, C, D, H, W) for x (B, 1, D, H, W); edges are multiples of the config's stride."""
+        """Return F_m (B, C, D, H, W) for x (B, 1, D, H, W).
+
+        An odd edge is halved upwards on the way down, and what its transposed convolution adds is cut off again.
+        """
         skips: list[Tensor] = []
         for stage in self.down:
             x = stage(x)
             skips.append(x)
         x = skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
-            x = merge(torch.cat((up(x), skips.pop()), dim=1))
+            skip = skips.pop()
+            d, h, w = skip.shape[2:]
+            x = merge(torch.cat((up(x)[:, :, :d, :h, :w], skip), dim=1))
         return x

@@ -106,7 +106,8 @@ class Segmenter:
         try:
             return plan_windows(
                 shape,
-                self.config.stride,
+                self.config.smallest_edge,
+                self.config.edge_step,
                 max_voxels=bytes_allowed / self.bytes_per_voxel(modalities, subsets),
                 overlap=self.inference.overlap,
                 window=self.inference.window,
@@ -214,8 +215,7 @@ class Segmenter:
     ) -> Iterator[Tensor]:
         """Yield what `_predict` does, of one view of the window.
 
-        The U-Nets need edges that are multiples of the stride; the fusion does not, and skips padding beyond `shape`
-        but for what its kernel reaches: of a brain of 68 x 88 x 67 in a window of 80 x 96 x 80 a third.
+        The fusion skips padding beyond `shape` but for what its kernel reaches.
         """
         outputs: Iterator[Output] | None = None
         for _ in subsets:

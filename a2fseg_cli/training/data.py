@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -133,6 +134,13 @@ def random_crop(
     return torch.from_numpy(images), torch.from_numpy(classes)
 
 
+def patch_size(sample: Sample, config: ModelConfig) -> list[int]:
+    """Return the edges of a patient's crops: the network's `window`, or what holds the brain, as inference plans it."""
+    step = config.edge_step
+    whole = [max(config.smallest_edge, math.ceil(n / step) * step) for n in sample.classes.shape]
+    return [min(edges) for edges in zip(config.window, whole, strict=True)]
+
+
 def random_subset(present: Sequence[bool], random: np.random.Generator) -> tuple[bool, ...]:
     """Return a random proper subset of the present modalities, its size drawn uniformly first.
 
@@ -163,7 +171,7 @@ def draw_crop(samples: Sequence[Sample], config: ModelConfig, recipe: Recipe, st
     """Return a crop of a step. It follows from the seed, the step and its place in the batch, and nothing else."""
     random = np.random.default_rng([recipe.seed, step, index])
     sample = samples[int(random.integers(len(samples)))]
-    images, classes = random_crop(sample, config.window, recipe.foreground_share, random)
+    images, classes = random_crop(sample, patch_size(sample, config), recipe.foreground_share, random)
     if recipe.augment:
         images, classes = augment(images, classes, random)
     subsets = (sample.present, *(random_subset(sample.present, random) for _ in range(recipe.random_subsets)))

@@ -289,7 +289,7 @@ class Trainer:
         possible = [s for s in subsets if all(has or not wanted for has, wanted in zip(sample.present, s, strict=True))]
         images = torch.from_numpy(sample.images.astype(np.float32))
         z, y, x = images.shape[1:]
-        plan = plan_windows((z, y, x), self.config.stride, max_voxels=4e6)
+        plan = plan_windows((z, y, x), self.config.smallest_edge, self.config.edge_step, max_voxels=4e6)
 
         def predict(window: Tensor) -> Iterator[Tensor]:
             features = self.model.encode(window, sample.present)

@@ -11,7 +11,7 @@ from typing import Any
 class Recipe:
     """How a network is trained. The defaults are the paper's; what it leaves open says so.
 
-    The size of the crops is the network's `ModelConfig.window`.
+    The size of the crops is the network's `ModelConfig.window`, less where a brain is smaller.
 
     Attributes:
         optimizer: adam (paper), adamw or muon.
