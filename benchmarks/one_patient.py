@@ -3,11 +3,12 @@
     python benchmarks/one_patient.py PATIENT_FOLDER ... [--weights FILE | --preset paper] [--windows 2] [--repeats 3]
 
 The yardstick is what one would write today: SimpleITK, z-score, the network in fp32 (`plain.py`), windows of 128 cubed
-at half overlap with Gaussian importance, argmax, SimpleITK. It gets the volume as it is read, then the brain only.
-Both start from the files and end with a file; loading the network is left out. With `--preset` the network is new: its
+at half overlap with Gaussian importance, argmax, SimpleITK. It gets the volume as it is read, then the brain only,
+then the brain in one window: what instance norm says depends on the window, so only there the masks can be the same.
+All start from the files and end with a file; loading the network is left out. With `--preset` the network is new: its
 times are those of a trained one. With `--windows N` only N of the yardstick's windows are run and the others are
-taken to cost as much; the table says so. Prints Markdown: seconds (medians), and where the network is trained, Dice
-between the two masks and of each with the truth.
+taken to cost as much; the table says so. Prints Markdown: median seconds, and for a trained network Dice: of the masks
+with each other and with the truth.
 """
 
 from __future__ import annotations
@@ -44,6 +45,25 @@ from a2fseg_cli.weights.file_format import save_weights  # noqa: E402
 
 
 @dataclass(frozen=True)
+class Way:
+    """How the yardstick lays its windows: edge in voxels (None: one window round all of it), over the brain or all."""
+
+    name: str
+    edge: int | None
+    crop: bool
+
+
+def ways(edge: int) -> tuple[Way, ...]:
+    """Return the three ways, with windows of `edge` cubed."""
+    cubes = f"windows of {edge}"
+    return (
+        Way(f"{cubes}, whole volume", edge, False),
+        Way(f"{cubes}, brain crop", edge, True),
+        Way("one window, brain crop", None, True),
+    )
+
+
+@dataclass(frozen=True)
 class Run:
     """Seconds from files to file, the class map (D, H, W) if it is whole, and how many windows there were."""
 
@@ -52,16 +72,13 @@ class Run:
     windows: int
 
 
-def yardstick(
-    net: PlainA2FSeg, files: Mapping[str, Path], edge: int, crop: bool, out: Path, most: int | None = None
-) -> Run:
-    """Return the run of plain PyTorch in MONAI's windows of `edge` cubed.
+def yardstick(net: PlainA2FSeg, files: Mapping[str, Path], way: Way, out: Path, most: int | None = None) -> Run:
+    """Return the run of plain PyTorch in MONAI's windows.
 
     Args:
         net: The network.
         files: Modality to file, all of them.
-        edge: Of the window, voxels of the network's working spacing.
-        crop: Give the network the brain's box only.
+        way: Which windows, over what.
         out: File to write.
         most: How many windows are really run; None runs all.
     """
@@ -73,27 +90,30 @@ def yardstick(
         channel[inside] = (channel[inside] - channel[inside].mean()) / channel[inside].std()
     hit = torch.nonzero(brain.any(dim=0))
     low, high = hit.min(dim=0).values.tolist(), (hit.max(dim=0).values + 1).tolist()
-    box = tuple(slice(a, b) if crop else slice(None) for a, b in zip(low, high, strict=True))
+    box = tuple(slice(a, b) if way.crop else slice(None) for a, b in zip(low, high, strict=True))
     part = volume[(slice(None), *box)][None]
     spacing = images[0].GetSpacing()[::-1]
-    shape = [max(1, round(n * mm / w)) for n, mm, w in zip(part.shape[2:], spacing, net.config.spacing_mm, strict=True)]
+    shape = [
+        max(1, int(n * mm / w + 0.5)) for n, mm, w in zip(part.shape[2:], spacing, net.config.spacing_mm, strict=True)
+    ]
+    window = [way.edge or max(net.config.smallest_edge, -(-n // 8) * 8) for n in shape]
     resized = part.shape[2:] != torch.Size(shape)
     seconds: list[float] = []
     windows = 0
 
-    def predict(window: torch.Tensor) -> torch.Tensor:
+    def predict(images: torch.Tensor) -> torch.Tensor:
         nonlocal windows
         windows += 1
         started = time.perf_counter()
         if most is not None and windows > most:
-            return torch.zeros(1, len(net.config.classes), *window.shape[2:])
-        logits = net(window, [True] * len(net.config.modalities))
+            return torch.zeros(1, len(net.config.classes), *images.shape[2:])
+        logits = net(images, [True] * len(net.config.modalities))
         seconds.append(time.perf_counter() - started)
         return logits
 
     with torch.inference_mode():
         x = F.interpolate(part, shape, mode="trilinear") if resized else part
-        logits = sliding_window_inference(x, (edge,) * 3, 1, predict, overlap=0.5, mode="gaussian")
+        logits = sliding_window_inference(x, window, 1, predict, overlap=0.5, mode="gaussian")
         assert isinstance(logits, torch.Tensor)
         shares = logits.softmax(dim=1)
         shares = F.interpolate(shares, part.shape[2:], mode="trilinear") if resized else shares
@@ -119,7 +139,7 @@ def ours(segmenter: Segmenter, files: Mapping[str, Path], out: Path) -> Run:
 def measure(
     segmenter: Segmenter, folders: Sequence[Path], repeats: int, edge: int = 128, most: int | None = None
 ) -> str:
-    """Return the table over one or more patients: the yardstick with and without the brain crop, then ours."""
+    """Return the table over one or more patients: the yardstick three ways, then ours."""
     config, runs, scores = segmenter.config, [], []
     plain = PlainA2FSeg(segmenter.model).eval()
     with tempfile.TemporaryDirectory() as scratch:
@@ -128,43 +148,42 @@ def measure(
             files = find_modalities(folder, config.modalities)
             for _ in range(repeats):
                 mine = ours(segmenter, files, out)
-                runs.append([yardstick(plain, files, edge, crop, out, most) for crop in (False, True)] + [mine])
+                runs.append([*(yardstick(plain, files, way, out, most) for way in ways(edge)), mine])
             scores.append(_agreement(runs[-1], find_truth(folder), config))
-    names = (f"windows of {edge}, whole volume", f"windows of {edge}, brain crop", "a2fseg")
-    medians = [statistics.median(run[i].seconds for run in runs) for i in range(3)]
+    names = (*(way.name for way in ways(edge)), "a2fseg")
+    medians = [statistics.median(run[i].seconds for run in runs) for i in range(len(names))]
     rows = ["| | windows | seconds | times ours |", "|---|---|---|---|"]
     for i, name in enumerate(names):
         count = max(run[i].windows for run in runs)
-        timed = f" ({most} run)" if i < 2 and most is not None and most < count else ""
-        rows.append(f"| {name} | {count}{timed} | {medians[i]:.2f} | {medians[i] / medians[2]:.1f} |")
+        timed = f" ({most} run)" if most is not None and most < count else ""
+        rows.append(f"| {name} | {count}{timed} | {medians[i]:.2f} | {medians[i] / medians[-1]:.1f} |")
     where = f"{segmenter.compute.device}, {segmenter.compute.precision}, {torch.get_num_threads()} threads"
     widths = ", ".join(map(str, config.features_per_stage))
     rows += ["", f"{widths}; {where}; torch {torch.__version__}; {platform.machine()}; n = {repeats} x {len(folders)}"]
-    return "\n".join([*rows, *_scores_table(scores, config)])
+    return "\n".join([*rows, *_scores_table(scores, config, names)])
 
 
 def _agreement(runs: Sequence[Run], truth: Path | None, config: ModelConfig) -> list[dict[str, float]]:
-    """Return the Dice of ours with the cropped yardstick, and of the three with the truth; nothing where one lacks."""
+    """Return the Dice of ours with the yardstick in one window, then of each with the truth; nothing if one lacks."""
     maps = [run.classes for run in runs]
     if truth is None or any(classes is None for classes in maps):
         return []
     true = read_classes(truth, config).classes
-    pairs = [(maps[2], maps[1]), *((classes, true) for classes in maps)]
+    pairs = [(maps[-1], maps[-2]), *((classes, true) for classes in maps)]
     return [region_dice(a, b, config) for a, b in pairs if a is not None and b is not None]
 
 
-def _scores_table(scores: Sequence[list[dict[str, float]]], config: ModelConfig) -> list[str]:
+def _scores_table(scores: Sequence[list[dict[str, float]]], config: ModelConfig, names: Sequence[str]) -> list[str]:
     known = [score for score in scores if score]
     if not known:
         return []
     regions = [region for region, _ in config.regions]
     rows = ["", f"| Dice, {len(known)} patients | {' | '.join(regions)} |", "|---" * (len(regions) + 1) + "|"]
-    names = ("ours with the yardstick's (crop), mean", "whole volume with truth", "crop with truth", "ours with truth")
-    for i, name in enumerate(names):
+    for i, name in enumerate(("a2fseg with one window: mean", *(f"{name} with truth: mean" for name in names))):
         values = [statistics.mean(score[i][region] for score in known) for region in regions]
         rows.append(f"| {name} | {' | '.join(f'{value:.4f}' for value in values)} |")
     lowest = [min(score[0][region] for score in known) for region in regions]
-    return [*rows, f"| ours with the yardstick's (crop), lowest | {' | '.join(f'{value:.4f}' for value in lowest)} |"]
+    return [*rows, f"| a2fseg with one window: lowest | {' | '.join(f'{value:.4f}' for value in lowest)} |"]
 
 
 def new_weights(preset: str, folder: Path) -> Path:

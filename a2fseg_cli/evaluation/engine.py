@@ -25,7 +25,7 @@ from a2fseg_cli.evaluation.scoring import Scorer
 from a2fseg_cli.imaging.discovery import Case, image_stem
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid, read_classes
 from a2fseg_cli.imaging.restoring import Box, ClassMap, boxed, brain_box, classes_to_file
-from a2fseg_cli.prediction.ahead import read_ahead
+from a2fseg_cli.prediction.ahead import read_ahead, work_ahead
 from a2fseg_cli.prediction.patient import Patient, Settings, load_patient
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
 
@@ -122,7 +122,7 @@ class Evaluation:
     def run(self, cases: Sequence[Case], report: Report) -> list[PatientScores]:
         """Score every patient that is not finished; report each as it is done and return all scores, in order.
 
-        While the network works on one patient, the next is read.
+        Where cores are to spare, the next patient is read while the network works on one.
 
         Raises:
             UsageError: scores of other settings are in the way.
@@ -140,6 +140,7 @@ class Evaluation:
         for scores in done.values():
             report(scores, True)
         coming: deque[Future[PatientScores]] = deque()
+        ahead = work_ahead(self.segmenter.compute) if self.segmenter else 1
         threads = torch.get_num_threads()
 
         def collect(most: int) -> None:
@@ -149,17 +150,17 @@ class Evaluation:
                 report(result, False)
 
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(threads, "score") as scorers:
-            for loaded in self._loaded(todo, reader):
+            for loaded in self._loaded(todo, reader, ahead):
                 if isinstance(loaded, Failure):
                     report(loaded, False)
                     continue
-                coming.append(self._begin(loaded, scorers, threads))
+                coming.append(self._begin(loaded, scorers, threads, ahead))
                 collect(threads)
             collect(0)
         return [done[case.name] for case in cases if case.name in done]
 
-    def _loaded(self, cases: Sequence[Case], reader: ThreadPoolExecutor) -> Iterator[_Loaded | Failure]:
-        """Yield each patient read, or why it cannot be; the next is always being read."""
+    def _loaded(self, cases: Sequence[Case], reader: ThreadPoolExecutor, ahead: int) -> Iterator[_Loaded | Failure]:
+        """Yield each patient read, or why it cannot be."""
 
         def load(case: Case) -> _Loaded | Failure:
             try:
@@ -167,7 +168,7 @@ class Evaluation:
             except InputError as error:
                 return Failure(case.name, " ".join(str(error).split()))
 
-        return read_ahead(cases, load, reader)
+        return read_ahead(cases, load, reader, ahead)
 
     def _load(self, case: Case) -> _Loaded:
         began = time.perf_counter()
@@ -189,11 +190,10 @@ class Evaluation:
             check_on_grid(prediction, truth.path, truth.geometry)
         return _Loaded(case, truth, None, prediction, began)
 
-    def _begin(self, loaded: _Loaded, scorers: ThreadPoolExecutor, threads: int) -> Future[PatientScores]:
+    def _begin(self, loaded: _Loaded, scorers: ThreadPoolExecutor, threads: int, ahead: int) -> Future[PatientScores]:
         """Run the network on a patient and return what will be its scores.
 
-        A CPU alternates: as many subsets as it has threads are fused, then scored, one a thread. Both at once
-        would be slower, because the network waits for the thread that shares its core.
+        Without working ahead, as many subsets as there are threads are fused, then scored, one a thread.
         """
         if loaded.patient is None:
             return scorers.submit(self._score_file, loaded)
@@ -213,7 +213,6 @@ class Evaluation:
                 attention.update(attention_inside(segmentation.attention, true, self.config.classes))
             return _rows(subset_name(subset, self.config.modalities), scores)
 
-        on_cpu = segmenter.compute.device.type == "cpu"
         network, began = 0.0, time.perf_counter()
         with_attention = [self.task.attention and len(subset) == len(self.config.modalities) > 1 for subset in names]
         results = segmenter.segment_subsets(
@@ -225,8 +224,8 @@ class Evaluation:
             network += time.perf_counter() - began
             scores.append(scorers.submit(score, subset, segmentation))
             running.add(scores[-1])
-            if len(running) >= (threads if on_cpu else 2 * threads):  # each holds its probabilities
-                _, running = wait(running, return_when=ALL_COMPLETED if on_cpu else FIRST_COMPLETED)
+            if len(running) >= (1 + ahead) * threads:  # each holds its probabilities
+                _, running = wait(running, return_when=FIRST_COMPLETED if ahead else ALL_COMPLETED)
             began = time.perf_counter()
 
         def finish() -> PatientScores:  # begun behind all of `scores`, so none of them waits for it

@@ -18,7 +18,7 @@ from a2fseg_cli import __version__
 from a2fseg_cli.errors import A2FSegError, InputError, ResourceError, UsageError
 from a2fseg_cli.files import atomic_write_bytes
 from a2fseg_cli.imaging.discovery import Case
-from a2fseg_cli.prediction.ahead import read_ahead
+from a2fseg_cli.prediction.ahead import read_ahead, work_ahead
 from a2fseg_cli.prediction.patient import (
     Found,
     Patient,
@@ -115,7 +115,7 @@ class Cohort:
     def run(self, cases: Sequence[Case], report: Report) -> list[Result]:
         """Segment every case that is not finished; report each as it is done and return the results.
 
-        While the network works on one patient, the next is read and the last is written.
+        Where cores are to spare, the next patient is read and the last is written while the network works on one.
 
         Raises:
             UsageError: results of other settings are in the way.
@@ -138,11 +138,14 @@ class Cohort:
             report(replace(done, status=SKIPPED, reason="finished before"), None)
         results: list[Result] = []
         writing: deque[Future[Result]] = deque()
+        ahead = work_ahead(self.segmenter.compute)
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-            for case, patient, began in self._loaded(todo, reader):
+            for case, patient, began in self._loaded(todo, reader, ahead):
                 if isinstance(patient, A2FSegError):
                     self._fail(case, patient, began, prints, report)
                     continue
+                while len(writing) > ahead:
+                    results.append(writing.popleft().result())
                 try:
                     found = segment_patient(patient, self.segmenter, self.settings)
                 except ResourceError as error:  # too large for this machine; the next one may not be
@@ -150,15 +153,13 @@ class Cohort:
                     continue
                 self._note(Status(case.name, "+".join(case.images), RUNNING, settings=prints[case.name]))
                 writing.append(writer.submit(self._finish, case, patient, found, began, prints, report))
-                while len(writing) > 1:
-                    results.append(writing.popleft().result())
             results += [future.result() for future in writing]
         return results
 
     def _loaded(
-        self, cases: Sequence[Case], reader: ThreadPoolExecutor
+        self, cases: Sequence[Case], reader: ThreadPoolExecutor, ahead: int
     ) -> Iterator[tuple[Case, Patient | A2FSegError, float]]:
-        """Yield each case with its patient, or why there is none; the next is always being read."""
+        """Yield each case with its patient, or why there is none."""
 
         def load(case: Case) -> tuple[Case, Patient | A2FSegError, float]:
             began = time.perf_counter()
@@ -170,7 +171,7 @@ class Cohort:
             except (InputError, UsageError) as error:
                 return case, error, began
 
-        return read_ahead(cases, load, reader)
+        return read_ahead(cases, load, reader, ahead)
 
     def _finish(
         self,
