@@ -57,3 +57,33 @@ def test_ablation_prints_its_table(phantom: Path, tmp_path: Path) -> None:
     rows = re.findall(r"^\| ([a-z-]+) \| (\d+) \| ([0-9.]+) \|", table, re.MULTILINE)
     assert [row[0] for row in rows] == list(module.VARIANTS)
     assert all(int(steps) > 0 for _, steps, _ in rows)
+
+
+def test_one_patient_prints_its_table(phantom: Path, toy_weights: Path) -> None:
+    """The toy network, both sides in fp32: in one window the masks are the same."""
+    segmenter = Segmenter(toy_weights, choose_compute("cpu", "fp32"))
+    table = load("one_patient").measure(segmenter, [phantom], repeats=1, edge=16, most=3)
+    rows = re.findall(r"^\| (.+) \| (\d+)(?: \((\d+) run\))? \| [0-9.]+ \| ([0-9.]+) \|$", table, re.MULTILINE)
+    names = ["windows of 16, whole volume", "windows of 16, brain crop", "one window, brain crop", "a2fseg"]
+    assert [row[0] for row in rows] == names
+    assert [row[2] for row in rows] == ["3", "3", "", ""]
+    assert int(rows[0][1]) > int(rows[1][1]) > 3
+    assert rows[2][1] == rows[3][1] == "1"
+
+
+def test_peak_prints_its_table() -> None:
+    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), window=(16, 16, 16))
+    module = load("peak")
+    # The first convolution of the U-Nets alone: 2 x 27 x 4 operations a voxel, four times.
+    assert module.operations(config, (16, 16, 16)) > 4 * 2 * 27 * 4 * 16**3
+    table = module.measure(config, (16, 16, 16), choose_compute("cpu", "fp32"), repeats=1, with_profile=True)
+    assert re.search(r"network, 16 x 16 x 16 \| 0 \| [0-9.]+ \| \d+ \| \d+% \|", table)
+    assert "convolution" in table
+
+
+def test_resources_prints_its_table(toy_weights: Path, tmp_path: Path) -> None:
+    table = load("resources").measure(toy_weights, [0.25], [1], [2], tmp_path)
+    rows = re.findall(r"^\| (.+) \| \d+ of [0-9x ]+ \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+) \|$", table, re.MULTILINE)
+    assert len(rows) == 1 + 4 + 1 + 1
+    assert all(float(seconds) > float(network) for _, seconds, network, _ in rows)
+    assert all(0.1 < float(peak) < 2 for *_, peak in rows)

@@ -1,4 +1,4 @@
-"""Augmentation of a crop: left-right flips, small rotations and scalings, contrast, brightness, gamma, noise.
+"""Augmentation of a crop: flips, small rotations and scalings, contrast, brightness, gamma, noise, lower resolution.
 
 Every choice is drawn from the given generator; a step's crop is the same on every machine and worker count.
 """
@@ -16,26 +16,24 @@ from torch.nn import functional as F
 def augment(images: Tensor, classes: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Return an augmented crop of the same shape.
 
-    Left and right are exchanged, nothing else: the images are on canonical axes, so no brain to predict is upside
-    down, and where the tissue says little the place in the brain says much.
-
     Args:
         images: (M, D, H, W) float32, background 0.
         classes: (D, H, W) uint8.
         random: Source of every choice.
     """
-    if random.random() < 0.3:
+    if random.random() < 0.4:
         images, classes = rotate_and_scale(images, classes, random)
-    if random.random() < 0.5:
-        images, classes = images.flip(3), classes.flip(2)
+    axes = [axis for axis in (1, 2, 3) if random.random() < 0.5]
+    if axes:
+        images, classes = images.flip(axes), classes.flip([axis - 1 for axis in axes])
     brain = images != 0
     changed = torch.stack([_intensity(image, random) for image in images])
     return changed * brain, classes
 
 
 def rotate_and_scale(images: Tensor, classes: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Return the crop rotated by up to 15 degrees about each axis and scaled by 0.85 to 1.2."""
-    angles = random.uniform(-math.pi / 12, math.pi / 12, size=3)
+    """Return the crop rotated by up to 20 degrees about each axis and scaled by 0.8 to 1.25."""
+    angles = random.uniform(-math.pi / 9, math.pi / 9, size=3)
     matrix = torch.eye(3)
     for axis, angle in enumerate(angles.tolist()):
         a, b = (i for i in range(3) if i != axis)
@@ -44,7 +42,7 @@ def rotate_and_scale(images: Tensor, classes: Tensor, random: np.random.Generato
         turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
         matrix = matrix @ turn
     edges = torch.tensor(images.shape[:0:-1], dtype=torch.float32)  # x, y, z as grid_sample counts
-    affine = matrix / random.uniform(0.85, 1.2) * (edges[None] / edges[:, None])
+    affine = matrix / random.uniform(0.8, 1.25) * (edges[None] / edges[:, None])
     grid = F.affine_grid(F.pad(affine, (0, 1))[None], [1, 1, *classes.shape], align_corners=False)
     turned = F.grid_sample(images[None], grid, mode="bilinear", align_corners=False)[0]
     moved = F.grid_sample(classes[None, None].float(), grid, mode="nearest", align_corners=False)[0, 0]
@@ -52,13 +50,17 @@ def rotate_and_scale(images: Tensor, classes: Tensor, random: np.random.Generato
 
 
 def _intensity(image: Tensor, random: np.random.Generator) -> Tensor:
-    """Return one modality with another contrast, brightness, gamma and noise, each with some probability."""
+    """Return one modality with other contrast, brightness, gamma, resolution and noise, each with some probability."""
     if random.random() < 0.5:
-        image = image * random.uniform(0.8, 1.25) + random.uniform(-0.2, 0.2)
+        image = image * random.uniform(0.7, 1.4) + random.uniform(-0.3, 0.3)
     if random.random() < 0.3:
         low, high = image.min(), image.max()
         span = (high - low).clamp(min=1e-6)
-        image = ((image - low) / span) ** random.uniform(0.75, 1.33) * span + low
+        image = ((image - low) / span) ** random.uniform(0.7, 1.5) * span + low
+    if random.random() < 0.15:
+        shape = [max(1, round(edge * random.uniform(0.5, 1))) for edge in image.shape]
+        coarse = F.interpolate(image[None, None], shape, mode="trilinear")
+        image = F.interpolate(coarse, image.shape, mode="trilinear")[0, 0]
     if random.random() < 0.15:
         noise = random.standard_normal(image.shape, dtype=np.float32) * np.float32(random.uniform(0, 0.15))
         image = image + torch.from_numpy(noise)

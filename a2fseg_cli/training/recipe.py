@@ -23,7 +23,7 @@ class Recipe:
         random_subsets: Random subsets a step (not in the paper), beside the full set. All share one encode.
         foreground_share: Share of crops centred on a voxel of a random foreground class (not in the paper).
         foreground_weight: Of a tumour voxel in the cross-entropy, against 1 of the background (paper: 1).
-        augment: Left-right flips, small rotations and scalings, intensity, noise (not in the paper).
+        augment: Flips, small rotations and scalings, intensity, noise (not in the paper).
         gradient_clip: Largest gradient norm (not in the paper; the authors' code has 12).
         ema_decay: Of the running mean of the weights that is validated and exported; 0 switches it off.
         seed: Every random choice follows from it and the step's number.
