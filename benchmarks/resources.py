@@ -1,7 +1,7 @@
 """What `a2fseg predict` takes: seconds and memory against voxels, modalities, threads and patients.
 
-    python benchmarks/resources.py [--weights FILE | --preset paper] [--scales 0.5,1,1.5,2] [--patients 1,2,4,8]
-                                   [--threads 1,2]
+    python benchmarks/resources.py [--weights FILE | --preset paper] [--scales 0.5,1,1.5,2] [--modalities 1,4]
+                                   [--threads 1,2] [--patients 1,2,4,8]
 
 Each row is a run of the command, start-up included, on the synthetic patient of `a2fseg demo` (240 x 240 x 155 voxels
 of 1 mm): its grid scaled, some of its modalities, with fewer threads, or copied as a cohort. The peak is the largest
@@ -25,9 +25,6 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from one_patient import new_weights
 
 from a2fseg_cli.core.config import BRATS_MODALITIES, PRESETS
@@ -93,7 +90,12 @@ def scaled(folder: Path, scale: float, target: Path) -> str:
 
 
 def measure(
-    weights: Path | None, scales: Sequence[float], threads: Sequence[int], patients: Sequence[int], scratch: Path
+    weights: Path | None,
+    scales: Sequence[float],
+    modalities: Sequence[int],
+    threads: Sequence[int],
+    patients: Sequence[int],
+    scratch: Path,
 ) -> str:
     """Return the table."""
     given: list[str | Path] = ["--weights", weights] if weights else []
@@ -111,7 +113,7 @@ def measure(
         grid = scaled(scratch / "phantom", scale, folder)
         add(f"{grid} voxels, four modalities", [folder])
         shutil.rmtree(folder)
-    for count in (1, 2, 3, 4):
+    for count in modalities:
         chosen = [item for m in BRATS_MODALITIES[-count:] for item in (f"--{m}", files[m])]
         add(f"{'+'.join(BRATS_MODALITIES[-count:])}", chosen)
     for count in threads:
@@ -138,14 +140,14 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--preset", choices=PRESETS)
     parser.add_argument("--scales", default="0.5,1,1.5,2", type=numbers)
-    parser.add_argument("--patients", default="1,2,4,8", type=numbers)
-    parser.add_argument("--threads", default="1,2", type=numbers)
+    for name, default in (("modalities", "1,2,3,4"), ("threads", "1,2"), ("patients", "1,2,4,8")):
+        parser.add_argument(f"--{name}", default=default, type=lambda text: [int(n) for n in numbers(text)])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         weights = new_weights(options.preset, scratch) if options.preset else options.weights
-        threads, patients = [int(n) for n in options.threads], [int(n) for n in options.patients]
-        print(measure(weights, options.scales, threads, patients, scratch))
+        threads, patients, modalities = options.threads, options.patients, options.modalities
+        print(measure(weights, options.scales, modalities, threads, patients, scratch))
 
 
 if __name__ == "__main__":

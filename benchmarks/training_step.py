@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,16 +22,13 @@ keep_pages()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from plain import PlainA2FSeg  # noqa: E402
 
 from a2fseg_cli.core.config import PRESETS, ModelConfig  # noqa: E402
 from a2fseg_cli.core.device import Compute, choose_compute  # noqa: E402
 from a2fseg_cli.training.data import Sample  # noqa: E402
 from a2fseg_cli.training.loop import Trainer  # noqa: E402
 from a2fseg_cli.training.recipe import Recipe  # noqa: E402
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from plain import PlainA2FSeg  # noqa: E402
 
 
 def patient(config: ModelConfig) -> Sample:
