@@ -7,6 +7,7 @@ import json
 import math
 import os
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, BinaryIO
 from a2fseg_cli.errors import ResourceError
 
 PART_SUFFIX = ".part"
+_ABANDONED_AFTER_S = 24 * 3600
 
 
 @contextmanager
@@ -44,6 +46,14 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed; one that still grows is younger than a day."""
+    with suppress(OSError):
+        for part in folder.glob(f".*{PART_SUFFIX}"):
+            if time.time() - part.stat().st_mtime > _ABANDONED_AFTER_S:
+                part.unlink()
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:

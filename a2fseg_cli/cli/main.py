@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -14,9 +16,12 @@ from a2fseg_cli.cli.evaluate import evaluate
 from a2fseg_cli.cli.info import info
 from a2fseg_cli.cli.predict import predict
 from a2fseg_cli.cli.train import train
-from a2fseg_cli.errors import A2FSegError
+from a2fseg_cli.errors import A2FSegError, ResourceError
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+
+# What the loader of libraries (an ImportError), C++ and torch (a RuntimeError) say when memory runs out.
+_NO_MEMORY = ("failed to map segment", "annot allocate memory", "std::bad_alloc", "DefaultCPUAllocator")
 
 app = typer.Typer(
     name="a2fseg",
@@ -49,8 +54,17 @@ def _options(
     pass
 
 
+class _Terminated(BaseException):
+    """SIGTERM, as a batch system sends it before it kills."""
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise _Terminated
+
+
 def main() -> None:
     """Run the command line. A2FSegError becomes its message on stderr and its exit code."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except A2FSegError as error:
@@ -59,6 +73,11 @@ def main() -> None:
     except KeyboardInterrupt:
         print("Interrupted; nothing half written.", file=sys.stderr)
         sys.exit(INTERRUPTED)
-    except MemoryError:
+    except _Terminated:
+        print("Terminated; nothing half written.", file=sys.stderr)
+        sys.exit(TERMINATED)
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _NO_MEMORY):
+            raise
         print("Error: out of memory. Close other programs or take another machine.", file=sys.stderr)
-        sys.exit(5)
+        sys.exit(ResourceError.exit_code)

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from a2fseg_cli.errors import UsageError
+from a2fseg_cli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from a2fseg_cli.core.device import Compute
     from a2fseg_cli.prediction.segmenter import Inference, Segmenter
 
 
+# Below this the libraries end the process, each in its own way, while they load or read the weights.
+LEAST_ADDRESS_SPACE_BYTES = 2**30
+
+
 def prepare_process(threads: int | None = None, deterministic: bool = False) -> None:
-    """Set threads and determinism for this process. Called once, before the first tensor."""
+    """Set threads and determinism for this process. Called once, before the first tensor.
+
+    Raises:
+        UsageError: no number of threads.
+        ResourceError: the address space is limited so far that the libraries would end the process while loading.
+    """
+    _check_address_space()
     from a2fseg_cli.core.device import keep_pages
 
     keep_pages()
+    import numpy as np
     import torch
+
+    # OpenBLAS takes its buffers at the first call, and ends the process where it gets none: take them now.
+    np.linalg.inv(np.eye(2))
 
     if threads is not None:
         if threads < 1:
@@ -28,6 +43,19 @@ def prepare_process(threads: int | None = None, deterministic: bool = False) -> 
     if deterministic:
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
+
+
+def _check_address_space() -> None:
+    if sys.platform == "win32":
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESS_SPACE_BYTES:
+        raise ResourceError(
+            f"out of memory: the address space is limited to {limit / 2**30:.2f} GiB (ulimit -v), at least "
+            f"{LEAST_ADDRESS_SPACE_BYTES / 2**30:.2f} GiB are needed. Raise the limit."
+        )
 
 
 def load_segmenter(weights: str | None, compute: Compute, inference: Inference | None = None) -> Segmenter:

@@ -119,7 +119,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out; torch has no type of its own for it but on CUDA."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    signs = ("DefaultCPUAllocator", "std::bad_alloc", "MPS backend out of memory")
+    signs = ("DefaultCPUAllocator", "std::bad_alloc", "could not create a primitive", "MPS backend out of memory")
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 

@@ -22,6 +22,7 @@ from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY, METRICS, Scores, metric_definition
 from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores, Row
 from a2fseg_cli.evaluation.scoring import Scorer
+from a2fseg_cli.files import remove_abandoned
 from a2fseg_cli.imaging.discovery import Case, image_stem
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid, read_classes
 from a2fseg_cli.imaging.restoring import Box, ClassMap, boxed, brain_box, classes_to_file
@@ -127,6 +128,8 @@ class Evaluation:
         Raises:
             UsageError: scores of other settings are in the way.
         """
+        if self.folder:
+            remove_abandoned(self.folder / "patients")
         kept = {case.name: self.finished(case) for case in cases}
         todo = [case for case in cases if kept[case.name] is None]
         if not self.overwrite:

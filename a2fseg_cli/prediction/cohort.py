@@ -16,7 +16,7 @@ from pathlib import Path
 
 from a2fseg_cli import __version__
 from a2fseg_cli.errors import A2FSegError, InputError, ResourceError, UsageError
-from a2fseg_cli.files import atomic_write_bytes
+from a2fseg_cli.files import atomic_write_bytes, remove_abandoned
 from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.prediction.ahead import read_ahead, work_ahead
 from a2fseg_cli.prediction.patient import (
@@ -120,6 +120,7 @@ class Cohort:
         Raises:
             UsageError: results of other settings are in the way.
         """
+        remove_abandoned(self.folder)
         self.statuses = self._read_statuses()
         prints = {case.name: fingerprint(case, self.segmenter, self.settings) for case in cases}
         finished = [case for case in cases if self._is_finished(case, prints[case.name])]

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 import platformdirs
 
 from a2fseg_cli.errors import ResourceError, WeightsError
-from a2fseg_cli.files import PART_SUFFIX, atomic_write
+from a2fseg_cli.files import atomic_write, remove_abandoned
 from a2fseg_cli.weights.download import TIMEOUT_S, DownloadFailed, download, refuse_when_offline
 from a2fseg_cli.weights.file_format import sha256_of
 from a2fseg_cli.weights.manifest import (
@@ -26,7 +24,6 @@ from a2fseg_cli.weights.manifest import (
 from a2fseg_cli.weights.strict_json import printable
 
 _COPY_BYTES = 2**20
-_ABANDONED_AFTER_S = 24 * 3600
 
 Progress = Callable[[int], None]  # bytes that have arrived; starts again from 0 at the next mirror
 
@@ -179,7 +176,7 @@ def _store(
 ) -> Path:
     """Write what `source` delivers to the cache; it gets its name if it is the entry's file. Raises: DownloadFailed."""
     path = cached_path(entry)
-    _remove_abandoned(path.parent)
+    remove_abandoned(path.parent)
     try:
         with atomic_write(path) as file:
             checked = _Checked(file, path, progress)
@@ -200,11 +197,3 @@ def _is_intact(path: Path, entry: ManifestEntry) -> bool:
 def _reads_as_path(name_or_path: str | Path) -> bool:
     text = str(name_or_path)
     return isinstance(name_or_path, Path) or "/" in text or os.sep in text or Path(text).suffix == ".safetensors"
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove the temporary files of downloads that were killed; one that still grows is younger than a day."""
-    with suppress(OSError):
-        for part in folder.glob(f".*{PART_SUFFIX}"):
-            if time.time() - part.stat().st_mtime > _ABANDONED_AFTER_S:
-                part.unlink()
