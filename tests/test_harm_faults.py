@@ -20,7 +20,7 @@ def mounts() -> None:
 
 
 def test_killed_runs_add_up_to_one(tmp_path: Path) -> None:
-    assert harm_faults.kills(3, 1, tmp_path).startswith("3 of 3")
+    assert harm_faults.kills(3, 1, tmp_path).startswith("3 of 3 survived")
 
 
 @pytest.mark.usefixtures("mounts")
