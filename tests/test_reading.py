@@ -171,6 +171,31 @@ def test_trailing_axis_of_one_is_a_volume(tmp_path) -> None:
     assert read_image(tmp_path / "a.nii").array.shape == SIZE
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        "space: RAS\nspace directions: (0,2,0) (1,0,0) (0,0,-3)\nspace origin: (10,20,30)",
+        "space: left-anterior-superior\nspace directions: (1,0,0) (0,2,0) (0,0,3)\nspace origin: (10,20,30)",
+        "space: scanner-xyz\nspace directions: (0.6,0.8,0) (-0.8,0.6,0) (0,0,3)\nspace origin: (1,2,3)",
+        "space: LPS",
+        "spacings: 1 2 3",
+        "spacings: 1 nan 3",
+        "spacings: 1 2 3\naxis mins: 10 20 30",
+        "spacings: 1 2 3\naxis mins: 10 20 30\ncenters: node node node",
+        "# a comment: 1\nkey:=value\nspacings: 1 2 3\nkinds: space space space",
+    ],
+)
+def test_nrrd_lies_where_simpleitk_says(tmp_path, space) -> None:
+    path = tmp_path / "a.nrrd"
+    head = f"NRRD0004\ntype: short\ndimension: 3\nsizes: 8 7 6\nendian: little\nencoding: raw\n{space}\n\n"
+    path.write_bytes(head.encode() + _volume().tobytes())
+    image, expected = read_image(path), sitk.ReadImage(str(path))
+    np.testing.assert_array_equal(image.array, sitk.GetArrayFromImage(expected))
+    assert image.geometry.spacing_mm[::-1] == pytest.approx(expected.GetSpacing())
+    assert image.geometry.origin_mm == pytest.approx(expected.GetOrigin())
+    assert image.geometry.direction == pytest.approx(expected.GetDirection())
+
+
 def test_units_of_metres(tmp_path) -> None:
     path = _save(tmp_path / "a.nii", _volume(), np.diag([-0.001, -0.001, 0.001, 1]))
     _patch(path, 123, b"\x01")

@@ -39,6 +39,8 @@ class Geometry:
             raise ValueError(f"direction needs 9 numbers and all numbers must be finite: {self}")
         if min(self.size) < 1 or min(self.spacing_mm) <= 0:
             raise ValueError(f"size and spacing must be positive: {self}")
+        if abs(np.linalg.det(self.direction_matrix)) < 1e-3:
+            raise ValueError(f"two axes of the direction coincide: {self}")
 
     @property
     def direction_matrix(self) -> npt.NDArray[np.float64]:

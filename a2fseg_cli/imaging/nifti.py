@@ -299,7 +299,9 @@ def _qform(fields: Any) -> npt.NDArray[np.float64]:
     )
     sizes = np.abs(np.asarray(fields["pixdim"], np.float64)[1:4])
     sizes[2] *= -1.0 if float(fields["pixdim"][0]) < 0 else 1.0
-    return np.hstack([rotation * sizes, np.asarray(fields["qoffset"], np.float64).reshape(3, 1)])
+    with np.errstate(all="ignore"):  # of a damaged header, refused next
+        rotation = rotation * sizes
+    return np.hstack([rotation, np.asarray(fields["qoffset"], np.float64).reshape(3, 1)])
 
 
 def _affine_geometry(path: Path, header: NiftiHeader, affine: npt.NDArray[np.float64]) -> tuple[Geometry, float]:

@@ -5,11 +5,7 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import math
-import re
-import zlib
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError, ResourceError
-from a2fseg_cli.imaging import metaimage, nifti
+from a2fseg_cli.imaging import metaimage, nifti, nrrd
 from a2fseg_cli.imaging.discovery import EXTENSIONS
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
-from a2fseg_cli.imaging.limits import check_capacity, check_volume_size
+from a2fseg_cli.imaging.limits import check_extent
 
 _THICK_SLICE_MM = 2.0
 # An adult brain with its cerebrospinal fluid has at most about 2 litres, a head 3.5 and more.
@@ -73,12 +69,12 @@ def peek_image(path: Path) -> tuple[Geometry, tuple[str, ...]]:
     name = path.name.lower()
     warnings: tuple[str, ...] = ()
     if name.endswith(".nrrd"):
-        geometry = _itk_geometry(path, _itk_information(path))
+        geometry = nrrd.read_header(path).geometry
     elif name.endswith(".mha"):
         geometry = metaimage.read_header(path).geometry
     else:
         geometry, warnings = nifti.header_geometry(path, nifti.read_header(path))
-    return geometry, (*warnings, *_thickness_warnings(path, geometry))
+    return check_extent(path, geometry), (*warnings, *_thickness_warnings(path, geometry))
 
 
 def read_label_map(path: Path) -> tuple[npt.NDArray[np.int32], Geometry]:
@@ -181,7 +177,8 @@ def _read_voxels(path: Path) -> tuple[npt.NDArray[Any], Geometry, tuple[str, ...
     warnings: tuple[str, ...] = ()
     try:
         if name.endswith(".nrrd"):
-            voxels, geometry = _read_itk(path)
+            described = nrrd.read_header(path)
+            voxels, geometry = nrrd.read_voxels(path, described), described.geometry
         elif name.endswith(".mha"):
             meta = metaimage.read_header(path)
             voxels, geometry = metaimage.read_voxels(path, meta), meta.geometry
@@ -191,12 +188,15 @@ def _read_voxels(path: Path) -> tuple[npt.NDArray[Any], Geometry, tuple[str, ...
             voxels = nifti.read_voxels(path, header)
     except MemoryError as error:
         raise ResourceError(f"{path}: its voxels do not fit into memory.") from error
-    return voxels, geometry, (*warnings, *_thickness_warnings(path, geometry))
+    return voxels, check_extent(path, geometry), (*warnings, *_thickness_warnings(path, geometry))
 
 
 def _check_file(path: Path) -> None:
     """Raise what can be said before any format is looked at."""
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a pipe would block
+            raise InputError(f"{path}: not a regular file. Expected one image file ({', '.join(EXTENSIONS)}).")
         with path.open("rb") as file:
             start = file.read(132)
     except FileNotFoundError as error:
@@ -213,69 +213,6 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: the file has no bytes. Copy it again.")
     if not path.name.lower().endswith(EXTENSIONS):
         raise InputError(f"{path}: unknown file type. Expected {', '.join(EXTENSIONS)}.")
-
-
-def _read_itk(path: Path) -> tuple[npt.NDArray[Any], Geometry]:
-    """Read .nrrd."""
-    import SimpleITK as sitk
-
-    reader = _itk_information(path)
-    _check_nrrd_checksum(path)
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise InputError(f"{path}: truncated or damaged. Copy or convert the file again.") from error
-    return sitk.GetArrayFromImage(image), _itk_geometry(path, reader)
-
-
-def _check_nrrd_checksum(path: Path) -> None:
-    """Raise for compressed voxels that are damaged; ITK does not look at the checksum."""
-    data = path.read_bytes()
-    header = re.match(rb"NRRD.*?\r?\n\r?\n", data, re.DOTALL)
-    if header is None or not re.search(rb"^encoding: *gz", header[0], re.IGNORECASE | re.MULTILINE):
-        return
-    try:
-        with gzip.open(io.BytesIO(data[header.end() :])) as file:
-            while file.read(2**20):
-                pass
-    except (EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{path}: truncated or damaged gzip data. Copy or convert the file again.") from error
-
-
-def _itk_information(path: Path) -> Any:
-    """Return SimpleITK's reader with the header read and found acceptable."""
-    import SimpleITK as sitk
-
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO")
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        pixel = reader.GetPixelID()
-    except RuntimeError as error:
-        raise InputError(f"{path}: no .nrrd file, or a damaged one. Convert it again.") from error
-    size = tuple(int(n) for n in reader.GetSize())
-    if reader.GetNumberOfComponents() > 1 or pixel in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
-        raise InputError(f"{path}: a vector or complex image. Expected one real number a voxel.")
-    if len(size) > 3 and math.prod(size[3:]) > 1:
-        raise InputError(f"{path}: 4-D, {math.prod(size[3:])} volumes. Split it and give the volume of one modality.")
-    if len(size) != 3:
-        raise InputError(f"{path}: {len(size)}-D. Expected a 3-D volume.")
-    check_volume_size(path, (size[2], size[1], size[0]))
-    bytes_per_voxel = sitk.Image(1, 1, pixel).GetSizeOfPixelComponent()
-    check_capacity(path, math.prod(size) * bytes_per_voxel, compressed=True)
-    return reader
-
-
-def _itk_geometry(path: Path, reader: Any) -> Geometry:
-    width, height, depth = reader.GetSize()
-    try:
-        x, y, z = (float(value) for value in reader.GetSpacing())
-        a, b, c = (float(value) for value in reader.GetOrigin())
-        return Geometry((depth, height, width), (z, y, x), (a, b, c), tuple(map(float, reader.GetDirection())))
-    except ValueError as error:
-        raise InputError(f"{path}: damaged header, spacing or direction is not usable. Convert it again.") from error
 
 
 def _set_itk_geometry(image: Any, geometry: Geometry) -> None:
