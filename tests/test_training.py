@@ -339,7 +339,7 @@ def test_a_truth_with_unknown_labels_or_on_another_grid_is_refused(tmp_path: Pat
         sitk.WriteImage(sitk.GetImageFromArray(array), str(case.truth))
         with pytest.raises(InputError, match="one_seg"):
             load([case], CONFIG, tmp_path / "cache")
-    assert not list((tmp_path / "cache").iterdir())
+    assert not list((tmp_path / "cache").glob("*"))
 
 
 def test_brats_labels_of_either_scheme_are_read(tmp_path: Path) -> None:

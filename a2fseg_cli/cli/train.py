@@ -12,7 +12,7 @@ from a2fseg_cli.cli.console import percentage, progress, say
 from a2fseg_cli.cli.options import Device, Precision, Quiet, Threads
 from a2fseg_cli.cli.runtime import prepare_process, three, three_numbers
 from a2fseg_cli.core.config import PRESETS, ModelConfig, subset_name
-from a2fseg_cli.errors import UsageError
+from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.training.recipe import RECIPES, Recipe
 
 RECIPE, NETWORK = "Recipe", "Network"
@@ -114,7 +114,12 @@ def train(
         "spacing_mm": three_numbers(spacing, "--spacing"),
         "features_per_stage": _widths(features),
     }
+    if workers is not None and workers < 0:
+        raise UsageError(f"--workers {workers}: expected 0 or more.")
+    from a2fseg_cli.weights.manifest import FILE_NAME, check_words, manifest_entry_for, write_manifest
+
     try:
+        check_words(name or preset, licence)
         recipe = Recipe(**RECIPES[preset] | {name: value for name, value in given.items() if value is not None})
         config = replace(PRESETS[preset], **{name: value for name, value in network.items() if value is not None})
     except ValueError as error:
@@ -126,7 +131,6 @@ def train(
     from a2fseg_cli.training.initial import initial_weights
     from a2fseg_cli.training.processes import device_of_process, join_processes
     from a2fseg_cli.training.run import parse_duration_s, random_split, start_run
-    from a2fseg_cli.weights.manifest import FILE_NAME, manifest_entry_for, write_manifest
 
     if time_budget is not None:
         recipe = replace(recipe, time_budget_s=parse_duration_s(time_budget))
@@ -139,7 +143,12 @@ def train(
             raise UsageError("--precision fp16: training runs in bf16 or fp32.")
         compute = choose_compute(device, "fp32")
     cases = find_cases(data, config.modalities)
-    parts = read_split(split) if split else random_split([case.name for case in cases if case.truth], recipe.seed)
+    with_truth = [case.name for case in cases if case.truth]
+    if not with_truth:
+        raise InputError(f"{data}: no patient has a segmentation beside its images (a file that ends in seg).")
+    parts = read_split(split) if split else random_split(with_truth, recipe.seed)
+    if not parts.get("train"):
+        raise InputError(f"{split or data}: no patients to train on: expected a list `train` of names.")
     together = f", {processes.size} processes" if processes.size > 1 else ""
     say(f"{compute.device} ({compute.reason}), {compute.precision}{together}; " + _sizes(parts), quiet)
     initial = initial_weights(init_weights, config) if init_weights else None
@@ -176,7 +185,10 @@ def _classes(labels: str | None, regions: str | None) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     if labels is not None:
         try:
-            values = {name.strip(): int(value) for name, value in (item.split("=") for item in labels.split(","))}
+            pairs = [(name.strip(), int(value)) for name, value in (item.split("=") for item in labels.split(","))]
+            values = dict(pairs)
+            if len(values) < len(pairs):
+                raise ValueError("a class is named twice")
         except ValueError as error:
             raise UsageError(f"--labels {labels}: expected name=value, ..., e.g. core=1,oedema=2.") from error
         fields["classes"] = ("background", *values)

@@ -59,7 +59,6 @@ def load_samples(
     Raises:
         InputError: an unreadable image, a truth on another grid or with unknown labels.
     """
-    cache.mkdir(parents=True, exist_ok=True)
     samples = []
     for index, case in enumerate(cases):
         samples.append(_load(case, config, cache))

@@ -33,6 +33,7 @@ from a2fseg_cli.training.recipe import Recipe
 from a2fseg_cli.weights.file_format import save_weights
 
 VALIDATE_EVERY = 4  # epochs
+CHECKPOINT = "last.ckpt"
 
 
 class DivergenceError(A2FSegError):
@@ -56,6 +57,16 @@ class State:
     validation_s: float = 0.0
     best_score: float = -1.0
     rows: list[dict[str, float]] = field(default_factory=list)
+
+
+def read_checkpoint(folder: Path, config: ModelConfig) -> dict[str, Any]:
+    """Return the last checkpoint of a run folder. Raises: WeightsError, UsageError when it is of another network."""
+    saved = load_checkpoint(folder / CHECKPOINT)
+    if saved.keys() != {"config", "model", "optimizer", "mean", "state"}:
+        raise WeightsError(f"{folder / CHECKPOINT}: not a checkpoint of this tool.")
+    if saved["config"] != config.to_json():
+        raise UsageError(f"{folder}: the checkpoint is of another network; resume with the same options.")
+    return saved
 
 
 class Trainer:
@@ -124,16 +135,15 @@ class Trainer:
 
     def resume(self) -> None:
         """Go on from the run folder's last checkpoint. Raises: WeightsError, UsageError when it does not fit."""
-        saved = load_checkpoint(self.folder / "last.ckpt")
-        if saved.keys() != {"config", "model", "optimizer", "mean", "state"}:
-            raise WeightsError(f"{self.folder / 'last.ckpt'}: not a checkpoint of this tool.")
-        if saved["config"] != self.config.to_json():
-            raise UsageError(f"{self.folder}: the checkpoint is of another network; resume with the same options.")
-        self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        for name, value in self.mean.items():
-            value.copy_(saved["mean"][name])
-        self.state = State(**saved["state"])
+        saved = read_checkpoint(self.folder, self.config)
+        try:
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            for name, value in self.mean.items():
+                value.copy_(saved["mean"][name])
+            self.state = State(**saved["state"])
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise WeightsError(f"{self.folder / CHECKPOINT}: not a checkpoint of this network; start anew.") from error
 
     def save(self) -> None:
         """Write the checkpoint, `metrics.csv` and `curves.png`, from the first process."""
@@ -141,7 +151,7 @@ class Trainer:
             return
         state = vars(self.state) | {"rows": list(self.state.rows)}
         save_checkpoint(
-            self.folder / "last.ckpt",
+            self.folder / CHECKPOINT,
             {
                 "config": self.config.to_json(),
                 "model": self.model.state_dict(),

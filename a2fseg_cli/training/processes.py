@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -83,14 +85,19 @@ def _layout(parameter: Tensor) -> torch.memory_format:
 def device_of_process(device: str) -> str:
     """Return the device a process should ask for: under torchrun `auto` and `cuda` are one card a process."""
     local = os.environ.get("LOCAL_RANK")
-    if (
-        int(os.environ.get("WORLD_SIZE", "1")) > 1
-        and local
-        and torch.cuda.is_available()
-        and device in ("auto", "cuda")
-    ):
+    if _variable("WORLD_SIZE", 1, 1) > 1 and local and torch.cuda.is_available() and device in ("auto", "cuda"):
         return f"cuda:{local}"
     return device
+
+
+def _variable(name: str, default: int, least: int, most: float = math.inf) -> int:
+    """Return the whole number in a variable of the environment. Raises: UsageError for anything else."""
+    text = os.environ.get(name, str(default))
+    with suppress(ValueError):
+        if least <= int(text) <= most:
+            return int(text)
+    upto = f" to {most:g}" if most < math.inf else ""
+    raise UsageError(f"{name} {text}: expected a whole number from {least}{upto}; torchrun sets it.")
 
 
 def join_processes() -> Processes:
@@ -99,14 +106,16 @@ def join_processes() -> Processes:
     CPU tensors go through gloo, CUDA tensors through nccl.
 
     Raises:
-        UsageError: torchrun's variables are incomplete.
+        UsageError: torchrun's variables are incomplete, or not the numbers they should be.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = _variable("WORLD_SIZE", 1, 1)
     if size == 1:
         return Processes()
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise UsageError(f"WORLD_SIZE is {size}, but {missing[0]} is not set: start several processes with torchrun.")
+    _variable("RANK", 0, 0, size - 1)
+    _variable("MASTER_PORT", 0, 0, 65535)
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         dist.init_process_group(backend, timeout=_PATIENCE)

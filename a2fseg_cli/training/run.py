@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from a2fseg_cli.files import atomic_write_text
 from a2fseg_cli.imaging.discovery import Case, Split
 from a2fseg_cli.training.data import load_samples
 from a2fseg_cli.training.initial import Initial
-from a2fseg_cli.training.loop import Trainer
+from a2fseg_cli.training.loop import CHECKPOINT, Trainer, read_checkpoint
 from a2fseg_cli.training.processes import Processes
 from a2fseg_cli.training.recipe import Recipe
 
@@ -25,7 +26,7 @@ def parse_duration_s(text: str) -> float:
     """Return the seconds of `90m`, `2h`, `1h30m` or `45s`. Raises: UsageError."""
     match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text.strip())
     seconds = sum(float(n or 0) * unit for n, unit in zip(match.groups(), (3600, 60, 1), strict=True)) if match else 0
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise UsageError(f"--time-budget {text}: expected a time such as 2h, 90m or 1h30m.")
     return seconds
 
@@ -78,6 +79,7 @@ def start_run(
 
     Raises:
         UsageError: the folder holds a run already, or resuming with other settings.
+        WeightsError: there is no checkpoint to resume from, or a damaged one.
         InputError: no patients to train on, a case of the split that was not found, or one that cannot be read.
     """
     settings = {
@@ -86,10 +88,12 @@ def start_run(
         "initial_weights_sha256": initial.provenance["sha256"] if initial else None,
     }
     text = json.dumps(settings, indent=1)
-    if (folder / "last.ckpt").exists() and not resume:
+    if (folder / CHECKPOINT).exists() and not resume:
         raise UsageError(f"{folder} holds a run already. Give --resume, or another -o.")
     if resume and (folder / "config.json").is_file() and (folder / "config.json").read_text() != text:
         raise UsageError(f"{folder}/config.json differs from these options; resume with those the run began with.")
+    if resume:
+        read_checkpoint(folder, config)
     if not split.get("train"):
         raise InputError("The split has no patients to train on: expected a list `train`.")
     by_name = {case.name: case for case in cases}
@@ -100,15 +104,15 @@ def start_run(
     if broken:
         raise InputError(str(broken[0]))
     together = processes or Processes()
-    if together.rank == 0:
-        atomic_write_text(folder / "config.json", text)
-        atomic_write_text(folder / "split.json", json.dumps(split, indent=1))
     chosen = [by_name[name] for part in ("train", "validation") for name in split.get(part, [])]
     cache = cache or folder / "cache"
     if together.size > 1:  # each preprocesses its share into the folder, then all find everything there
         load_samples(together.share(chosen), config, cache, report)
         together.wait()
     samples = load_samples(chosen, config, cache, report if together.size == 1 else lambda *_: None)
+    if together.rank == 0:
+        atomic_write_text(folder / "config.json", text)
+        atomic_write_text(folder / "split.json", json.dumps(split, indent=1))
     count = len(split["train"])
     told = {**card, "data": split} | ({"initial": initial.provenance} if initial else {})
     trainer = Trainer(

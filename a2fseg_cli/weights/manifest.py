@@ -225,6 +225,12 @@ def check_url(url: str, *, insecure: bool = False) -> None:
         raise ValueError(f"a URL for {parts.hostname} holds a user name or password; use ~/.netrc instead")
 
 
+def check_words(name: str, licence: str) -> None:
+    """Refuse a name or a licence that no manifest entry could hold. Raises: ValueError."""
+    _bare_name({"name": name}, "name")
+    _line({"licence": licence}, "licence")
+
+
 def _parse_entry(raw: Any, source: str, insecure: bool) -> ManifestEntry:
     if not isinstance(raw, dict):
         raise ValueError("an entry is not an object")
