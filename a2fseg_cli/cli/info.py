@@ -53,12 +53,12 @@ def info(
     print_table(("card", ""), [(key, value) for key, value in card.items() if not isinstance(value, dict | list)])
     print_table(("training", "spacing mm", "crop", "steps", "hours", "optimizer", "rate"), _stages(described.card))
     if scores:
-        subsets = scores["subsets"]
+        subsets = scores.get("subsets", {})
         regions = [region for region, _ in config.regions]
         names = [subset_name(subset, config.modalities) for subset in all_subsets(config.modalities)]
         print_table(
             ("subset", *(f"{region} Dice %" for region in regions)),
-            [(n, *(f"{100 * subsets[n][region]:.1f}" for region in regions)) for n in names if n in subsets],
+            [(n, *(_percent(subsets[n].get(region)) for region in regions)) for n in names if n in subsets],
             title=f"{scores.get('patients', '?')} test patients, policy {scores.get('policy', '?')}",
         )
 
@@ -77,6 +77,10 @@ def _stages(card: Mapping[str, Any]) -> list[tuple[object, ...]]:
         ]
         rows.append((number, *grid, *told))
     return [*rows, ("all", "", "", "", round(hours_in_all(card), 2), "", "")]
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -217,6 +217,7 @@ def _read_header(path: Path, file: BufferedReader) -> _Header:
     shapes = _check_layout(path, entries, file_bytes - header_end)
     config = _parse_config(path, metadata)
     card = _parse_object(path, metadata.get("card", ""), "card")
+    _check_card(path, card, config)
     return _Header(raw, file_bytes, shapes, config, card)
 
 
@@ -293,6 +294,21 @@ def _parse_config(path: Path, metadata: Mapping[str, str]) -> ModelConfig:
     if json.loads(config.to_json()) != raw:
         raise WeightsError(f"{path}: its configuration is not one of a network: a field has the wrong type.")
     return config
+
+
+def _check_card(path: Path, card: Mapping[str, Any], config: ModelConfig) -> None:
+    """Refuse a card whose scores or patients could not be shown; what else it tells has no form."""
+    scores, patients = card.get("scores", {}), card.get("data", {})
+    subsets = scores.get("subsets", {}) if isinstance(scores, dict) else None
+    if not isinstance(subsets, dict) or not all(
+        isinstance(row, dict) and all(isinstance(row.get(region), int | float | None) for region, _ in config.regions)
+        for row in subsets.values()
+    ):
+        raise _damaged(path, "the scores in its card are not one number a subset and region")
+    if not isinstance(patients, dict) or not all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names) for names in patients.values()
+    ):
+        raise _damaged(path, "the data in its card are not lists of patients")
 
 
 def _parse_object(path: Path, text: str | bytes, what: str) -> dict[str, Any]:

@@ -6,16 +6,20 @@ import json
 import unicodedata
 from typing import Any
 
+_MAX_DIGITS = 20  # all of 64 bits; a float holds it too
+
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
     """Return a JSON object whose texts are safe to print (no control characters but tab and newline).
 
     Raises:
-        ValueError: Not UTF-8, not JSON, not an object, nested too deeply, a key twice, NaN, or such texts.
+        ValueError: Not UTF-8, not JSON, not an object, nested too deeply, a key twice, NaN, or such texts or numbers.
     """
     decoded = text if isinstance(text, str) else text.decode("utf-8")
     try:
-        value = json.loads(decoded, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+        value = json.loads(
+            decoded, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=_bounded_int
+        )
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
     if not isinstance(value, dict):
@@ -42,6 +46,12 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number of more than {_MAX_DIGITS} digits")
+    return int(text)
 
 
 def _has_control_characters(value: Any) -> bool:
