@@ -29,9 +29,10 @@ def cases_of(source: Path | None, given: dict[str, Path], modalities: Sequence[s
 
     if source is None:
         return [Case(next(iter(given.values())).name.split(".")[0], given)]
-    if source.is_file() and source.suffix.lower() == ".csv":
+    is_file = os.path.isfile(source)  # false as well where it cannot be looked at, which `find_cases` explains
+    if is_file and source.suffix.lower() == ".csv":
         return read_case_table(source, modalities)
-    if source.is_file():
+    if is_file:
         flags = ", ".join(f"--{m}" for m in BRATS_MODALITIES)
         raise UsageError(f"{source} is one image; say which sequence it is: {flags}.")
     return find_cases(source, modalities)

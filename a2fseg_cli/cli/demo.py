@@ -23,6 +23,8 @@ def demo(
     json_: Json = False,
 ) -> None:
     """Make a synthetic patient (no scan ships with the tool), segment it and score the result."""
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: expected 0 or more.")
     prepare_process()
     from a2fseg_cli.core.device import choose_compute
     from a2fseg_cli.evaluation.metrics import Reference, score
@@ -32,11 +34,11 @@ def demo(
     from a2fseg_cli.prediction.patient import Settings, finish_patient, load_patient, segment_patient
 
     segmenter = load_segmenter(None, choose_compute(device))
-    say("Making a phantom: a synthetic brain with oedema, enhancing rim and necrosis.")
-    paths = write_phantom(output, seed)
     wanted = modalities.split("+")
     if not set(wanted) <= set(segmenter.config.modalities):
         raise UsageError(f"--modalities {modalities}: expected some of {'+'.join(segmenter.config.modalities)}.")
+    say("Making a phantom: a synthetic brain with oedema, enhancing rim and necrosis.")
+    paths = write_phantom(output, seed)
     say(f"Segmenting it from {modalities} alone on {segmenter.compute.device} ({segmenter.compute.reason}).")
     settings = Settings()
     patient = load_patient("phantom", {m: paths[m] for m in wanted}, segmenter.config, settings)

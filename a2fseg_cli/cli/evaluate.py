@@ -170,6 +170,8 @@ def evaluate(
             _figure(evaluation, segmenter, next(case for case in cases if case.name == figure), output)
         if write_card and segmenter and not failed:
             _write_card(segmenter, results, policy, write_card)
+    if failed and len(mine) == 1:
+        raise InputError(next(iter(failed.values())))
     if failed:
         raise CohortError(f"{len(failed)} of {len(mine)} patients could not be scored; see the reasons above.")
 

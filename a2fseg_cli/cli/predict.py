@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,8 +29,8 @@ from a2fseg_cli.cli.options import (
     Window,
 )
 from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
-from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig
+from a2fseg_cli.errors import InputError, UsageError, WeightsError
 
 if TYPE_CHECKING:
     from a2fseg_cli.imaging.discovery import Case
@@ -147,6 +148,9 @@ def predict(
     settings = Settings(labels, regions, probabilities, attention, sensitivity, on_mismatch, reference)
     compute = choose_compute(device, precision)
     segmenter = load_segmenter(weights, compute, Inference(three(window, "--window"), overlap, tta))
+    if unknown := [m for m in given if m in BRATS_MODALITIES and m not in segmenter.config.modalities]:
+        takes = ", ".join(segmenter.config.modalities)
+        raise WeightsError(f"{segmenter.weights.path}: made for {takes}, not for {', '.join(unknown)}. Take others.")
     cases = cases_of(source, given, segmenter.config.modalities)
     single = source is None or (len(cases) == 1 and _is_image_name(output))
     if not single and _is_image_name(output):
@@ -208,7 +212,7 @@ def _modalities(weights: str | None) -> tuple[str, ...]:
 def _is_image_name(path: Path) -> bool:
     from a2fseg_cli.imaging.discovery import EXTENSIONS
 
-    return path.name.lower().endswith(EXTENSIONS) and not path.is_dir()
+    return path.name.lower().endswith(EXTENSIONS) and not os.path.isdir(path)
 
 
 def _refuse_to_overwrite(
@@ -217,7 +221,10 @@ def _refuse_to_overwrite(
     from a2fseg_cli.prediction.patient import planned_outputs
 
     planned = [*planned_outputs(output, segmenter.config, case.images, settings), *beside]
-    existing = [path for path in planned if path.exists()]
+    inputs = {path.resolve() for path in case.images.values()}
+    if clash := [path for path in planned if path.resolve() in inputs]:
+        raise UsageError(f"{clash[0]} is one of the images, which are never written over. Give another name.")
+    existing = [path for path in planned if os.path.exists(path)]  # false where writing will say why not
     if existing and not overwrite:
         raise UsageError(f"{existing[0]} exists. Give --overwrite or another name.")
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # Below this the libraries end the process, each in its own way, while they load or read the weights.
 LEAST_ADDRESS_SPACE_BYTES = 2**30
 
+MOST_THREADS = 1024
+
 
 def prepare_process(threads: int | None = None, deterministic: bool = False) -> None:
     """Set threads and determinism for this process. Called once, before the first tensor.
@@ -34,8 +36,8 @@ def prepare_process(threads: int | None = None, deterministic: bool = False) -> 
     np.linalg.inv(np.eye(2))
 
     if threads is not None:
-        if threads < 1:
-            raise UsageError(f"--threads {threads}: expected at least 1.")
+        if not 1 <= threads <= MOST_THREADS:
+            raise UsageError(f"--threads {threads}: expected 1 to {MOST_THREADS}.")
         import SimpleITK as sitk
 
         torch.set_num_threads(threads)

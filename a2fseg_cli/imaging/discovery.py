@@ -10,8 +10,9 @@ import csv
 import io
 import json
 import re
+import stat
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,10 @@ def read_case_table(csv_path: Path, modalities: Sequence[str] = BRATS_MODALITIES
     """
     try:
         with csv_path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(_numbered_rows(file.read()))
+            text = file.read()
+        if "\0" in text:
+            raise InputError(f"{csv_path}: no CSV table in UTF-8 (a byte of zero).")
+        rows = list(_numbered_rows(text))
     except OSError as error:
         raise InputError(f"{csv_path}: cannot be read: {error.strerror}.") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -167,7 +171,7 @@ def read_split(path: Path) -> Split:
     """
     try:
         raw = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a JSON file that can be read ({error}).") from error
     lists: list[Any] = list(raw.values()) if isinstance(raw, dict) else [None]
     if not all(isinstance(part, list) and all(isinstance(name, str) for name in part) for part in lists):
@@ -235,26 +239,30 @@ def _truth_files(files: Iterable[Path]) -> list[Path]:
 
 
 def _checked(folder: Path) -> Path:
-    if not folder.exists():
-        raise InputError(f"{folder}: no such folder.")
-    if not folder.is_dir():
+    try:
+        is_folder = stat.S_ISDIR(folder.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{folder}: no such folder.") from error
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror}.") from error
+    if not is_folder:
         raise InputError(f"{folder}: a file. Expected a folder.")
     return folder
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and wanted(path))
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror}.") from error
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return [path for path in _entries(folder) if image_stem(path) and path.is_file()]
+    return _entries(folder, lambda path: image_stem(path) is not None and path.is_file())
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return [path for path in _entries(folder) if path.name.lower() not in _SKIPPED_FOLDERS and path.is_dir()]
+    return _entries(folder, lambda path: path.name.lower() not in _SKIPPED_FOLDERS and path.is_dir())
 
 
 def _own_files(folder: Path) -> list[Path]:

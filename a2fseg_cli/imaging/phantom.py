@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from a2fseg_cli.errors import ResourceError
+
 Field = npt.NDArray[np.floating[Any]]
 Triple = tuple[float, float, float]
 
@@ -107,11 +109,17 @@ def write_phantom(folder: str | Path, seed: int = 0) -> dict[str, Path]:
     """Write `phantom_t1.nii.gz` ... `phantom_seg.nii.gz` in BraTS's grid, int16; return name to path.
 
     The segmentation has the values of BraTS 2023: 1 NCR, 2 ED, 3 ET. The folder is made.
+
+    Raises:
+        ResourceError: The folder cannot be made.
     """
     import SimpleITK as sitk
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{folder}: the folder cannot be made ({error.strerror}). Choose another one.") from error
     phantom = make_phantom(seed)
     arrays: Mapping[str, npt.NDArray[np.generic]] = {**phantom.images, "seg": phantom.truth}
     paths = {}

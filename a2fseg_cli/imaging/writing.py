@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def check_output_name(path: Path) -> str:
     Raises:
         UsageError: it is none that can be written, or `path` is a folder.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         raise UsageError(f"{path}: a folder. Expected the name of a file to write.")
     for extension in EXTENSIONS:
         if path.name.lower().endswith(extension):
