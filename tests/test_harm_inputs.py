@@ -1,0 +1,53 @@
+"""Every kind of bad input by the command, and a few damaged files; `harm_inputs.py` does the same at length."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from harm_inputs import FORMATS, KINDS, Kind, Run, fuzz, try_kind
+
+from a2fseg_cli.cli.main import main
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `a2fseg` in this process; returns exit code, stdout, stderr."""
+
+    def call(arguments: Sequence[str], env: Mapping[str, str], folder: Path) -> tuple[int, str, str]:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["a2fseg", *arguments])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        except Exception:
+            code = 1
+            traceback.print_exc()
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_bad_input_is_refused_as_promised(kind: Kind, run: Run, tmp_path: Path) -> None:
+    if kind.by_permission and os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    try_kind(kind, tmp_path, run)
+
+
+def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
+    tallies = fuzz(150, 1, tmp_path)
+    assert {name: tally.failures for name, tally in tallies.items()} == {name: [] for name in FORMATS}
+    assert sum(tally.tried for tally in tallies.values()) == 150
+    assert sum(tally.accepted for tally in tallies.values()) > 0
+    assert all(tally.refused > 0 and tally.slowest_s < 5 and tally.extra_mib < 500 for tally in tallies.values())
