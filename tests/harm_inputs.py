@@ -473,6 +473,11 @@ def _unreadable_folder(folder: Path) -> Sequence[object]:
     return ["predict", folder / "data", *_to(folder)]
 
 
+def _unreadable_table(folder: Path) -> Sequence[object]:
+    _write(folder / "patients.csv", b"case,t1\nA,a.nii\n").chmod(0)
+    return ["predict", folder / "patients.csv", *_to(folder)]
+
+
 def _folders_and_tables() -> Iterator[Kind]:
     def missing(name: str) -> Callable[[Path], Sequence[object]]:
         return lambda folder: ["predict", folder / name, *_to(folder)]
@@ -482,6 +487,7 @@ def _folders_and_tables() -> Iterator[Kind]:
     yield Kind(group, "missing folder", 3, ("nowhere: no such folder",), missing("nowhere"))
     yield Kind(group, "a name of 300 letters", 3, ("n" * 300,), missing("n" * 300))
     yield Kind(group, "unreadable folder", 3, ("data", "cannot be read"), _unreadable_folder, by_permission=True)
+    yield Kind(group, "unreadable table", 3, ("patients.csv: cannot be read",), _unreadable_table, by_permission=True)
     yield _found("empty folder", ("data: no image found", "Looked for", "flair, fla"), {})
     yield _found("folder without images", ("data: no image found", "BIDS"), {"notes.txt": b"x", "report.pdf": b"x"})
     yield _found("cohort without images", ("no image found",), {"P1/a.txt": b"x", "P2/b.txt": b"x"})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from a2fseg_cli.cli.options import INPUT
 from a2fseg_cli.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def download_weights(
     ] = None,
     from_file: Annotated[
         Path | None,
-        typer.Option("--from-file", metavar="FILE", help="Take a file that came by other means; sha256 is checked."),
+        typer.Option(
+            "--from-file", metavar="FILE", help="Take a file that came by other means; sha256 is checked.", **INPUT
+        ),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check the sha256 of what is here; no download.")] = False,
     allow_http: Annotated[bool, typer.Option("--allow-http", help="Accept http URLs beside https.")] = False,

@@ -11,6 +11,7 @@ import typer
 from a2fseg_cli.cli.cohorts import CohortError, cases_of, parts_of
 from a2fseg_cli.cli.console import print_json, print_table, progress, say
 from a2fseg_cli.cli.options import (
+    INPUT,
     Device,
     Json,
     NumParts,
@@ -41,7 +42,8 @@ MOST_MODALITIES = 8  # of which all subsets, 255, are still computed
 
 def evaluate(
     data: Annotated[
-        Path, typer.Argument(help="A cohort's folder (BIDS too), a patient's, or a CSV (case,t1,t1c,t2,flair,seg).")
+        Path,
+        typer.Argument(help="A cohort's folder (BIDS too), a patient's, or a CSV (case,t1,t1c,t2,flair,seg).", **INPUT),
     ],
     all_subsets_: Annotated[
         bool, typer.Option("--all-subsets", help="Every subset, from one pass a patient.", rich_help_panel=WHAT)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 RUN = "Running"
+# Of paths to read: whether they can be is found out by reading, whose errors have their own exit codes.
+INPUT: dict[str, Any] = {"readable": False}
 
 Weights = Annotated[
     str | None, typer.Option(help="Name in the manifest or a file (default: the bundled ones)", rich_help_panel=RUN)

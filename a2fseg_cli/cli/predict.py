@@ -15,6 +15,7 @@ from a2fseg_cli.cli.cohorts import CohortError, cases_of, parts_of
 from a2fseg_cli.cli.console import print_json, print_table, progress, say
 from a2fseg_cli.cli.found import show_found
 from a2fseg_cli.cli.options import (
+    INPUT,
     RUN,
     Device,
     Json,
@@ -43,18 +44,19 @@ IMAGES, MORE, BATCH = "Images", "Further outputs", "Cohorts"
 
 def predict(
     source: Annotated[
-        Path | None, typer.Argument(help="A patient's folder, a cohort's folder, or a CSV (case,t1,t1c,t2,flair).")
+        Path | None,
+        typer.Argument(help="A patient's folder, a cohort's folder, or a CSV (case,t1,t1c,t2,flair).", **INPUT),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Segmentation file, or folder for a cohort.", metavar="PATH")
     ] = None,
-    t1: Annotated[Path | None, typer.Option("--t1", "--t1n", metavar="FILE", rich_help_panel=IMAGES)] = None,
+    t1: Annotated[Path | None, typer.Option("--t1", "--t1n", metavar="FILE", rich_help_panel=IMAGES, **INPUT)] = None,
     t1c: Annotated[
-        Path | None, typer.Option("--t1c", "--t1ce", "--t1gd", metavar="FILE", rich_help_panel=IMAGES)
+        Path | None, typer.Option("--t1c", "--t1ce", "--t1gd", metavar="FILE", rich_help_panel=IMAGES, **INPUT)
     ] = None,
-    t2: Annotated[Path | None, typer.Option("--t2", "--t2w", metavar="FILE", rich_help_panel=IMAGES)] = None,
+    t2: Annotated[Path | None, typer.Option("--t2", "--t2w", metavar="FILE", rich_help_panel=IMAGES, **INPUT)] = None,
     flair: Annotated[
-        Path | None, typer.Option("--flair", "--t2f", "--fla", metavar="FILE", rich_help_panel=IMAGES)
+        Path | None, typer.Option("--flair", "--t2f", "--fla", metavar="FILE", rich_help_panel=IMAGES, **INPUT)
     ] = None,
     image: Annotated[
         list[str] | None,
