@@ -41,8 +41,30 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_bad_input_is_refused_as_promised(kind: Kind, run: Run, tmp_path: Path) -> None:
     if kind.by_permission and os.geteuid() == 0:
-        pytest.skip("root may read everything")
+        pytest.skip("root may read everything; `harm_inputs.py` gives that up")
     try_kind(kind, tmp_path, run)
+
+
+def test_what_is_not_as_promised_is_told(tmp_path: Path) -> None:
+    """A command that says nothing useful at length, and leaves a half file."""
+
+    def bad(arguments: Sequence[str], env: Mapping[str, str], folder: Path) -> tuple[int, str, str]:
+        (folder / "s.nii.gz.part").touch()
+        (folder / "flair.nii").unlink()
+        return 1, "", "Traceback\n" * 9
+
+    kind = next(kind for kind in KINDS if str(kind) == "image: truncated .nii")
+    with pytest.raises(AssertionError) as caught:
+        try_kind(kind, tmp_path, bad)
+    for problem in (
+        "exit code 1, expected 3",
+        "not said: 'flair.nii'; not said: 'truncated'",
+        "9 lines on stderr, expected at most 3",
+        "a traceback",
+        "left behind or changed: s.nii.gz.part",
+        "removed: flair.nii",
+    ):
+        assert problem in str(caught.value)
 
 
 def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
