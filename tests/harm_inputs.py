@@ -1320,7 +1320,7 @@ def _child(format_: str, first: int, count: int, seed: int, folder: Path) -> Non
     path = folder / f"{format_.replace(' ', '-')}-{first}{_suffix(format_)}"
     path.write_bytes(_valid(format_, np.random.default_rng(0)))
     _read(format_, path)  # loads what the reader needs
-    start_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start_mib = _peak_mib()
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
     if pages:
         limit = pages * resource.getpagesize() + _SPARE_BYTES
@@ -1341,9 +1341,16 @@ def _child(format_: str, first: int, count: int, seed: int, folder: Path) -> Non
         seconds = time.perf_counter() - began
         print(json.dumps({"outcome": outcome, "seconds": seconds}), flush=True)
     faulthandler.cancel_dump_traceback_later()
-    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start_kib
-    print(json.dumps({"mib": grown_kib / 1024}), flush=True)
+    print(json.dumps({"mib": _peak_mib() - start_mib}), flush=True)
     path.unlink()
+
+
+def _peak_mib() -> float:
+    """The most memory that this process has had; Linux's ru_maxrss begins with its parent's."""
+    if sys.platform == "linux":
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(fields["VmHWM"].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def _suffix(format_: str) -> str:
