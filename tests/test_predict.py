@@ -23,6 +23,8 @@ import SimpleITK as sitk
 import torch
 
 from a2fseg_cli.cli.main import main
+from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.prediction.patient import subset_cost
 
 Run = Callable[..., tuple[int, str, str]]
 PATIENT = "BraTS20_Training_001"
@@ -264,6 +266,32 @@ def test_stats_are_not_written_over(run: Run, phantom: Path, toy_weights: Path, 
     assert code == 2
     assert "s.json exists" in err
     assert (tmp_path / "s.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("table", [b"\xff\xfe\x00case", b"what,else\n1,2\n", b"case,modalities,status\na,t1,ok\n"])
+def test_a_foreign_status_table_is_not_taken_over(
+    table: bytes, run: Run, phantom: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "status.csv").write_bytes(table)
+    code, _, err = run("predict", make_cohort(phantom, tmp_path / "cohort", 2), "-o", out, "--weights", toy_weights)
+    assert code == 2
+    assert "status.csv: not a status table of this tool" in err
+    assert (out / "status.csv").read_bytes() == table
+
+
+def test_what_absent_modalities_cost() -> None:
+    """From 0.9 to 0.7 and from 0.6 to nothing that is known."""
+    full = {"WT": 0.9, "TC": 0.8, "ET": 0.6}
+    card = {
+        "scores": {"patients": 8, "subsets": {"t1+t1c+t2+flair": full, "flair": {"WT": 0.7, "TC": 0.8, "ET": None}}}
+    }
+    text = subset_cost(card, ModelConfig(), ["flair"])
+    assert text == "without t1, t1c, t2: Dice WT 90 to 70, TC 80 to 80 (% on 8 test patients)"
+    card["scores"]["subsets"]["flair"] = dict.fromkeys(full)  # type: ignore[index]
+    assert subset_cost(card, ModelConfig(), ["flair"]) == ""
+    assert subset_cost(card, ModelConfig(), ["t2"]) == subset_cost({}, ModelConfig(), ["t2"]) == ""
 
 
 def test_parts_share_a_cohort(

@@ -218,9 +218,9 @@ class Cohort:
         if not self.status_path.is_file():
             return {}
         regions = [region for region, _ in self.segmenter.config.regions]
-        with self.status_path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
         try:
+            with self.status_path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
             return {
                 row["case"]: Status(
                     row["case"],
@@ -233,7 +233,7 @@ class Cohort:
                 )
                 for row in rows
             }
-        except (KeyError, TypeError, ValueError) as error:
+        except (csv.Error, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{self.status_path}: not a status table of this tool; move it away.") from error
 
     def _write_statuses(self) -> None:

@@ -283,7 +283,11 @@ def subset_cost(card: Mapping[str, Any], config: ModelConfig, present: Iterable[
     full = subset_name(config.modalities, config.modalities)
     if here == full or here not in subsets or full not in subsets:
         return ""
-    changes = ", ".join(f"{r} {100 * subsets[full][r]:.0f} to {100 * subsets[here][r]:.0f}" for r, _ in config.regions)
+    pairs = [(r, subsets[full].get(r), subsets[here].get(r)) for r, _ in config.regions]
+    known = [(r, a, b) for r, a, b in pairs if a is not None and b is not None]
+    if not known:
+        return ""
+    changes = ", ".join(f"{r} {100 * a:.0f} to {100 * b:.0f}" for r, a, b in known)
     absent = ", ".join(m for m in config.modalities if m not in here.split("+"))
     return f"without {absent}: Dice {changes} (% on {scores.get('patients', 'the')} test patients)"
 
