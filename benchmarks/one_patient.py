@@ -113,9 +113,11 @@ def yardstick(net: PlainA2FSeg, files: Mapping[str, Path], way: Way, out: Path, 
 
     with torch.inference_mode():
         x = F.interpolate(part, shape, mode="trilinear") if resized else part
+        beyond = [edge - n if way.edge is None else 0 for edge, n in zip(window, shape, strict=True)]
+        x = F.pad(x, (0, beyond[2], 0, beyond[1], 0, beyond[0]))  # MONAI would pad on both sides: other masks
         logits = sliding_window_inference(x, window, 1, predict, overlap=0.5, mode="gaussian")
         assert isinstance(logits, torch.Tensor)
-        shares = logits.softmax(dim=1)
+        shares = logits[:, :, : shape[0], : shape[1], : shape[2]].softmax(dim=1)
         shares = F.interpolate(shares, part.shape[2:], mode="trilinear") if resized else shares
         classes = np.zeros(volume.shape[1:], np.uint8)
         classes[box] = shares[0].argmax(dim=0).to(torch.uint8).numpy()
