@@ -77,7 +77,6 @@ class UNet(nn.Module):
             skips.append(x)
         x = skips.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
-            skip = skips.pop()
-            d, h, w = skip.shape[2:]
-            x = merge(torch.cat((up(x)[:, :, :d, :h, :w], skip), dim=1))
+            d, h, w = skips[-1].shape[2:]
+            x = merge(torch.cat((up(x)[:, :, :d, :h, :w], skips.pop()), dim=1))  # no name keeps the skip alive
         return x
