@@ -305,7 +305,13 @@ print(fetch(ManifestEntry(**fields | {"urls": tuple(fields["urls"])}), insecure=
 
 def start_fetch(entry: ManifestEntry) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", FETCH, json.dumps(entry_fields(entry))]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )
 
 
 def test_two_processes_at_once(server: Server, home: Path) -> None:

@@ -502,7 +502,13 @@ def test_ctrl_c_leaves_nothing_half_written(phantom: Path, toy_weights: Path, tm
         "--weights",
         str(toy_weights),
     ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
+    )
     deadline = time.monotonic() + 60
     while len(list(out.glob("*_seg.nii.gz"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
