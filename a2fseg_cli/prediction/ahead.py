@@ -18,8 +18,8 @@ Loaded = TypeVar("Loaded")
 def work_ahead(compute: Compute) -> int:
     """Return for how many patients may be read or written while the network works: 0 on a CPU of few cores, else 1.
 
-    All threads of a convolution wait for the one whose core something else uses: on two cores a batch of 8 patients took
-    12.1 s with both at once and 10.6 s with one after the other. Between 2 and 4 threads and above it was not measured.
+    All threads of a convolution wait for the one whose core something else uses. On two cores a batch of 8 patients
+    took 12.1 s with both at once and 10.6 s with one after the other; more cores were not measured.
     """
     return 0 if compute.device.type == "cpu" and torch.get_num_threads() <= 4 else 1
 
