@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,39 @@ def test_two_processes_train_as_one_with_the_same_batch(cohort: Path, tmp_path: 
         np.testing.assert_allclose(weights[1][name], value, rtol=2e-3, atol=2e-3, err_msg=name)  # stored in float16
     assert "2 processes" in two.stderr
     assert two.stderr.count("epoch 2 step 6") == 1, "only the first process speaks"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
+def test_no_thread_of_the_group_is_left_when_python_ends() -> None:
+    """A thread of gloo that is left may want the interpreter when it is gone, which aborts the process."""
+    script = """
+import pathlib, torch
+from torch import distributed
+from a2fseg_cli.training.processes import join_processes
+together = join_processes()
+weight = torch.nn.Parameter(torch.ones(2, 2))
+weight.grad = torch.ones(2, 2)
+torch.optim.SGD([weight]).step()
+assert together.collect([0]) == [0, 0]
+threads = lambda: [p.read_text().strip() for p in pathlib.Path("/proc/self/task").glob("*/comm")]
+assert any("gloo" in name for name in threads()), threads()
+distributed.destroy_process_group()
+print(*[name for name in threads() if "gloo" in name])
+"""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script], env=os.environ | variables | {"RANK": rank},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    for process in started:
+        out, err = process.communicate(timeout=120)
+        assert (process.returncode, out.strip()) == (0, ""), out + err
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(cohort: Path, tmp_path: Path) -> None:

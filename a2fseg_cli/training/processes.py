@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import math
 import os
 from collections.abc import Sequence
@@ -117,6 +118,9 @@ def join_processes() -> Processes:
     _variable("RANK", 0, 0, size - 1)
     _variable("MASTER_PORT", 0, 0, 65535)
     if not dist.is_initialized():
+        # torch.optim imports the compiler at its first step. A group that is older than that import outlives
+        # destroy_process_group, and gloo's threads, not joined, may abort the process while Python ends.
+        importlib.import_module("torch._dynamo")
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         dist.init_process_group(backend, timeout=_PATIENCE)
         atexit.register(dist.destroy_process_group)
