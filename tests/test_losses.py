@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -12,13 +13,13 @@ from torch.nn import functional as F
 from a2fseg_cli.core.losses import segmentation_loss, total_loss
 
 
-def literal_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy by torch, soft Dice class by class; logits (B, classes, D, H, W)."""
+def literal_loss(logits: Tensor, target: Tensor, groups: Sequence[Sequence[int]] | None = None) -> Tensor:
+    """Cross-entropy by torch, soft Dice group by group; logits (B, classes, D, H, W)."""
     p = logits.softmax(dim=1)
     dice = []
-    for k in range(1, logits.shape[1]):
-        g = (target == k).float()
-        dice.append((2 * (p[:, k] * g).sum() + 1) / (p[:, k].sum() + g.sum() + 1))
+    for group in groups or [(k,) for k in range(1, logits.shape[1])]:
+        p_group, g = p[:, list(group)].sum(dim=1), torch.isin(target, torch.tensor(group)).float()
+        dice.append((2 * (p_group * g).sum() + 1) / (p_group.sum() + g.sum() + 1))
     return F.cross_entropy(logits, target.long()) + 1 - torch.stack(dice).mean()
 
 
@@ -42,6 +43,21 @@ def test_every_head_is_torchs_cross_entropy_plus_literal_dice(heads: int, batch:
     target = torch.randint(classes, (batch, 3, 4, 5), generator=generator, dtype=torch.uint8)
     expected = torch.stack([literal_loss(head, target) for head in logits])
     torch.testing.assert_close(segmentation_loss(logits, target), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_dice_over_nested_regions() -> None:
+    """WT, TC and ET; one class taken for another of the same region costs nothing there."""
+    generator = torch.Generator().manual_seed(8)
+    logits = 3 * torch.randn(2, 2, 4, 4, 5, 6, generator=generator)
+    target = torch.randint(4, (2, 4, 5, 6), generator=generator, dtype=torch.uint8)
+    groups = ((1, 2, 3), (1, 3), (3,))
+    expected = torch.stack([literal_loss(head, target, groups) for head in logits])
+    torch.testing.assert_close(segmentation_loss(logits, target, groups=groups), expected, atol=1e-5, rtol=1e-5)
+    sure = 50 * F.one_hot(target.long(), 4).permute(0, 4, 1, 2, 3).float()
+    swapped = sure[None][:, :, [0, 3, 2, 1]]  # necrosis for enhancing tumour and the reverse
+    assert (
+        segmentation_loss(swapped, target, groups=groups[:2]) - F.cross_entropy(swapped[0], target.long())
+    ).abs() < 1e-5
 
 
 def test_weight_of_the_foreground_is_torchs() -> None:

@@ -71,6 +71,9 @@ def train(
     foreground_weight: Annotated[
         float | None, typer.Option(help="Of a tumour voxel in the cross-entropy", rich_help_panel=RECIPE)
     ] = None,
+    dice_over: Annotated[
+        str | None, typer.Option(help="Dice loss over classes or regions", rich_help_panel=RECIPE)
+    ] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", rich_help_panel=RECIPE)] = None,
     gradient_clip: Annotated[float | None, typer.Option(help="Largest gradient norm", rich_help_panel=RECIPE)] = None,
     ema_decay: Annotated[float | None, typer.Option(help="Running mean of the weights", rich_help_panel=RECIPE)] = None,
@@ -104,6 +107,7 @@ def train(
         "random_subsets": random_subsets,
         "foreground_share": foreground_share,
         "foreground_weight": foreground_weight,
+        "dice_over": dice_over,
         "augment": augment,
         "gradient_clip": gradient_clip,
         "ema_decay": ema_decay,

@@ -8,36 +8,52 @@ import torch
 from torch import Tensor
 
 
-def segmentation_loss(logits: Tensor, target: Tensor, foreground_weight: float = 1.0, smooth: float = 1.0) -> Tensor:
+def segmentation_loss(
+    logits: Tensor,
+    target: Tensor,
+    foreground_weight: float = 1.0,
+    groups: Sequence[Sequence[int]] | None = None,
+    smooth: float = 1.0,
+) -> Tensor:
     """Return equation (4), cross-entropy + soft Dice loss, of each head: (heads,).
 
-    The Dice term is 1 minus the mean over the foreground classes of (2 sum(p g) + s) / (sum(p) + sum(g) + s),
-    sums over the voxels of the batch. The paper does not give s; 1 voxel keeps an absent class at loss 0 when
-    nothing is predicted.
+    The Dice term is 1 minus the mean over groups of classes of (2 sum(p g) + s) / (sum(p) + sum(g) + s), with p and
+    g summed within the group, sums over the voxels of the batch. The paper does not give s; 1 voxel keeps an absent
+    class at loss 0 when nothing is predicted.
 
     Args:
         logits: (heads, B, classes, D, H, W), any floating type; computed in float32.
         target: Class indices (B, D, H, W).
         foreground_weight: Weight of a foreground voxel in the mean of the cross-entropy, a background voxel's is 1
             (as in the paper).
+        groups: Class indices of each group; None makes each foreground class its own (as in the paper). The nested
+            regions that a task is scored by count a core as found whichever of its classes is taken for which.
         smooth: s, in voxels.
     """
-    log_p = torch.log_softmax(logits.float(), dim=2)
-    onehot = torch.stack([target == index for index in range(logits.shape[2])], dim=1).to(log_p.dtype)
-    axes = (1, 3, 4, 5)
-    voxels = onehot.sum(dim=(0, 2, 3, 4))
-    log_likelihood = (log_p * onehot).sum(dim=axes)
+    log_p = torch.log_softmax(logits.float(), dim=2).flatten(3)
+    onehot = torch.stack([target == index for index in range(logits.shape[2])], dim=1).to(log_p.dtype).flatten(2)
+    voxels = onehot.sum(dim=(0, 2))
     weights = torch.full_like(voxels, foreground_weight)
     weights[0] = 1
+    log_likelihood = torch.einsum("hbcv,bcv->hc", log_p, onehot)
     cross_entropy = -(log_likelihood * weights).sum(dim=1) / (voxels * weights).sum()
-    p = log_p.exp()
-    overlap = (p * onehot).sum(dim=axes)
-    sizes = p.sum(dim=axes) + voxels
-    dice = (2 * overlap + smooth) / (sizes + smooth)
-    return cross_entropy + 1 - dice[:, 1:].mean(dim=1)
+    # How much of each class is taken for which; every overlap of groups is a sum of its entries.
+    confusion = torch.einsum("hbcv,bkv->hck", log_p.exp(), onehot)
+    predicted = confusion.sum(dim=2)
+    dice = []
+    for group in map(list, groups or [[index] for index in range(1, logits.shape[2])]):
+        overlap = confusion[:, group][:, :, group].sum(dim=(1, 2))
+        sizes = predicted[:, group].sum(dim=1) + voxels[group].sum()
+        dice.append((2 * overlap + smooth) / (sizes + smooth))
+    return cross_entropy + 1 - torch.stack(dice).mean(dim=0)
 
 
-def total_loss(heads: Sequence[Tensor], target: Tensor, foreground_weight: float = 1.0) -> Tensor:
+def total_loss(
+    heads: Sequence[Tensor],
+    target: Tensor,
+    foreground_weight: float = 1.0,
+    groups: Sequence[Sequence[int]] | None = None,
+) -> Tensor:
     """Return equation (5), the sum of the losses of all heads.
 
     Args:
@@ -45,5 +61,6 @@ def total_loss(heads: Sequence[Tensor], target: Tensor, foreground_weight: float
             shares the step.
         target: Class indices (B, D, H, W).
         foreground_weight: As of `segmentation_loss`.
+        groups: As of `segmentation_loss`.
     """
-    return segmentation_loss(torch.stack(list(heads)), target, foreground_weight).sum()
+    return segmentation_loss(torch.stack(list(heads)), target, foreground_weight, groups).sum()

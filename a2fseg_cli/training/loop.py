@@ -111,6 +111,9 @@ class Trainer:
                 f"--batch-size {recipe.batch_size}: {self.processes.size} processes share the crops of a step, so it "
                 f"must be a multiple of {self.processes.size}."
             )
+        self.groups = (
+            [config.region_classes(region) for region, _ in config.regions] if recipe.dice_over == "regions" else None
+        )
         self.crops = CropReader(self._draw, workers)
         self.state = State()
         torch.manual_seed(recipe.seed)
@@ -256,7 +259,7 @@ class Trainer:
             heads = list(self.model.modality_logits(features).values())
         for output in outputs:
             heads += [logits for logits in (output.average_logits, output.logits) if logits is not None]
-        return total_loss(heads, crop.classes[None].to(device), self.recipe.foreground_weight)
+        return total_loss(heads, crop.classes[None].to(device), self.recipe.foreground_weight, self.groups)
 
     def _average(self) -> None:
         """Move the running mean of the weights; young means follow faster."""

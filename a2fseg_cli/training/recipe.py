@@ -23,6 +23,7 @@ class Recipe:
         random_subsets: Random subsets a step (not in the paper), beside the full set. All share one encode.
         foreground_share: Share of crops centred on a voxel of a random foreground class (not in the paper).
         foreground_weight: Of a tumour voxel in the cross-entropy, against 1 of the background (paper: 1).
+        dice_over: What the Dice loss is the mean of: classes (paper), or the task's regions, as it is scored.
         augment: Flips, small rotations and scalings, intensity, noise (not in the paper).
         gradient_clip: Largest gradient norm (not in the paper; the authors' code has 12).
         ema_decay: Of the running mean of the weights that is validated and exported; 0 switches it off.
@@ -40,6 +41,7 @@ class Recipe:
     random_subsets: int = 2
     foreground_share: float = 0.6
     foreground_weight: float = 1.0
+    dice_over: str = "classes"
     augment: bool = True
     gradient_clip: float = 12.0
     ema_decay: float = 0.998
@@ -58,6 +60,8 @@ class Recipe:
             raise ValueError("foreground share must lie in [0, 1], EMA decay in [0, 1)")
         if not 0 < self.foreground_weight < math.inf:
             raise ValueError(f"the foreground weight must be above 0; got {self.foreground_weight}")
+        if self.dice_over not in ("classes", "regions"):
+            raise ValueError(f"the Dice loss is over classes or regions; got {self.dice_over}")
         if not self.gradient_clip > 0 or not 0 <= self.weight_decay < 1 or not 0 <= self.time_budget_s < math.inf:
             raise ValueError("gradient clip must be above 0, weight decay in [0, 1), time budget 0 s or more")
         if self.seed < 0:
