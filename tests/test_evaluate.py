@@ -173,18 +173,41 @@ class TestManySubsets:
         sizes = sum(int(np.count_nonzero(a)) for a in (*together, *alone))
         assert 2 * same / sizes >= 0.999
 
-    def test_encoders_run_once_and_results_stream(self, weights: Path) -> None:
+    def test_slabs_and_groups_share_one_encode(self, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Slabs of 3 planes, the logits of 4 subsets at a time: as all at once, and the encoders run once."""
         segmenter = load(weights)
+        images = np.random.default_rng(0).normal(size=(4, 11, 8, 8)).astype(np.float32)
+        masks = [CONFIG.presence(subset) for subset in ALL]
+        flags = [index % 7 == 0 for index in range(len(ALL))]
+        expected = list(segmenter.segment_subsets(images, masks, flags))
         encoded, fused = [], []
         for name, encoder in segmenter.model.encoders.items():
             encoder.register_forward_hook(lambda *_, name=name: encoded.append(name))
         segmenter.model.head.register_forward_hook(lambda *_: fused.append(1))
-        images = np.random.default_rng(0).normal(size=(4, 8, 8, 8)).astype(np.float32)
-        results = segmenter.segment_subsets(images, [CONFIG.presence(subset) for subset in ALL])
-        next(results)
-        assert len(fused) == 1  # the other fourteen do not exist yet
-        assert len(list(results)) == 14
+        voxels = 12 * 8 * 8  # with the one plane of padding that the kernel reaches
+        monkeypatch.setattr(segmenter_module, "MOST_LOGITS_BYTES", 4 * (4 * 4 * voxels))
+        monkeypatch.setattr(segmenter_module, "SLAB_VOXELS", 3 * 8 * 8)
+        results = segmenter.segment_subsets(images, masks, flags)
+        found = [next(results)]
+        assert len(fused) == 4 * 4  # the other eleven do not exist yet
+        found += results
         assert sorted(encoded) == sorted(CONFIG.modalities)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_allclose(a.probabilities, b.probabilities, atol=1e-6)
+            assert a.attention.keys() == b.attention.keys()
+            for m, weight in a.attention.items():
+                np.testing.assert_allclose(weight, b.attention[m], atol=1e-6)
+
+    def test_slabs_of_one_subset(self, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        segmenter = load(weights)
+        images = np.random.default_rng(0).normal(size=(4, 11, 8, 8)).astype(np.float32)
+        whole = segmenter.segment(images, (True, False, True, True), attention=True)
+        monkeypatch.setattr(segmenter_module, "SLAB_VOXELS", 3 * 8 * 8)
+        slabs = segmenter.segment(images, (True, False, True, True), attention=True)
+        np.testing.assert_allclose(slabs.probabilities, whole.probabilities, atol=1e-6)
+        assert len(whole.attention) == 3
+        for m, weight in whole.attention.items():
+            np.testing.assert_allclose(slabs.attention[m], weight, atol=1e-6)
 
     def test_several_windows_sum_up_few_subsets_at_a_time(self, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         segmenter = load(weights, inference=Inference((8, 8, 8)))
@@ -194,7 +217,7 @@ class TestManySubsets:
         assert len(expected[0].plan.starts) == 2
         encoded = []
         segmenter.model.encoders["t1"].register_forward_hook(lambda *_: encoded.append(1))
-        monkeypatch.setattr(segmenter_module, "MOST_SUMMED_BYTES", 4 * (4 * 4 * 12 * 8 * 8))
+        monkeypatch.setattr(segmenter_module, "MOST_LOGITS_BYTES", 4 * (4 * 4 * 12 * 8 * 8))
         found = list(segmenter.segment_subsets(images, masks))
         # Groups of 4, 4, 4 and 3 subsets, two windows each; the first group, up to T1c alone, has no T1 to encode.
         assert len(encoded) == 2 * sum(any("t1" in subset for subset in ALL[i : i + 4]) for i in (0, 4, 8, 12))

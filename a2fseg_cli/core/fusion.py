@@ -96,13 +96,13 @@ class AdaptiveFusion(nn.Module):
         in_place = not torch.is_grad_enabled()
         exponentials = {}
         for m in features:
-            a = average(context[m])
-            w = a.add_(own[m]) if in_place and len(context[m]) > 1 else a + own[m]
-            w.sigmoid_()
+            w = torch.add(own[m], sum_of(context[m]), alpha=1 / len(context[m])).sigmoid_()
             exponentials[m] = w.exp_() if in_place else w.exp()  # (1): exp(W_m)
         total = sum_of(list(exponentials.values()))
         weights = {m: e / total for m, e in exponentials.items()} if attention else {}  # (2): What_m
-        fused, *others = (e.mul_(features[m]) if in_place else e * features[m] for m, e in exponentials.items())
-        for other in others:
-            fused.add_(other)
+        first, *others = features
+        e = exponentials[first]
+        fused = e.mul_(features[first]) if in_place else e * features[first]
+        for m in others:
+            fused.addcmul_(exponentials[m], features[m])
         return (fused.div_(total) if in_place else fused / total), weights  # (3): Fhat, divided once

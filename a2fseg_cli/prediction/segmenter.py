@@ -16,7 +16,7 @@ from torch import Tensor
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.device import Compute, available_memory_bytes, choose_compute, is_out_of_memory
-from a2fseg_cli.core.model import A2FSeg, Output, parameter_shapes
+from a2fseg_cli.core.model import A2FSeg, parameter_shapes
 from a2fseg_cli.core.sliding_window import WindowPlan, plan_windows, stream_windows
 from a2fseg_cli.errors import ResourceError
 from a2fseg_cli.weights.file_format import load_weights
@@ -26,11 +26,14 @@ FloatVolume = npt.NDArray[np.float32]
 # The most that one window's maps may take on a CPU. A larger window computes fewer voxels in all, but the
 # tool should leave a laptop usable.
 MOST_WINDOW_BYTES = 3 * 2**30
-# The most that the summed logits of several subsets may take when there are several windows. All 15 of a brain
-# of 3.4 million voxels take 0.8 GiB.
-MOST_SUMMED_BYTES = 2**30
-# Voxels that are fused at a time when there is one subset.
+# The most that the logits of several subsets may take at a time. All 15 of a brain of 3.4 million voxels take
+# 0.4 GiB in half precision, and 0.8 GiB where they are summed up over several windows.
+MOST_LOGITS_BYTES = 2**30
+# Voxels that are fused at a time.
 SLAB_VOXELS = 2**18
+
+# A missing-modality mask (M,), and whether its attention is wanted.
+Wanted = tuple[Sequence[bool], bool]
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,12 @@ class Segmenter:
     def bytes_per_voxel(self, modalities: int, subsets: int = 1) -> int:
         """Return about how much memory a voxel of a window takes at the peak, with so many modalities present.
 
-        The features of each modality, the last stage of one U-Net, and the logits in float32. Several subsets are
-        fused on whole maps: of each modality its half of f_m, W_m and What_m, and a map per pair of modalities.
-        Mirroring keeps the logits of all subsets. Measured on brains of 3.3 million voxels, 16 and 32 features.
+        The features of each modality, the last stage of one U-Net, the logits of all subsets, which mirroring keeps
+        in float32, and those of one in float32. Measured on brains of 3.3 million voxels, 16 and 32 features.
         """
-        shared = 5 * modalities + modalities**2 if subsets > 1 else 0
-        maps = self.config.features_per_stage[0] * (modalities + 9 + shared)
-        kept = subsets if self.inference.tta else 1
-        return int(maps * self.compute.dtype.itemsize + (8 + 4 * kept) * len(self.config.classes))
+        maps = self.config.features_per_stage[0] * (modalities + 9)
+        kept = subsets * (4 if self.inference.tta else self.compute.dtype.itemsize)
+        return int(maps * self.compute.dtype.itemsize + (12 + kept) * len(self.config.classes))
 
     def plan(self, shape: tuple[int, int, int], modalities: int, bytes_allowed: float, subsets: int = 1) -> WindowPlan:
         """Return the windows for a volume. Raises: ResourceError when not even the smallest window fits."""
@@ -139,8 +140,8 @@ class Segmenter:
     ) -> Iterator[Segmentation]:
         """Yield the probabilities of each subset in turn; per window every encoder runs once for all of them.
 
-        With one window the logits of one subset exist at a time. With several, those of as many subsets as
-        `MOST_SUMMED_BYTES` holds are summed up together; the encoders run again for the next such group.
+        The logits of as many subsets as `MOST_LOGITS_BYTES` holds exist at a time. With several windows they are
+        summed up together, and the encoders run again for the next such group.
 
         Args:
             images: (M, d, h, w), z-scored, on the working grid.
@@ -150,17 +151,17 @@ class Segmenter:
         Raises:
             ResourceError: not even the smallest window fits.
         """
-        wanted = list(zip(subsets, attention or [False] * len(subsets), strict=True))
+        wanted: list[Wanted] = list(zip(subsets, attention or [False] * len(subsets), strict=True))
         volume = torch.from_numpy(images)
         shape = (images.shape[1], images.shape[2], images.shape[3])
         allowed = 0.7 * available_memory_bytes(self.compute.device)
         if self.compute.device.type != "cuda":
             allowed = min(allowed, MOST_WINDOW_BYTES)
         while wanted:
-            modalities = sum(map(any, zip(*(present for present, _ in wanted), strict=True)))
+            modalities = sum(_union(wanted))
             plan = self.plan(shape, modalities, allowed, len(wanted))
             alone = len(plan.starts) == 1
-            group = wanted[: len(wanted) if alone else self._summed_together(plan)]
+            group = wanted[: len(wanted) if alone else self._kept_together(math.prod(plan.padded), 4)]
             predict = partial(self._predict, subsets=group, shape=plan.shape if alone else plan.window)
             try:
                 for result in stream_windows(predict, volume, plan, self.compute.device):
@@ -178,10 +179,9 @@ class Segmenter:
                 if self.compute.device.type == "cuda":
                     torch.cuda.empty_cache()
 
-    def _summed_together(self, plan: WindowPlan) -> int:
-        """Return of how many subsets the logits are summed up at a time when there are several windows."""
-        subset_bytes = 4 * len(self.config.classes) * math.prod(plan.padded)
-        return max(1, MOST_SUMMED_BYTES // subset_bytes)
+    def _kept_together(self, voxels: int, itemsize: int) -> int:
+        """Return of how many subsets the logits of so many voxels are kept at a time."""
+        return max(1, MOST_LOGITS_BYTES // (itemsize * len(self.config.classes) * voxels))
 
     def _segmentation(self, result: Tensor, present: Sequence[bool], attention: bool, plan: WindowPlan) -> Segmentation:
         classes = len(self.config.classes)
@@ -189,9 +189,7 @@ class Segmenter:
         maps = {m: result[classes + i].numpy() for i, m in enumerate(names)} if attention else {}
         return Segmentation(result[:classes].softmax(dim=0).numpy(), maps, plan)
 
-    def _predict(
-        self, window: Tensor, subsets: Sequence[tuple[Sequence[bool], bool]], shape: Sequence[int]
-    ) -> Iterator[Tensor]:
+    def _predict(self, window: Tensor, subsets: Sequence[Wanted], shape: Sequence[int]) -> Iterator[Tensor]:
         """Yield for each subset the logits of a window (1, M, d, h, w) and, where its flag is set, its attention.
 
         The attention is one channel per present modality, behind the logits. What lies beyond `shape` is padding:
@@ -212,54 +210,54 @@ class Segmenter:
         while totals:
             yield totals.pop(0).div_(len(flips))
 
-    def _fuse(
-        self, window: Tensor, subsets: Sequence[tuple[Sequence[bool], bool]], shape: Sequence[int] | None = None
-    ) -> Iterator[Tensor]:
+    def _fuse(self, window: Tensor, subsets: Sequence[Wanted], shape: Sequence[int] | None = None) -> Iterator[Tensor]:
         """Yield what `_predict` does, of one view of the window.
 
         The fusion skips padding beyond `shape` but for what its kernel reaches.
         """
-        outputs: Iterator[Output] | None = None
-        for _ in subsets:
-            # Entered for each step: a mode left on across a yield would reach the caller's own computations.
+        # No mode stays on across a yield: it would reach the caller's own computations.
+        with torch.no_grad(), self.compute.autocast():
+            features = self.model.encode(window, _union(subsets))
+            if shape is not None:
+                reach = self.config.attention_kernel_size // 2
+                d, h, w = (edge + reach for edge in shape)
+                features = {
+                    m: value[:, :, :d, :h, :w].contiguous(memory_format=torch.channels_last_3d)
+                    for m, value in features.items()
+                }
+        voxels = math.prod(next(iter(features.values())).shape[2:])
+        count = self._kept_together(voxels, self.compute.dtype.itemsize)
+        for first in range(0, len(subsets), count):
             with torch.no_grad(), self.compute.autocast():
-                if outputs is None:
-                    union = [any(flags) for flags in zip(*(present for present, _ in subsets), strict=True)]
-                    masks, flags = zip(*subsets, strict=True)
-                    features = self.model.encode(window, union)
-                    if shape is not None:
-                        reach = self.config.attention_kernel_size // 2
-                        d, h, w = (edge + reach for edge in shape)
-                        features = {
-                            m: value[:, :, :d, :h, :w].contiguous(memory_format=torch.channels_last_3d)
-                            for m, value in features.items()
-                        }
-                    fuse = self.model.fuse_subsets if len(masks) > 1 else self._fuse_in_slabs
-                    outputs = fuse(features, masks, attention=flags)
-                output = next(outputs)
-                logits, weights = output.logits.float(), list(output.attention.values())
-                result = torch.cat([logits, *weights], dim=1) if weights else logits
-            yield result
+                kept = self._fuse_in_slabs(features, subsets[first : first + count])
+            while kept:
+                logits, *weights = kept.pop(0)
+                yield torch.cat([logits.float(), *weights], dim=1) if weights else logits.float()
 
-    def _fuse_in_slabs(
-        self, features: Mapping[str, Tensor], subsets: Sequence[Sequence[bool]], attention: Sequence[bool]
-    ) -> Iterator[Output]:
-        """Yield the output of one subset, fused a slab of planes at a time.
+    def _fuse_in_slabs(self, features: Mapping[str, Tensor], subsets: Sequence[Wanted]) -> list[list[Tensor]]:
+        """Return the logits of each subset (1, classes, d, h, w) and the maps of its attention, where wanted.
 
-        Beside the features, the fusion then needs memory for a slab only, and finds it in the processor's cache.
+        All subsets of one slab of planes are fused, then those of the next: beside the features and the results, the
+        fusion needs memory for a slab only, and finds it in the processor's cache.
         """
-        (present,), (with_attention,) = subsets, attention
+        masks, flags = zip(*subsets, strict=True)
         reach = self.config.attention_kernel_size // 2
         _, _, depth, height, width = next(iter(features.values())).shape
         planes = max(1, SLAB_VOXELS // (height * width))
-        parts = []
+        results: list[list[Tensor]] = []
         for start in range(0, depth, planes):
             stop = min(start + planes, depth)
             low, high = max(0, start - reach), min(depth, stop + reach)
             slab = {m: value[:, :, low:high] for m, value in features.items()}
-            fused = self.model.fuse(slab, present, attention=with_attention)
-            maps = [fused.logits, *fused.attention.values()]
-            parts.append([value[:, :, start - low : stop - low] for value in maps])
-        logits, *weights = (torch.cat(values, dim=2) for values in zip(*parts, strict=True))
-        names = self.model.present_names(present) if with_attention else ()
-        yield Output(logits, None, dict(zip(names, weights, strict=True)))
+            for index, output in enumerate(self.model.fuse_subsets(slab, masks, attention=flags)):
+                maps = [output.logits, *output.attention.values()]
+                if index == len(results):
+                    results.append([part.new_empty((1, part.shape[1], depth, height, width)) for part in maps])
+                for result, part in zip(results[index], maps, strict=True):
+                    result[:, :, start:stop] = part[:, :, start - low : stop - low]
+        return results
+
+
+def _union(subsets: Sequence[Wanted]) -> list[bool]:
+    """Return which modalities occur in any of the subsets."""
+    return [any(flags) for flags in zip(*(present for present, _ in subsets), strict=True)]
