@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from a2fseg_cli.errors import ResourceError
+from a2fseg_cli.errors import ResourceError, UsageError
 
 PART_SUFFIX = ".part"
 _ABANDONED_AFTER_S = 24 * 3600
@@ -46,6 +46,25 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def check_place(path: Path) -> None:
+    """Return if nothing that can be known beforehand keeps a file from being written there; nothing is made.
+
+    Raises:
+        UsageError: A folder has that name.
+        ResourceError: A file has its folder's name, or the folder is closed or cannot be looked up.
+    """
+    try:
+        if path.is_dir():
+            raise UsageError(f"{path}: a folder. Expected the name of a file to write.")
+        nearest = next(folder for folder in path.parents if folder.exists())
+        if nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK):
+            return
+        reason = "it may not be written into" if nearest.is_dir() else "it is not a folder"
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written ({error.strerror}). Choose another folder.") from error
+    raise ResourceError(f"{path}: cannot be written ({nearest}: {reason}). Choose another folder.")
 
 
 def remove_abandoned(folder: Path) -> None:

@@ -957,7 +957,6 @@ def _outputs() -> Iterator[Kind]:
         5,
         ("there/p.png", "cannot be written"),
         beside("--preview", "there/p.png", parent),
-        leaves=("out*",),
     )
     yield Kind(group, "statistics exist", 2, ("s.json exists",), beside("--stats", "s.json", mine))
     yield Kind(group, "statistics of an unknown type", 2, ("s.txt", ".json or .csv"), beside("--stats", "s.txt"))
@@ -967,7 +966,6 @@ def _outputs() -> Iterator[Kind]:
         5,
         ("there/s.json", "cannot be written"),
         beside("--stats", "there/s.json", parent),
-        leaves=("out*",),
     )
 
     def cohort(folder: Path) -> Sequence[object]:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2fseg_cli.errors import InputError, ResourceError, UsageError
-from a2fseg_cli.files import atomic_write_bytes, atomic_write_text
+from a2fseg_cli.files import atomic_write_bytes, atomic_write_text, check_place
 from a2fseg_cli.imaging.geometry import Geometry, same_grid
 from a2fseg_cli.imaging.reading import peek_image, read_image, read_label_map
 from a2fseg_cli.imaging.writing import check_output_name, write_label_map, write_map
@@ -250,3 +250,15 @@ def test_any_bytes_as_reference_leave_the_geometry_in_charge(tmp_path_factory, d
         peek_image(folder / "bytes.nii")
     write_label_map(LABELS, folder / "bytes.nii", IDENTITY, folder / "written.nii")
     assert peek_image(folder / "written.nii")[0] == IDENTITY
+
+
+def test_a_place_is_judged_before_anything_is_made(tmp_path: Path) -> None:
+    check_place(tmp_path / "new" / "folder" / "a.json")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").write_bytes(b"x")
+    with pytest.raises(ResourceError, match=r"a.json: cannot be written \(.*file: it is not a folder\)"):
+        check_place(tmp_path / "file" / "new" / "a.json")
+    with pytest.raises(ResourceError, match="cannot be written"):
+        check_place(tmp_path / ("a" * 300))
+    with pytest.raises(UsageError, match="a folder"):
+        check_place(tmp_path)

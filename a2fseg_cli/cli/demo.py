@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from a2fseg_cli.cli.console import print_json, print_table, say
-from a2fseg_cli.cli.options import Device, Json
+from a2fseg_cli.cli.options import PATH, Device, Json
 from a2fseg_cli.cli.runtime import load_segmenter, prepare_process
 from a2fseg_cli.errors import UsageError
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where it goes.")] = Path(
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where it goes.", **PATH)] = Path(
         "a2fseg-demo"
     ),
     modalities: Annotated[str, typer.Option(help="Which of the phantom's sequences are used")] = "t1c+flair",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from a2fseg_cli.cli.options import INPUT
+from a2fseg_cli.cli.options import PATH
 from a2fseg_cli.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def download_weights(
     from_file: Annotated[
         Path | None,
         typer.Option(
-            "--from-file", metavar="FILE", help="Take a file that came by other means; sha256 is checked.", **INPUT
+            "--from-file", metavar="FILE", help="Take a file that came by other means; sha256 is checked.", **PATH
         ),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check the sha256 of what is here; no download.")] = False,

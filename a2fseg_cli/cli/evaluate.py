@@ -11,7 +11,7 @@ import typer
 from a2fseg_cli.cli.cohorts import CohortError, cases_of, parts_of
 from a2fseg_cli.cli.console import print_json, print_table, progress, say
 from a2fseg_cli.cli.options import (
-    INPUT,
+    PATH,
     Device,
     Json,
     NumParts,
@@ -27,6 +27,7 @@ from a2fseg_cli.cli.options import (
 from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
 from a2fseg_cli.core.config import ModelConfig, all_subsets
 from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.files import atomic_write_text, check_place, json_text
 
 if TYPE_CHECKING:
     from a2fseg_cli.evaluation.engine import Evaluation, Failure
@@ -43,7 +44,7 @@ MOST_MODALITIES = 8  # of which all subsets, 255, are still computed
 def evaluate(
     data: Annotated[
         Path,
-        typer.Argument(help="A cohort's folder (BIDS too), a patient's, or a CSV (case,t1,t1c,t2,flair,seg).", **INPUT),
+        typer.Argument(help="A cohort's folder (BIDS too), a patient's, or a CSV (case,t1,t1c,t2,flair,seg).", **PATH),
     ],
     all_subsets_: Annotated[
         bool, typer.Option("--all-subsets", help="Every subset, from one pass a patient.", rich_help_panel=WHAT)
@@ -79,7 +80,9 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FOLDER", help="Tables, CSV, JSON, PNG.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "-o", "--output", metavar="FOLDER", help="Tables, CSV, JSON, PNG.", rich_help_panel=OUTPUT, **PATH
+        ),
     ] = None,
     figure: Annotated[
         str | None,
@@ -87,7 +90,9 @@ def evaluate(
     ] = None,
     write_card: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Copy the weights with these scores in their card.", rich_help_panel=OUTPUT),
+        typer.Option(
+            metavar="FILE", help="Copy the weights with these scores in their card.", rich_help_panel=OUTPUT, **PATH
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write over scores of other settings.", rich_help_panel=OUTPUT)
@@ -124,6 +129,8 @@ def evaluate(
         raise UsageError("--figure needs a folder: -o FOLDER.")
     if write_card and not all_subsets_:
         raise UsageError("--write-card stores the scores of all subsets: give --all-subsets.")
+    if write_card:
+        check_place(write_card)
     if not 0 <= overlap < 1:
         raise UsageError(f"--overlap {overlap}: expected 0 up to, but not including, 1.")
 
@@ -296,7 +303,6 @@ def _write(
     from a2fseg_cli.evaluation.formats import latex, markdown, scores_csv
     from a2fseg_cli.evaluation.metrics import metric_definition
     from a2fseg_cli.evaluation.tables import attention_means, dice_of_patients
-    from a2fseg_cli.files import atomic_write_text, json_text
     from a2fseg_cli.reporting.charts import write_attention_bars, write_dice_boxes
 
     task, config = evaluation.task, evaluation.config

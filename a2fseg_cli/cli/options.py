@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 RUN = "Running"
-# Of paths to read: whether they can be is found out by reading, whose errors have their own exit codes.
-INPUT: dict[str, Any] = {"readable": False}
+# Of every path: whether it can be read or written is found out by doing so, whose errors have their own exit codes.
+PATH: dict[str, Any] = {"readable": False}
 
 Weights = Annotated[
     str | None, typer.Option(help="Name in the manifest or a file (default: the bundled ones)", rich_help_panel=RUN)

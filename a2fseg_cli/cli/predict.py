@@ -15,7 +15,7 @@ from a2fseg_cli.cli.cohorts import CohortError, cases_of, parts_of
 from a2fseg_cli.cli.console import print_json, print_table, progress, say
 from a2fseg_cli.cli.found import show_found
 from a2fseg_cli.cli.options import (
-    INPUT,
+    PATH,
     RUN,
     Device,
     Json,
@@ -32,6 +32,7 @@ from a2fseg_cli.cli.options import (
 from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
 from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig
 from a2fseg_cli.errors import InputError, UsageError, WeightsError
+from a2fseg_cli.files import atomic_write_text, check_place, json_text
 
 if TYPE_CHECKING:
     from a2fseg_cli.imaging.discovery import Case
@@ -45,18 +46,19 @@ IMAGES, MORE, BATCH = "Images", "Further outputs", "Cohorts"
 def predict(
     source: Annotated[
         Path | None,
-        typer.Argument(help="A patient's folder, a cohort's folder, or a CSV (case,t1,t1c,t2,flair).", **INPUT),
+        typer.Argument(help="A patient's folder, a cohort's folder, or a CSV (case,t1,t1c,t2,flair).", **PATH),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Segmentation file, or folder for a cohort.", metavar="PATH")
+        Path | None,
+        typer.Option("-o", "--output", help="Segmentation file, or folder for a cohort.", metavar="PATH", **PATH),
     ] = None,
-    t1: Annotated[Path | None, typer.Option("--t1", "--t1n", metavar="FILE", rich_help_panel=IMAGES, **INPUT)] = None,
+    t1: Annotated[Path | None, typer.Option("--t1", "--t1n", metavar="FILE", rich_help_panel=IMAGES, **PATH)] = None,
     t1c: Annotated[
-        Path | None, typer.Option("--t1c", "--t1ce", "--t1gd", metavar="FILE", rich_help_panel=IMAGES, **INPUT)
+        Path | None, typer.Option("--t1c", "--t1ce", "--t1gd", metavar="FILE", rich_help_panel=IMAGES, **PATH)
     ] = None,
-    t2: Annotated[Path | None, typer.Option("--t2", "--t2w", metavar="FILE", rich_help_panel=IMAGES, **INPUT)] = None,
+    t2: Annotated[Path | None, typer.Option("--t2", "--t2w", metavar="FILE", rich_help_panel=IMAGES, **PATH)] = None,
     flair: Annotated[
-        Path | None, typer.Option("--flair", "--t2f", "--fla", metavar="FILE", rich_help_panel=IMAGES, **INPUT)
+        Path | None, typer.Option("--flair", "--t2f", "--fla", metavar="FILE", rich_help_panel=IMAGES, **PATH)
     ] = None,
     image: Annotated[
         list[str] | None,
@@ -93,7 +95,7 @@ def predict(
     ] = False,
     preview: Annotated[
         Path | None,
-        typer.Option(help="PNG with overlays; a folder for a cohort", metavar="PATH", rich_help_panel=MORE),
+        typer.Option(help="PNG with overlays; a folder for a cohort", metavar="PATH", rich_help_panel=MORE, **PATH),
     ] = None,
     stats: Annotated[
         Path | None,
@@ -101,6 +103,7 @@ def predict(
             help=".json or .csv with volumes, settings, versions, of the patients done now",
             metavar="FILE",
             rich_help_panel=MORE,
+            **PATH,
         ),
     ] = None,
     fail_on_empty: Annotated[bool, typer.Option(help="Count an empty mask as a failure", rich_help_panel=MORE)] = False,
@@ -169,6 +172,9 @@ def predict(
         results = [_one(segmenter, settings, cases[0], output, preview, stats is not None or json_, verbose)]
     else:
         part = parts_of(num_parts, part_id)
+        for path in (stats, preview and preview / "preview.png"):
+            if path is not None:
+                check_place(path)
         cohort = Cohort(
             segmenter,
             settings,
@@ -223,6 +229,8 @@ def _refuse_to_overwrite(
     from a2fseg_cli.prediction.patient import planned_outputs
 
     planned = [*planned_outputs(output, segmenter.config, case.images, settings), *beside]
+    for path in planned:
+        check_place(path)
     inputs = {path.resolve() for path in case.images.values()}
     if clash := [path for path in planned if path.resolve() in inputs]:
         raise UsageError(f"{clash[0]} is one of the images, which are never written over. Give another name.")
@@ -328,8 +336,6 @@ def _show_cohort(statuses: Sequence[Status], folder: Path, json_: bool) -> None:
 
 
 def _write_stats(path: Path, results: Sequence[Result], single: bool) -> None:
-    from a2fseg_cli.files import atomic_write_text, json_text
-
     if path.suffix == ".json":
         stats = [result.stats for result in results]
         atomic_write_text(path, json_text(stats[0] if single else stats))

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from a2fseg_cli.cli.console import percentage, progress, say
-from a2fseg_cli.cli.options import INPUT, Device, Precision, Quiet, Threads
+from a2fseg_cli.cli.options import PATH, Device, Precision, Quiet, Threads
 from a2fseg_cli.cli.runtime import prepare_process, three, three_numbers
 from a2fseg_cli.core.config import PRESETS, ModelConfig, subset_name
 from a2fseg_cli.errors import InputError, UsageError
@@ -20,13 +20,13 @@ RECIPE, NETWORK = "Recipe", "Network"
 
 def train(
     data: Annotated[
-        Path, typer.Argument(help="Folder with one patient a sub-folder, truth beside the images.", **INPUT)
+        Path, typer.Argument(help="Folder with one patient a sub-folder, truth beside the images.", **PATH)
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Run folder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Run folder.", **PATH)],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
     split: Annotated[
         Path | None,
-        typer.Option(help="JSON with train, validation, test (default: 70/10/20 by --seed)", metavar="FILE", **INPUT),
+        typer.Option(help="JSON with train, validation, test (default: 70/10/20 by --seed)", metavar="FILE", **PATH),
     ] = None,
     preset: Annotated[str, typer.Option(help="paper, small or tiny", rich_help_panel=NETWORK)] = "paper",
     modalities: Annotated[
@@ -47,7 +47,7 @@ def train(
         str | None, typer.Option(help="Channels a stage, e.g. 8,16,32,64,96", rich_help_panel=NETWORK)
     ] = None,
     init_weights: Annotated[
-        Path | None, typer.Option(help="Start from these weights", metavar="FILE", rich_help_panel=NETWORK, **INPUT)
+        Path | None, typer.Option(help="Start from these weights", metavar="FILE", rich_help_panel=NETWORK, **PATH)
     ] = None,
     time_budget: Annotated[
         str | None,
@@ -84,7 +84,8 @@ def train(
     precision: Precision = "auto",
     threads: Threads = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Where preprocessed patients lie (default: in the run folder)", metavar="FOLDER")
+        Path | None,
+        typer.Option(help="Where preprocessed patients lie (default: in the run folder)", metavar="FOLDER", **PATH),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(help="Threads that draw crops ahead (default: 0 on a CPU, 4 on a GPU)")
