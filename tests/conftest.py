@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
-import torch
+from harm_faults import toy_network
 
-from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.model import A2FSeg
+from a2fseg_cli.cli.main import main
 from a2fseg_cli.imaging.phantom import make_phantom
-from a2fseg_cli.weights.file_format import save_weights
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -28,13 +28,7 @@ def cases_dir() -> Path:
 @pytest.fixture(scope="session")
 def toy_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random network at 4 mm: fast, and its masks are as good as any for tests of files."""
-    config = ModelConfig(features_per_stage=(4, 8), spacing_mm=(4.0, 4.0, 4.0), window=(16, 16, 16))
-    torch.manual_seed(3)
-    network = A2FSeg(config)
-    torch.nn.init.zeros_(network.head.bias)  # undecided, so that there are masks
-    path = tmp_path_factory.mktemp("weights") / "toy.safetensors"
-    save_weights(path, network.state_dict(), config, {"name": "toy"})
-    return path
+    return toy_network(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="session")
@@ -48,3 +42,29 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
         image.SetSpacing((3.0, 3.0, 3.0))
         sitk.WriteImage(image, folder / f"P1_{modality}.nii.gz")
     return folder
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run `a2fseg` in this process; returns the exit code."""
+
+    def command(*arguments: object) -> int:
+        monkeypatch.setattr(sys, "argv", ["a2fseg", *map(str, arguments)])
+        try:
+            main()
+        except SystemExit as exit_:
+            return int(exit_.code or 0)
+        return 0
+
+    return command
+
+
+@pytest.fixture
+def run(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run `a2fseg` in this process; returns exit code, stdout, stderr."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        return (call(*arguments), *capsys.readouterr())
+
+    return command

@@ -205,17 +205,10 @@ def nrrd(array: Array | None = None, compressed: bool = False, **lies: str | Non
 @functools.cache
 def _toy(modalities: tuple[str, ...] = ("t1", "t1c", "t2", "flair")) -> bytes:
     """Return the weights of a tiny random network at 4 mm."""
-    import torch
+    from harm_faults import toy_network
 
-    from a2fseg_cli.core.config import ModelConfig
-    from a2fseg_cli.core.model import A2FSeg
-    from a2fseg_cli.weights.file_format import save_weights
-
-    config = ModelConfig(modalities, features_per_stage=(2, 4), spacing_mm=(4.0, 4.0, 4.0), window=(16, 16, 16))
-    torch.manual_seed(3)
     with tempfile.TemporaryDirectory() as folder:
-        save_weights(Path(folder) / "toy", A2FSeg(config).state_dict(), config, {"name": "toy"})
-        return (Path(folder) / "toy").read_bytes()
+        return toy_network(Path(folder), modalities).read_bytes()
 
 
 def safetensors(change: Callable[[dict[str, Any]], object] = lambda _: None, body: bytes | None = None) -> bytes:
@@ -396,7 +389,7 @@ def _images() -> Iterator[Kind]:
     yield _image("truncated .mha", "truncated or damaged voxels", "flair.mha", mha()[:-1])
     yield _image("truncated .nrrd", "truncated or damaged", "flair.nrrd", nrrd()[:-1])
     yield _image("damaged zlib in .mha", "damaged", "flair.mha", mha(compressed=True)[:-40] + bytes(40))
-    yield _image("damaged gzip in .nrrd", "damaged gzip", "flair.nrrd", nrrd(compressed=True)[:-8] + bytes(8))
+    yield _image("damaged gzip in .nrrd", "damaged compressed", "flair.nrrd", nrrd(compressed=True)[:-8] + bytes(8))
     yield _lie("singular affine", "two axes of the affine coincide", srow=((1, 1, 0, 0), (1, 1, 0, 0), (0, 0, 1, 0)))
     yield _lie(
         "affine with an axis of zero", "the affine is not usable", srow=((4, 0, 0, 0), (0, 0, 0, 0), (0, 0, 4, 0))
@@ -531,7 +524,7 @@ def _evaluate(folder: Path, truth: Content | None, *options: object) -> list[obj
 def _train(folder: Path, truth: Content | None, *options: object) -> list[object]:
     """The same patient to train on."""
     _evaluate(folder, truth)
-    network = ("--preset", "tiny", "--features", "2,4", "--spacing", "4", "--patch-size", "16", "--device", "cpu")
+    network = ("--preset", "tiny", "--features", "4,8", "--spacing", "4", "--patch-size", "16", "--device", "cpu")
     steps = ("--epochs", "1", "--iterations", "1")
     return ["train", folder / "data", "-o", folder / "out", *network, *steps, *options]
 
@@ -1215,7 +1208,7 @@ def _checkpoint(config: str = "", own: bool = False) -> Content:
 
         from a2fseg_cli.core.config import PRESETS
 
-        mine = replace(PRESETS["tiny"], features_per_stage=(2, 4), spacing_mm=(4.0,) * 3, window=(16,) * 3).to_json()
+        mine = replace(PRESETS["tiny"], features_per_stage=(4, 8), spacing_mm=(4.0,) * 3, window=(16,) * 3).to_json()
         torch.save({"config": mine if own else config, "model": {}, "optimizer": {}, "mean": {}, "state": {}}, path)
 
     return write

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import os
-import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from harm_inputs import FORMATS, KINDS, Kind, Run, fuzz, try_kind
 
-from a2fseg_cli.cli.main import main
-
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `a2fseg` in this process; returns exit code, stdout, stderr."""
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], call: Callable[..., int]) -> Run:
+    """Run `a2fseg` in this process as `harm_inputs.run_command` does in its own; a traceback is exit code 1."""
 
-    def call(arguments: Sequence[str], env: Mapping[str, str], folder: Path) -> tuple[int, str, str]:
+    def command(arguments: Sequence[str], env: Mapping[str, str], folder: Path) -> tuple[int, str, str]:
         for name, value in env.items():
             monkeypatch.setenv(name, value)
         monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", ["a2fseg", *arguments])
         capsys.readouterr()
-        code = 0
         try:
-            main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
+            code = call(*arguments)
         except Exception:
             code = 1
             traceback.print_exc()
-        out, err = capsys.readouterr()
-        return code, out, err
+        return (code, *capsys.readouterr())
 
-    return call
+    return command
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)

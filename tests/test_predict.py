@@ -22,30 +22,11 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from a2fseg_cli.cli.main import main
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.prediction.patient import subset_cost
 
 Run = Callable[..., tuple[int, str, str]]
 PATIENT = "BraTS20_Training_001"
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `a2fseg` in this process; returns exit code, stdout, stderr."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["a2fseg", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def voxels(path: Path) -> npt.NDArray[np.uint8]:

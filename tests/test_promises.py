@@ -6,7 +6,7 @@ import gzip
 import json
 import shutil
 import socket
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,26 +17,11 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from a2fseg_cli.cli.main import main
 from a2fseg_cli.core.config import PRESETS
 from a2fseg_cli.training.recipe import RECIPES
 
+Call = Callable[..., int]
 SECRET = "Doe^Jane 1970-01-01"
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run `a2fseg` in this process; returns the exit code."""
-
-    def run(*arguments: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["a2fseg", *map(str, arguments)])
-        try:
-            main()
-        except SystemExit as exit_:
-            return int(exit_.code or 0)
-        return 0
-
-    return run
 
 
 @pytest.fixture
@@ -77,7 +62,7 @@ def cohort(phantom: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("no_network")
 def test_no_command_but_download_weights_uses_the_network(
-    call: Any, cohort: Path, toy_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call, cohort: Path, toy_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(PRESETS["tiny"], features_per_stage=(4, 8), spacing_mm=(6.0, 6.0, 6.0), window=(8, 8, 8))
     monkeypatch.setitem(PRESETS, "tiny", config)
@@ -93,7 +78,7 @@ def test_no_command_but_download_weights_uses_the_network(
     assert call("download-weights", "--list") == 0  # of the bundled manifest
 
 
-def test_the_network_is_missed_where_it_is_needed(call: Any, no_network: None, tmp_path: Path) -> None:
+def test_the_network_is_missed_where_it_is_needed(call: Call, no_network: None, tmp_path: Path) -> None:
     """Else the test above could not fail."""
     manifest = {
         "version": 1,
@@ -116,7 +101,7 @@ def test_the_network_is_missed_where_it_is_needed(call: Any, no_network: None, t
 
 
 def test_nothing_of_a_header_but_the_grid_is_copied(
-    call: Any, phantom: Path, toy_weights: Path, tmp_path: Path
+    call: Call, phantom: Path, toy_weights: Path, tmp_path: Path
 ) -> None:
     """Names in `descrip`, `aux_file`, `intent_name`, `db_name` and extensions, as converters of DICOM write them."""
     folder = tmp_path / "patient"
@@ -142,7 +127,7 @@ def test_nothing_of_a_header_but_the_grid_is_copied(
 
 
 def test_everything_written_is_the_same_to_the_byte(
-    call: Any, phantom: Path, toy_weights: Path, tmp_path: Path
+    call: Call, phantom: Path, toy_weights: Path, tmp_path: Path
 ) -> None:
     """Images and the preview, without options; the stats but for their times."""
     for name in ("one", "two"):
@@ -163,7 +148,7 @@ def test_everything_written_is_the_same_to_the_byte(
     assert stats[0] == stats[1]
 
 
-def test_stats_hold_what_repeats_a_run(call: Any, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+def test_stats_hold_what_repeats_a_run(call: Call, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
     """The inputs, the weights' checksum, settings, device, precision, threads, windows and versions."""
     out = tmp_path / "seg.nii.gz"
     assert call("predict", phantom, "-o", out, "--stats", tmp_path / "s.json", "--weights", toy_weights) == 0

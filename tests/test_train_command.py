@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,20 +12,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from a2fseg_cli.cli.main import main
 from a2fseg_cli.core.config import PRESETS
 from a2fseg_cli.training.recipe import RECIPES
 from a2fseg_cli.weights.file_format import inspect_weights, sha256_of
 from a2fseg_cli.weights.manifest import read_manifest
 
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["a2fseg", *map(str, arguments)])
-    try:
-        main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    return 0
+Call = Callable[..., int]
 
 
 @pytest.fixture
@@ -50,14 +42,12 @@ def toy_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RECIPES, "tiny", {"epochs": 1, "iterations_per_epoch": 3, "optimizer": "adamw"})
 
 
-def test_from_folders_to_weights(
-    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_from_folders_to_weights(cohort: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     split = tmp_path / "split.json"
     split.write_text('{"train": ["a", "b"], "validation": ["c"]}')
     out = tmp_path / "run"
     options = ("train", cohort, "-o", out, "--preset", "tiny", "--split", split, "--patch-size", "16")
-    assert run(monkeypatch, *options, "--name", "toy", "--licence", "CC0-1.0") == 0
+    assert call(*options, "--name", "toy", "--licence", "CC0-1.0") == 0
     err = capsys.readouterr().err
     assert "epoch 1 step 3" in err
     assert "(all modalities: WT " in err
@@ -69,23 +59,21 @@ def test_from_folders_to_weights(
     assert (entry.name, entry.licence, entry.sha256) == ("toy", "CC0-1.0", sha256_of(out / "best.safetensors"))
     assert json.loads((out / "config.json").read_text())["model"]["window"] == [16, 16, 16]
     prediction = ("predict", cohort / "a", "-o", tmp_path / "s.nii.gz", "--weights", out / "best.safetensors")
-    assert run(monkeypatch, *prediction) == 0
-    assert run(monkeypatch, *options) == 2  # the folder holds a run
+    assert call(*prediction) == 0
+    assert call(*options) == 2  # the folder holds a run
     assert "--resume" in capsys.readouterr().err
-    assert run(monkeypatch, *options, "--resume") == 0
-    assert run(monkeypatch, *options[:-1], "8", "--resume") == 2  # with another crop it is another run
+    assert call(*options, "--resume") == 0
+    assert call(*options[:-1], "8", "--resume") == 2  # with another crop it is another run
 
 
-def test_another_task_by_options(
-    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_another_task_by_options(cohort: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     """Two modalities and one label, trained, segmented and scored; then a third modality on top of those weights."""
     split = tmp_path / "split.json"
     split.write_text('{"train": ["a", "b"], "validation": ["c"]}')
     out, more = tmp_path / "run", tmp_path / "more"
     options = ("train", cohort, "--preset", "tiny", "--split", split, "--labels", "bright=2")
     task = ("--modalities", "t2,flair", "--regions", "all=bright", "--features", "4,8", "--spacing", "5")
-    assert run(monkeypatch, *options, "-o", out, *task, "--cache", tmp_path / "cache") == 0
+    assert call(*options, "-o", out, *task, "--cache", tmp_path / "cache") == 0
     assert "(all modalities: all " in capsys.readouterr().err
     assert len(list((tmp_path / "cache").glob("*.images.npy"))) == 3
     config = inspect_weights(out / "best.safetensors").config
@@ -96,20 +84,20 @@ def test_another_task_by_options(
     )
     assert (config.regions, config.spacing_mm) == ((("all", ("bright",)),), (5.0, 5.0, 5.0))
     weights = ("--weights", out / "best.safetensors")
-    assert run(monkeypatch, "predict", cohort / "a", "-o", tmp_path / "s.nii.gz", *weights) == 0
+    assert call("predict", cohort / "a", "-o", tmp_path / "s.nii.gz", *weights) == 0
     found = sitk.GetArrayFromImage(sitk.ReadImage(tmp_path / "s.nii.gz"))
     assert set(np.unique(found)) <= {0, 2}
-    assert run(monkeypatch, "evaluate", cohort, "--all-subsets", "-o", tmp_path / "scores", *weights) == 0
+    assert call("evaluate", cohort, "--all-subsets", "-o", tmp_path / "scores", *weights) == 0
     capsys.readouterr()
     third = ("--modalities", "t1,t2,flair", "--init-weights", out / "best.safetensors")
-    assert run(monkeypatch, *options, "-o", more, *third) == 0
+    assert call(*options, "-o", more, *third) == 0
     assert "taken over for t2, flair; new: t1" in capsys.readouterr().err
     card = inspect_weights(more / "best.safetensors").card
     assert card["initial"]["sha256"] == sha256_of(out / "best.safetensors")
     assert card["initial"]["steps"] == 3
-    assert run(monkeypatch, *options, "-o", more, *third[:2], "--resume") == 2  # the card would forget its origin
+    assert call(*options, "-o", more, *third[:2], "--resume") == 2  # the card would forget its origin
     assert "differs from these options" in capsys.readouterr().err
-    assert run(monkeypatch, *options, "-o", more, *third, "--resume") == 0
+    assert call(*options, "-o", more, *third, "--resume") == 0
 
 
 @pytest.mark.parametrize(
@@ -135,23 +123,23 @@ def test_refusals(
     words: str,
     cohort: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    call: Call,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "split.json").write_text(text)
     options = ("train", cohort, "-o", tmp_path / "run", "--preset", "tiny", "--split", tmp_path / "split.json")
-    assert run(monkeypatch, *options, *arguments) == code
+    assert call(*options, *arguments) == code
     err = capsys.readouterr().err
     assert words in err
     assert "Traceback" not in err
 
 
 def test_without_validation_the_last_weights_are_named(
-    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cohort: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "split.json").write_text('{"train": ["a"]}')
     out = tmp_path / "run"
     options = ("train", cohort, "-o", out, "--preset", "tiny", "--split", tmp_path / "split.json")
-    assert run(monkeypatch, *options) == 0
+    assert call(*options) == 0
     assert f"the last: {out / 'last.safetensors'}" in capsys.readouterr().err
     assert (out / "last.safetensors").is_file()

@@ -1,4 +1,4 @@
-"""MetaImage (.mha): header and voxels.
+"""MetaImage (.mha): the header.
 
 Read here and not by ITK, whose parser of this format writes to stderr, takes voxels that failed to decompress
 for good ones, and ends the process on some damaged headers. Field names after the MetaIO documentation.
@@ -7,10 +7,7 @@ for good ones, and ends the process on some damaged headers. Field names after t
 from __future__ import annotations
 
 import math
-import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +15,7 @@ import numpy.typing as npt
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.limits import check_capacity, check_volume_size
+from a2fseg_cli.imaging.voxel_block import VoxelBlock
 
 _SCALAR_TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
@@ -27,23 +25,8 @@ _SCALAR_TYPES = {
 _LONGEST_HEADER = 2**16
 
 
-@dataclass(frozen=True)
-class MetaImageHeader:
-    """The grid, and how the voxels are stored from byte `data_offset` on."""
-
-    geometry: Geometry
-    voxel_type: np.dtype[Any]
-    data_offset: int
-    compressed: bool
-
-    @property
-    def data_bytes(self) -> int:
-        """Bytes that the voxels need, uncompressed."""
-        return math.prod(self.geometry.size) * self.voxel_type.itemsize
-
-
-def read_header(path: Path) -> MetaImageHeader:
-    """Return the checked header of a .mha file.
+def read_header(path: Path) -> VoxelBlock:
+    """Return where the voxels lie, from the checked header of a .mha file.
 
     Raises:
         InputError: no MetaImage in one file, not a volume of one number a voxel, or damaged.
@@ -57,29 +40,9 @@ def read_header(path: Path) -> MetaImageHeader:
         raise InputError(f"{path}: voxels of a type, or written as text, that cannot be read. Convert the file.")
     big_endian = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
     voxel_type = np.dtype(_SCALAR_TYPES[fields["ElementType"]]).newbyteorder(">" if big_endian else "<")
-    header = MetaImageHeader(_geometry(path, fields), voxel_type, data_offset, _is_true(fields, "CompressedData"))
-    check_capacity(path, header.data_bytes, compressed=header.compressed)
-    return header
-
-
-def read_voxels(path: Path, header: MetaImageHeader) -> npt.NDArray[Any]:
-    """Return the voxels (D, H, W) in the file's type.
-
-    Raises:
-        InputError: the file ends early or its compressed data are damaged.
-    """
-    with path.open("rb") as file:
-        file.seek(header.data_offset)
-        data = file.read() if header.compressed else file.read(header.data_bytes)
-    if header.compressed:
-        unpacker = zlib.decompressobj(wbits=47)  # zlib or gzip, by content
-        try:
-            data = unpacker.decompress(data, header.data_bytes + 1)
-        except zlib.error as error:
-            raise InputError(f"{path}: damaged compressed data. Copy or convert the file again.") from error
-    if len(data) != header.data_bytes or (header.compressed and not unpacker.eof):
-        raise InputError(f"{path}: truncated or damaged voxels, expected {header.data_bytes} bytes. Copy it again.")
-    return np.frombuffer(data, header.voxel_type).reshape(header.geometry.size)
+    block = VoxelBlock(_geometry(path, fields), voxel_type, data_offset, _is_true(fields, "CompressedData"))
+    check_capacity(path, block.bytes, compressed=block.compressed)
+    return block
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:

@@ -1,4 +1,4 @@
-"""NRRD (.nrrd) in one file, raw or gzip: header and voxels.
+"""NRRD (.nrrd) in one file, raw or gzip: the header.
 
 Read here and not by ITK, whose parser of this format writes past its buffers when a damaged header has a long line,
 and takes voxels with a wrong checksum for good ones. Field names after the format's definition
@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +18,7 @@ import numpy.typing as npt
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.limits import check_capacity, check_volume_size
+from a2fseg_cli.imaging.voxel_block import VoxelBlock
 
 # The names that the definition has for each type of voxel.
 _SCALAR_TYPES = {
@@ -58,23 +56,8 @@ _TO_LPS = {
 _LONGEST_HEADER = 2**16
 
 
-@dataclass(frozen=True)
-class NrrdHeader:
-    """The grid, and how the voxels are stored from byte `data_offset` on."""
-
-    geometry: Geometry
-    voxel_type: np.dtype[Any]
-    data_offset: int
-    compressed: bool
-
-    @property
-    def data_bytes(self) -> int:
-        """Bytes that the voxels need, uncompressed."""
-        return math.prod(self.geometry.size) * self.voxel_type.itemsize
-
-
-def read_header(path: Path) -> NrrdHeader:
-    """Return the checked header of a .nrrd file.
+def read_header(path: Path) -> VoxelBlock:
+    """Return where the voxels lie, from the checked header of a .nrrd file.
 
     Raises:
         InputError: no NRRD in one file, not a volume of one number a voxel, or damaged.
@@ -92,29 +75,9 @@ def read_header(path: Path) -> NrrdHeader:
     ):
         raise InputError(f"{path}: voxels of a type or encoding that cannot be read. Convert it to .nii.gz.")
     voxel_type = np.dtype(_SCALAR_TYPES[fields["type"]]).newbyteorder("<" if endian == "little" else ">")
-    header = NrrdHeader(_geometry(path, fields), voxel_type, data_offset, _COMPRESSED[encoding])
-    check_capacity(path, header.data_bytes, compressed=header.compressed)
-    return header
-
-
-def read_voxels(path: Path, header: NrrdHeader) -> npt.NDArray[Any]:
-    """Return the voxels (D, H, W) in the file's type.
-
-    Raises:
-        InputError: the file ends early or its compressed data are damaged.
-    """
-    with path.open("rb") as file:
-        file.seek(header.data_offset)
-        data = file.read() if header.compressed else file.read(header.data_bytes)
-    if header.compressed:
-        unpacker = zlib.decompressobj(wbits=31)  # gzip, its checksum compared
-        try:
-            data = unpacker.decompress(data, header.data_bytes + 1)
-        except zlib.error as error:
-            raise InputError(f"{path}: damaged gzip data. Copy or convert the file again.") from error
-    if len(data) != header.data_bytes or (header.compressed and not unpacker.eof):
-        raise InputError(f"{path}: truncated or damaged voxels, expected {header.data_bytes} bytes. Copy it again.")
-    return np.frombuffer(data, header.voxel_type).reshape(header.geometry.size)
+    block = VoxelBlock(_geometry(path, fields), voxel_type, data_offset, _COMPRESSED[encoding])
+    check_capacity(path, block.bytes, compressed=block.compressed)
+    return block
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:

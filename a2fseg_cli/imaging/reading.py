@@ -19,6 +19,7 @@ from a2fseg_cli.imaging import metaimage, nifti, nrrd
 from a2fseg_cli.imaging.discovery import EXTENSIONS
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
 from a2fseg_cli.imaging.limits import check_extent
+from a2fseg_cli.imaging.voxel_block import read_block
 
 _THICK_SLICE_MM = 2.0
 # An adult brain with its cerebrospinal fluid has at most about 2 litres, a head 3.5 and more.
@@ -177,11 +178,11 @@ def _read_voxels(path: Path) -> tuple[npt.NDArray[Any], Geometry, tuple[str, ...
     warnings: tuple[str, ...] = ()
     try:
         if name.endswith(".nrrd"):
-            described = nrrd.read_header(path)
-            voxels, geometry = nrrd.read_voxels(path, described), described.geometry
+            block = nrrd.read_header(path)
+            voxels, geometry = read_block(path, block), block.geometry
         elif name.endswith(".mha"):
-            meta = metaimage.read_header(path)
-            voxels, geometry = metaimage.read_voxels(path, meta), meta.geometry
+            block = metaimage.read_header(path)
+            voxels, geometry = read_block(path, block), block.geometry
         else:
             header = nifti.read_header(path)
             geometry, warnings = nifti.header_geometry(path, header)

@@ -13,7 +13,7 @@ import numpy as np
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.errors import InputError, UsageError
-from a2fseg_cli.files import atomic_write_text
+from a2fseg_cli.files import atomic_write_text, remove_abandoned
 from a2fseg_cli.imaging.discovery import Case, Split
 from a2fseg_cli.training.data import load_samples
 from a2fseg_cli.training.initial import Initial
@@ -111,6 +111,8 @@ def start_run(
         together.wait()
     samples = load_samples(chosen, config, cache, report if together.size == 1 else lambda *_: None)
     if together.rank == 0:
+        for place in (folder, cache):
+            remove_abandoned(place)
         atomic_write_text(folder / "config.json", text)
         atomic_write_text(folder / "split.json", json.dumps(split, indent=1))
     count = len(split["train"])
