@@ -22,7 +22,7 @@ from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name
 from a2fseg_cli.core.device import choose_compute
 from a2fseg_cli.core.model import A2FSeg, parameter_shapes
 from a2fseg_cli.errors import UsageError
-from a2fseg_cli.evaluation.engine import Evaluation, Failure, Task, attention_inside, find_predictions
+from a2fseg_cli.evaluation.engine import Evaluation, Failure, Task, find_predictions
 from a2fseg_cli.evaluation.metrics import Reference, score
 from a2fseg_cli.evaluation.results import PatientScores
 from a2fseg_cli.imaging.discovery import find_cases
@@ -33,6 +33,7 @@ from a2fseg_cli.imaging.restoring import Box, classes_to_file
 from a2fseg_cli.prediction import segmenter as segmenter_module
 from a2fseg_cli.prediction.patient import Settings, load_patient
 from a2fseg_cli.prediction.segmenter import Inference, Segmenter
+from a2fseg_cli.prediction.sensitivity import attention_inside
 from a2fseg_cli.reporting import charts
 from a2fseg_cli.weights.file_format import load_weights, save_weights
 

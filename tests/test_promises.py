@@ -68,7 +68,8 @@ def test_no_command_but_download_weights_uses_the_network(
     monkeypatch.setitem(PRESETS, "tiny", config)
     monkeypatch.setitem(RECIPES, "tiny", {"epochs": 1, "iterations_per_epoch": 2, "optimizer": "adamw"})
     out, weights = tmp_path / "out", ("--weights", toy_weights)
-    everything = ("--probabilities", "--regions", "--attention", "--preview", out / "p.png", "--stats", out / "s.json")
+    everything = ("--probabilities", "--regions", "--attention", "--uncertainty", "--preview", out / "p.png")
+    everything += ("--stats", out / "s.json", "--report", out / "r.html")
     assert call("predict", cohort / "a", "-o", out / "a.nii.gz", *everything, *weights) == 0
     assert call("predict", cohort, "-o", out / "cohort", *weights) == 0
     assert call("evaluate", cohort, "--all-subsets", "-o", out / "scores", *weights) == 0
@@ -115,10 +116,11 @@ def test_nothing_of_a_header_but_the_grid_is_copied(
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), image.affine, header), folder / f"{m}.nii.gz")  # type: ignore[attr-defined]
         assert SECRET.encode() in gzip.decompress((folder / f"{m}.nii.gz").read_bytes())
     out = tmp_path / "out"
-    everything = ("--probabilities", "--regions", "--attention", "--preview", out / "p.png", "--stats", out / "s.json")
+    everything = ("--probabilities", "--regions", "--attention", "--uncertainty", "--preview", out / "p.png")
+    everything += ("--stats", out / "s.json", "--report", out / "r.html")
     assert call("predict", folder, "-o", out / "seg.nii.gz", *everything, "--weights", toy_weights) == 0
     files = sorted(path for path in out.rglob("*") if path.is_file())
-    assert len(files) == 1 + 3 + 3 + 2 + 2
+    assert len(files) == 1 + 3 + 3 + 1 + 2 + 3
     for path in files:
         raw = path.read_bytes()
         content = gzip.decompress(raw) if path.name.endswith(".gz") else raw
@@ -132,7 +134,7 @@ def test_everything_written_is_the_same_to_the_byte(
     """Images and the preview, without options; the stats but for their times."""
     for name in ("one", "two"):
         out = tmp_path / name
-        everything = ("--probabilities", "--regions", "--attention", "--preview", out / "p.png")
+        everything = ("--probabilities", "--regions", "--attention", "--uncertainty", "--preview", out / "p.png")
         arguments = ("-o", out / "seg.nii.gz", *everything, "--stats", out / "s.json", "--weights", toy_weights)
         assert call("predict", phantom, *arguments, "--deterministic") == 0
     torch.use_deterministic_algorithms(False)

@@ -89,6 +89,9 @@ def predict(
     ] = "brats2023",
     regions: Annotated[bool, typer.Option(help="A mask per region", rich_help_panel=MORE)] = False,
     probabilities: Annotated[bool, typer.Option(help="A probability map per region", rich_help_panel=MORE)] = False,
+    uncertainty: Annotated[
+        bool, typer.Option(help="Entropy of the classes, 0 (sure) to 1", rich_help_panel=MORE)
+    ] = False,
     attention: Annotated[bool, typer.Option(help="Each modality's attention weight", rich_help_panel=MORE)] = False,
     sensitivity: Annotated[
         bool, typer.Option(help="Agreement with every smaller subset of the modalities", rich_help_panel=MORE)
@@ -96,6 +99,15 @@ def predict(
     preview: Annotated[
         Path | None,
         typer.Option(help="PNG with overlays; a folder for a cohort", metavar="PATH", rich_help_panel=MORE, **PATH),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="HTML page with volumes, contributions, warnings; a folder for a cohort",
+            metavar="PATH",
+            rich_help_panel=MORE,
+            **PATH,
+        ),
     ] = None,
     stats: Annotated[
         Path | None,
@@ -150,7 +162,7 @@ def predict(
     from a2fseg_cli.prediction.patient import Settings
     from a2fseg_cli.prediction.segmenter import Inference
 
-    settings = Settings(labels, regions, probabilities, attention, sensitivity, on_mismatch, reference)
+    settings = Settings(labels, regions, probabilities, uncertainty, attention, sensitivity, on_mismatch, reference)
     compute = choose_compute(device, precision)
     segmenter = load_segmenter(weights, compute, Inference(three(window, "--window"), overlap, tta))
     if unknown := [m for m in given if m in BRATS_MODALITIES and m not in segmenter.config.modalities]:
@@ -166,13 +178,13 @@ def predict(
     say(f"{compute.device} ({compute.reason}), {compute.precision}; {segmenter.weights.path.stem}", quiet)
     statuses: list[Status] = []
     if single:
-        beside = [path for path in (preview, stats) if path is not None]
+        beside = [path for path in (preview, report, stats) if path is not None]
         _refuse_to_overwrite(segmenter, settings, cases[0], output, beside, overwrite)
         say(", ".join(f"{m}: {path}" for m, path in cases[0].images.items()), quiet)
-        results = [_one(segmenter, settings, cases[0], output, preview, stats is not None or json_, verbose)]
+        results = [_one(segmenter, settings, cases[0], output, preview, report, stats is not None or json_, verbose)]
     else:
         part = parts_of(num_parts, part_id)
-        for path in (stats, preview and preview / "preview.png"):
+        for path in (stats, preview and preview / "preview.png", report and report / "report.html"):
             if path is not None:
                 check_place(path)
         cohort = Cohort(
@@ -180,6 +192,7 @@ def predict(
             settings,
             output,
             preview,
+            report,
             "overwrite" if overwrite else "skip" if skip_existing else "refuse",
             status_name(*part),
             with_stats=stats is not None,
@@ -245,14 +258,15 @@ def _one(
     case: Case,
     output: Path,
     preview: Path | None,
+    report: Path | None,
     with_stats: bool,
     verbose: bool,
 ) -> Result:
     from a2fseg_cli.prediction.patient import finish_patient, load_patient, segment_patient
 
     patient = load_patient(case.name, case.images, segmenter.config, settings, case.warnings)
-    found = segment_patient(patient, segmenter, settings)
-    result = finish_patient(patient, found, segmenter, settings, output, preview, with_stats)
+    found = segment_patient(patient, segmenter, settings, report is not None)
+    result = finish_patient(patient, found, segmenter, settings, output, preview, report, with_stats)
     if verbose:
         plan = found.segmentation.plan
         spacing = " x ".join(f"{mm:g}" for mm in segmenter.config.spacing_mm)

@@ -29,6 +29,7 @@ from a2fseg_cli.imaging.restoring import Box, ClassMap, boxed, brain_box, classe
 from a2fseg_cli.prediction.ahead import read_ahead, work_ahead
 from a2fseg_cli.prediction.patient import Patient, Settings, load_patient
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
+from a2fseg_cli.prediction.sensitivity import attention_inside
 
 # What may follow the case in the name of a prediction, `_seg` as `predict` writes it; not `_seg_prob_WT`.
 _SUFFIX = re.compile(r"([_.-]?(seg|segmentation|dseg|pred|prediction|mask|label|labels|a2fseg))*", re.IGNORECASE)
@@ -290,24 +291,6 @@ def _rows(subset: str, scores: Mapping[str, Scores]) -> list[Row]:
     return [
         Row(subset, region, found.values, asdict(found.counts), found.convention) for region, found in scores.items()
     ]
-
-
-def attention_inside(
-    attention: Mapping[str, Any], classes: ClassMap, names: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Return the mean of each modality's attention map inside the voxels of each true class, Figure 3 of the paper.
-
-    Args:
-        attention: Modality to its weight (d, h, w), on the network's grid.
-        classes: True class indices (d, h, w) there.
-        names: Name of each class, background first; the background and classes without a voxel are left out.
-    """
-    means = {}
-    for index, name in enumerate(names):
-        inside = classes == index
-        if index and inside.any():
-            means[name] = {m: float(weight[inside].mean(dtype=np.float64)) for m, weight in attention.items()}
-    return means
 
 
 def progression(segmenter: Segmenter, patient: Patient) -> list[tuple[str, ClassMap]]:

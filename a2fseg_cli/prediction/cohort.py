@@ -85,6 +85,7 @@ class Cohort:
         settings: What to write.
         folder: Output folder; `<case>_seg.nii.gz` and the status table go here.
         previews: Folder for one preview a patient, or None.
+        reports: Folder for one page a patient, or None.
         existing: refuse, skip or overwrite: what to do about results that are there. A finished result with
             the same inputs, weights and settings is never computed twice unless `overwrite` is asked for; one
             with others is refused (refuse) or computed again (skip, overwrite).
@@ -98,11 +99,13 @@ class Cohort:
         settings: Settings,
         folder: Path,
         previews: Path | None = None,
+        reports: Path | None = None,
         existing: str = "refuse",
         status_name: str = "status.csv",
         with_stats: bool = False,
     ) -> None:
-        self.segmenter, self.settings, self.folder, self.previews = segmenter, settings, folder, previews
+        self.segmenter, self.settings, self.folder = segmenter, settings, folder
+        self.previews, self.reports = previews, reports
         self.existing, self.status_path = existing, folder / status_name
         self.with_stats = with_stats
         self.statuses: dict[str, Status] = {}
@@ -148,7 +151,7 @@ class Cohort:
                 while len(writing) > ahead:
                     results.append(writing.popleft().result())
                 try:
-                    found = segment_patient(patient, self.segmenter, self.settings)
+                    found = segment_patient(patient, self.segmenter, self.settings, self.reports is not None)
                 except ResourceError as error:  # too large for this machine; the next one may not be
                     self._fail(case, error, began, prints, report)
                     continue
@@ -184,8 +187,9 @@ class Cohort:
         report: Report,
     ) -> Result:
         preview = self.previews / f"{case.name}.png" if self.previews else None
+        page = self.reports / f"{case.name}.html" if self.reports else None
         result = finish_patient(
-            patient, found, self.segmenter, self.settings, self.output(case), preview, self.with_stats
+            patient, found, self.segmenter, self.settings, self.output(case), preview, page, self.with_stats
         )
         taken = round(time.perf_counter() - began, 2)
         status = Status(case.name, result.modalities, OK, "", taken, result.volumes_ml, prints[case.name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.errors import UsageError
+from a2fseg_cli.files import atomic_write_bytes, atomic_write_text
 from a2fseg_cli.imaging.geometry import Geometry, same_grid
 from a2fseg_cli.imaging.labels import SCHEMES, region_mask, scheme_values, to_labels
 from a2fseg_cli.imaging.preprocessing import Prepared, canonical_spacing_mm, prepare
@@ -20,8 +22,9 @@ from a2fseg_cli.imaging.reading import check_distinct, check_same_grid, read_ima
 from a2fseg_cli.imaging.restoring import Box, classes_to_file
 from a2fseg_cli.imaging.writing import check_output_name, write_label_map, write_map
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
-from a2fseg_cli.prediction.sensitivity import Agreement, segment_with_agreement
+from a2fseg_cli.prediction.sensitivity import Agreement, attention_inside, found_classes, segment_with_agreement
 from a2fseg_cli.reporting.overlay import write_preview
+from a2fseg_cli.reporting.page import patient_page
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
 from a2fseg_cli.versions import versions
 
@@ -34,6 +37,7 @@ class Settings:
         labels: Label scheme of the segmentation, a key of SCHEMES; other tasks' labels are in the weights.
         regions: Also write one mask a region.
         probabilities: Also write one probability map a region.
+        uncertainty: Also write the entropy of the classes, 0 (sure) to 1 (every class as likely).
         attention: Also write the mean attention weight of each modality.
         sensitivity: Also compare with the result of every smaller subset of the modalities.
         on_mismatch: error, or resample: put every image on the reference's grid.
@@ -43,6 +47,7 @@ class Settings:
     labels: str = "brats2023"
     regions: bool = False
     probabilities: bool = False
+    uncertainty: bool = False
     attention: bool = False
     sensitivity: bool = False
     on_mismatch: str = "error"
@@ -165,14 +170,22 @@ class Found:
     seconds: float
 
 
-def segment_patient(patient: Patient, segmenter: Segmenter, settings: Settings) -> Found:
-    """Run the network on a patient. Raises: ResourceError when not even the smallest window fits."""
+def segment_patient(patient: Patient, segmenter: Segmenter, settings: Settings, with_attention: bool = False) -> Found:
+    """Run the network on a patient. Raises: ResourceError when not even the smallest window fits.
+
+    Args:
+        patient: The patient.
+        segmenter: The loaded network.
+        settings: What will be written.
+        with_attention: The attention is wanted even if its maps are not written.
+    """
     started = time.perf_counter()
     agreement: Agreement = {}
+    attention = settings.attention or with_attention
     if settings.sensitivity:
-        result, agreement = segment_with_agreement(segmenter, patient.prepared, settings.attention)
+        result, agreement = segment_with_agreement(segmenter, patient.prepared, attention)
     else:
-        result = segmenter.segment(patient.prepared.images, patient.prepared.present, settings.attention)
+        result = segmenter.segment(patient.prepared.images, patient.prepared.present, attention)
     return Found(result, agreement, time.perf_counter() - started)
 
 
@@ -192,6 +205,7 @@ def planned_outputs(
         if on
         for region, _ in config.regions
     ]
+    kinds += ["uncertainty"] if settings.uncertainty else []
     kinds += [f"attention_{m}" for m in config.modalities if settings.attention and m in names]
     return [segmentation, *(segmentation.with_name(f"{stem}_{kind}.nii.gz") for kind in kinds)]
 
@@ -210,9 +224,20 @@ def finish_patient(
     settings: Settings,
     output: Path,
     preview: Path | None = None,
+    report: Path | None = None,
     with_stats: bool = False,
 ) -> Result:
     """Bring the network's result back to the file's grid, write what was asked for and return the numbers.
+
+    Args:
+        patient: The patient.
+        found: What the network found.
+        segmenter: The network.
+        settings: What to write.
+        output: The segmentation.
+        preview: A PNG with overlays.
+        report: An HTML page.
+        with_stats: The result has its `stats`; with a report it has them as well.
 
     Raises:
         ResourceError: the disk is full or the folder cannot be written.
@@ -225,12 +250,15 @@ def finish_patient(
     outputs = _write_images(patient, segmentation, classes, config, settings, output)
     canonical_mm = canonical_spacing_mm(patient.geometry, reorient)
     subset = subset_name(patient.files, config.modalities)
-    if preview is not None:
+    picture = io.BytesIO()
+    if preview is not None or report is not None:
         name, image = patient.shown
         title = f"{patient.name}: {subset}"
         shown = (reorient.apply(image), reorient.apply(classes))
-        write_preview(preview, *shown, canonical_mm, config.classes, title=title, background_name=name)
-        outputs.append(preview)
+        write_preview(picture, *shown, canonical_mm, config.classes, title=title, background_name=name)
+    if preview is not None:
+        atomic_write_bytes(preview, picture.getvalue())
+    outputs += [path for path in (preview, report) if path is not None]
     masks = {region: region_mask(classes, config.region_classes(region)) for region, _ in config.regions}
     values = label_values(config, settings)
     result = Result(
@@ -246,10 +274,13 @@ def finish_patient(
         empty=not classes.any(),
         seconds={"read": patient.seconds, "network": found.seconds, "write": time.perf_counter() - started},
     )
-    if not with_stats:
+    if not with_stats and report is None:
         return result
     diameters = {r: largest_axial_diameters_mm(reorient.apply(mask), canonical_mm) for r, mask in masks.items()}
-    return replace(result, stats=_stats(result, patient, segmentation, segmenter, settings, diameters))
+    stats = _stats(result, patient, segmentation, segmenter, settings, diameters)
+    if report is not None:
+        atomic_write_text(report, patient_page(stats, picture.getvalue()))
+    return replace(result, stats=stats)
 
 
 def _write_images(
@@ -270,9 +301,20 @@ def _write_images(
         write_label_map(region_mask(classes, indices).astype(np.uint8), *grid, next(remaining))
     for indices in members if settings.probabilities else ():
         write_map(route.to_file(segmentation.probabilities[list(indices)].sum(axis=0)), *grid, next(remaining))
+    if settings.uncertainty:
+        write_map(route.to_file(_entropy(segmentation.probabilities)), *grid, next(remaining))
     for weight in segmentation.attention.values() if settings.attention else ():
         write_map(route.to_file(weight), *grid, next(remaining))
     return outputs
+
+
+def _entropy(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the entropy over the classes (C, d, h, w) as a share of its largest value, log C: (d, h, w)."""
+    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    entropy: npt.NDArray[np.float32] = -(probabilities * logarithms).sum(axis=0) / np.float32(
+        np.log(len(probabilities))
+    )
+    return entropy
 
 
 def subset_cost(card: Mapping[str, Any], config: ModelConfig, present: Iterable[str]) -> str:
@@ -308,6 +350,8 @@ def _stats(
 ) -> dict[str, Any]:
     import torch
 
+    weights = segmentation.attention
+    inside = attention_inside(weights, found_classes(segmentation), segmenter.config.classes) if weights else {}
     return {
         "case": result.name,
         "modalities": result.modalities,
@@ -318,6 +362,7 @@ def _stats(
         "largest_axial_diameters_mm": dict(diameters_mm),
         "warnings": list(result.warnings),
         "note": result.note,
+        "mean_attention": inside,
         "agreement_with_fewer": {subset: dict(dice) for subset, dice in result.agreement.items()},
         "settings": vars(settings) | {"overlap": segmenter.inference.overlap, "tta": segmenter.inference.tta},
         "windows": {"edges": list(segmentation.plan.window), "count": len(segmentation.plan.starts)},

@@ -1,6 +1,6 @@
-"""Which modality matters here: how far the result of fewer modalities agrees with that of all that are there.
+"""Which modality matters here: the agreement of fewer modalities with all that are there, and the attention weights.
 
-A check without a truth, at the cost of the cheap fusions only: the encoders run once for all subsets.
+Checks without a truth, at the cost of the cheap fusions only: the encoders run once for all subsets.
 """
 
 from __future__ import annotations
@@ -32,17 +32,36 @@ def segment_with_agreement(
     masks = [prepared.present, *(config.presence(subset) for subset in smaller)]
     results = segmenter.segment_subsets(prepared.images, masks, [attention] + [False] * len(smaller))
     full = next(results)
-    reference = _classes(full)
+    reference = found_classes(full)
     agreement = {
-        subset_name(subset, config.modalities): region_dice(reference, _classes(result), config)
+        subset_name(subset, config.modalities): region_dice(reference, found_classes(result), config)
         for subset, result in zip(smaller, results, strict=True)
     }
     return full, agreement
 
 
-def _classes(result: Segmentation) -> npt.NDArray[np.uint8]:
+def found_classes(result: Segmentation) -> npt.NDArray[np.uint8]:
+    """Return the class indices (d, h, w) on the network's grid."""
     classes: npt.NDArray[np.uint8] = result.probabilities.argmax(axis=0).astype(np.uint8)
     return classes
+
+
+def attention_inside(
+    attention: Mapping[str, npt.NDArray[np.float32]], classes: npt.NDArray[np.uint8], names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return the mean of each modality's attention map inside each class; of the true ones, Figure 3 of the paper.
+
+    Args:
+        attention: Modality to its weight (d, h, w), on the network's grid.
+        classes: Class indices (d, h, w) there, true or found.
+        names: Name of each class, background first; the background and classes without a voxel are left out.
+    """
+    means = {}
+    for index, name in enumerate(names):
+        inside = classes == index
+        if index and inside.any():
+            means[name] = {m: float(weight[inside].mean(dtype=np.float64)) for m, weight in attention.items()}
+    return means
 
 
 def agreement_rows(agreement: Agreement, regions: Sequence[str]) -> list[tuple[str, ...]]:

@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -55,7 +55,7 @@ def class_colours(class_names: Sequence[str]) -> list[Colour]:
 
 
 def write_preview(
-    path: Path,
+    path: Path | BinaryIO,
     image: npt.NDArray[np.floating[Any]],
     classes: Classes,
     spacing_mm: tuple[float, float, float],
@@ -68,7 +68,7 @@ def write_preview(
     Each plane is cut where the tumour is largest in it; without a tumour, through the middle of the image.
 
     Args:
-        path: The PNG; its folder is made, an existing file is replaced, atomically.
+        path: The PNG; its folder is made, an existing file is replaced, atomically. Or a binary file that is open.
         image: (D, H, W), any intensities.
         classes: Class indices (D, H, W), 0 background.
         spacing_mm: Voxel spacing (z, y, x).
@@ -167,7 +167,7 @@ def write_subset_progression(
 
 
 @contextmanager
-def png_figure(path: Path, width_in: float, height_in: float) -> Iterator[Any]:
+def png_figure(path: Path | BinaryIO, width_in: float, height_in: float) -> Iterator[Any]:
     """Give a white matplotlib figure of a size in inches, and write it to `path` when the block ends.
 
     Neither pyplot nor a display is touched, and the user's matplotlib settings do not show.
@@ -183,7 +183,10 @@ def png_figure(path: Path, width_in: float, height_in: float) -> Iterator[Any]:
         yield figure
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    atomic_write_bytes(Path(path), buffer.getvalue())
+    if isinstance(path, Path):
+        atomic_write_bytes(path, buffer.getvalue())
+    else:
+        path.write(buffer.getvalue())
 
 
 def printable(text: str) -> str:
