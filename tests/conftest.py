@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 from harm_faults import toy_network
+from hypothesis import HealthCheck, settings
 
 from a2fseg_cli.cli.main import main
 from a2fseg_cli.imaging.phantom import make_phantom
+
+# The same examples every time, however slow the machine: what fails, fails because of what was changed. New ones are
+# looked for by `pytest --hypothesis-profile search`.
+slow = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("suite", derandomize=True, **slow)
+settings.register_profile("search", max_examples=1000, **slow)
+settings.load_profile("suite")
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

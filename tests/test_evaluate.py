@@ -212,7 +212,7 @@ class TestManySubsets:
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_allclose(a.probabilities, b.probabilities, atol=1e-6)
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(
         st.tuples(*[st.tuples(st.integers(1, 9), st.integers(1, 12))] * 3),
         st.permutations(range(3)),

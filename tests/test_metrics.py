@@ -223,7 +223,7 @@ small_masks = arrays(np.bool_, (4, 5, 3), elements=st.booleans())
 padding = st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(small_masks, small_masks, padding, st.sampled_from(SPACINGS), st.sampled_from(sorted(POLICIES)))
 def test_padding_both_masks_changes_nothing(
     truth: Mask, prediction: Mask, pad: Any, spacing: tuple[float, float, float], policy: str
@@ -234,7 +234,7 @@ def test_padding_both_masks_changes_nothing(
     assert (wide.counts, wide.convention) == (tight.counts, tight.convention)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(small_masks, small_masks, st.sampled_from(SPACINGS), st.sampled_from(sorted(POLICIES)))
 def test_truth_and_prediction_may_change_places(
     truth: Mask, prediction: Mask, spacing: tuple[float, float, float], policy: str
@@ -262,7 +262,7 @@ def test_a_reference_is_independent_of_later_changes_to_its_mask() -> None:
     assert score(reference, FULL).values == {"dice": 1.0, "hd95_mm": 0.0}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(small_masks, small_masks, st.sampled_from(SPACINGS))
 def test_distances_are_euclidean(surface: Mask, queries: Mask, spacing: tuple[float, float, float]) -> None:
     """Against every pair of points: the map behind it must be exact, also for points of the surface itself."""

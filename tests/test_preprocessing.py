@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -30,7 +30,6 @@ DIRECTIONS = [
     for axes in itertools.permutations(range(3))
     for signs in itertools.product((1, -1), repeat=3)
 ]
-untimed = settings(deadline=None)
 
 
 def restored(route: Route, probabilities: Array) -> Array:
@@ -80,7 +79,6 @@ def test_reorient_is_itks_and_is_undone(direction: tuple[float, ...]) -> None:
     np.testing.assert_array_equal(reorient.undo(canonical), array)
 
 
-@untimed
 @given(
     st.tuples(*[st.integers(6, 9)] * 3),
     st.sampled_from(DIRECTIONS),
@@ -120,7 +118,6 @@ def test_resampled_ramp_by_hand() -> None:
     assert resample.undo(half).ravel().tolist() == pytest.approx([0.5, 1.0, 2.0, 2.5], abs=1e-6)
 
 
-@untimed
 @given(
     st.tuples(*[st.integers(1, 9)] * 3),
     st.tuples(*[st.integers(1, 9)] * 3),
@@ -251,7 +248,6 @@ def test_half_a_voxel_goes_up() -> None:
     assert prepared.images.shape == (1, 3, 3, 3)
 
 
-@untimed
 @given(st.data(), st.tuples(*[st.integers(1, 6)] * 3), st.tuples(*[st.floats(0.3, 6)] * 3))
 def test_tiny_volumes(data: st.DataObject, shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> None:
     """Any small volume and voxel either is refused in one line or goes to 1.5 mm and back."""

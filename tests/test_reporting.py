@@ -341,7 +341,7 @@ class TestDiameters:
         assert longest == pytest.approx(math.hypot(7, 1))
         assert across <= 2.1
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(st.integers(0, 2**32 - 1), st.floats(0.4, 3), st.floats(0.4, 3))
     def test_longest_is_the_brute_force_one(self, seed: int, height_mm: float, width_mm: float) -> None:
         rng = np.random.default_rng(seed)

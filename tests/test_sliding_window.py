@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -31,7 +31,6 @@ STRIDES = st.sampled_from([2, 4, 8, 16, 32])
 OVERLAPS = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 0.75]), st.floats(0, 0.8))
 
 # Timings depend on what else the machine does.
-untimed = settings(deadline=None)
 
 
 def assert_sound(plan: WindowPlan, stride: int, overlap: float) -> None:
@@ -48,7 +47,6 @@ def assert_sound(plan: WindowPlan, stride: int, overlap: float) -> None:
     assert list(plan.starts) == list(itertools.product(*axes))
 
 
-@untimed
 @given(ROUGH_SHAPES, STRIDES, OVERLAPS, st.sampled_from([math.inf, 1.0, 1.3, 3.0, 20.0]))
 def test_planned_windows_are_sound(
     strides: tuple[float, float, float], stride: int, overlap: float, room: float
@@ -62,7 +60,6 @@ def test_planned_windows_are_sound(
     assert plan.voxels == len(plan.starts) * math.prod(plan.window)
 
 
-@untimed
 @given(SHAPES, STRIDES, OVERLAPS, st.tuples(*[st.integers(1, 200)] * 3))
 def test_windows_asked_for_are_sound(
     shape: tuple[int, int, int], stride: int, overlap: float, window: tuple[int, int, int]
@@ -72,7 +69,6 @@ def test_windows_asked_for_are_sound(
     assert all(0 <= edge - max(asked, 2 * stride) < stride for edge, asked in zip(plan.window, window, strict=True))
 
 
-@untimed
 @given(SHAPES, STRIDES)
 def test_with_memory_to_spare_one_window_is_enough(shape: tuple[int, int, int], stride: int) -> None:
     """The volume rounded up to the stride, and never more work than windows of 128 cubed at half overlap."""
@@ -82,7 +78,6 @@ def test_with_memory_to_spare_one_window_is_enough(shape: tuple[int, int, int], 
     assert plan.voxels <= plan_windows(shape, 2 * stride, stride, window=(128, 128, 128)).voxels
 
 
-@untimed
 @given(SMALL_SHAPES, st.floats(0, 0.8), st.integers(64, 2000))
 def test_no_other_window_needs_less_work(shape: tuple[int, int, int], overlap: float, most: int) -> None:
     """Against every window there is, for stride 2."""
@@ -142,7 +137,6 @@ def test_importance_by_hand() -> None:
     torch.testing.assert_close(importance, importance.flip(0).transpose(1, 2))
 
 
-@untimed
 @given(SMALL_SHAPES, st.sampled_from([0.0, 0.3, 0.5, 0.8]), st.integers(64, 3000), st.integers(0, 9))
 def test_an_identity_returns_the_input(shape: tuple[int, int, int], overlap: float, most: int, seed: int) -> None:
     images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(seed))

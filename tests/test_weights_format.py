@@ -377,7 +377,7 @@ edits = st.lists(
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edits=edits)
 def test_damaged_bytes_are_refused_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, edits: list[tuple[float, int, bytes]]
@@ -411,7 +411,7 @@ entries = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     tensors=st.dictionaries(st.text(max_size=4), entries | json_values, max_size=3),
     metadata=json_values | st.fixed_dictionaries({key: st.just(value) for key, value in METADATA.items()}),
