@@ -10,6 +10,7 @@ resampling: fewer voxels to resample, and statistics that do not depend on the w
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -218,7 +219,10 @@ class Prepared:
 
 
 def prepare(
-    images: Mapping[str, MedicalImage], modalities: Sequence[str], spacing_mm: tuple[float, float, float]
+    images: Mapping[str, MedicalImage],
+    modalities: Sequence[str],
+    spacing_mm: tuple[float, float, float],
+    threads: int = 1,
 ) -> Prepared:
     """Return a patient's images on the network's grid.
 
@@ -226,6 +230,7 @@ def prepare(
         images: The present modalities, all on one grid.
         modalities: The network's modalities, in its order.
         spacing_mm: Its working spacing (z, y, x).
+        threads: How many images are worked on at a time.
 
     Raises:
         InputError: an image that has the same value everywhere, or everywhere in the brain.
@@ -233,11 +238,22 @@ def prepare(
     geometry = next(iter(images.values())).geometry
     reorient = Reorient(*axes_to_canonical(geometry))
     arrays = {m: reorient.apply(image.array) for m, image in images.items()}
-    masks = {m: brain_mask(array) for m, array in arrays.items()}
-    for m, mask in masks.items():
+
+    def find(name: str) -> tuple[npt.NDArray[np.bool_], tuple[Shape, Shape]]:
+        mask = brain_mask(arrays[name])
         if not mask.any():
-            raise InputError(f"{images[m].path}: empty, every voxel has the background's value. Is it the right file?")
-    boxes = np.array([bounding_box(mask) for mask in masks.values()])
+            path = images[name].path
+            raise InputError(f"{path}: empty, every voxel has the background's value. Is it the right file?")
+        return mask, bounding_box(mask)
+
+    def resample(name: str) -> None:
+        mask, _ = found[name]
+        scored = _z_score(crop.apply(arrays[name]), crop.apply(mask), images[name].path)
+        stack[modalities.index(name)] = route.resample.apply(scored)
+
+    with ThreadPoolExecutor(threads) as pool:
+        found = dict(zip(arrays, pool.map(find, arrays), strict=True))
+    boxes = np.array([box for _, box in found.values()])
     start, stop = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
     canonical = next(iter(arrays.values())).shape
     crop = Crop(_shape(canonical), _shape(start), _shape(stop))
@@ -246,10 +262,8 @@ def prepare(
     target = np.maximum(1, np.floor(extent_mm / np.asarray(spacing_mm) + 0.5))
     route = Route(reorient, crop, Resample(_shape(stop - start), _shape(target)))
     stack = np.zeros((len(modalities), *route.resample.target), np.float32)
-    for index, name in enumerate(modalities):
-        if name in arrays:
-            scored = _z_score(crop.apply(arrays[name]), crop.apply(masks[name]), images[name].path)
-            stack[index] = route.resample.apply(scored)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(resample, arrays))
     return Prepared(stack, tuple(m in images for m in modalities), route)
 
 

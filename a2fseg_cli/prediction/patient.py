@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.errors import UsageError
@@ -136,7 +138,9 @@ def load_patient(
     reference = settings.reference or next(iter(files))
     if reference not in files:
         raise UsageError(f"--reference {reference}: not among the images given ({', '.join(files)}).")
-    images = {m: read_image(path) for m, path in files.items()}
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        images = dict(zip(files, pool.map(read_image, files.values()), strict=True))
     grid = images[reference].geometry
     warnings = [*warnings, *(warning for image in images.values() for warning in image.warnings)]
     if settings.on_mismatch == "resample":
@@ -147,7 +151,7 @@ def load_patient(
         first = {reference: images[reference], **images}
         check_same_grid({m: (image.path, image.geometry) for m, image in first.items()})
     check_distinct(images)
-    prepared = prepare(images, config.modalities, config.spacing_mm)
+    prepared = prepare(images, config.modalities, config.spacing_mm, threads)
     shown = next((m for m in ("flair", "t2", "t1c", "t1") if m in images), next(iter(images)))
     return Patient(
         name,
@@ -348,8 +352,6 @@ def _stats(
     settings: Settings,
     diameters_mm: Mapping[str, Any],
 ) -> dict[str, Any]:
-    import torch
-
     weights = segmentation.attention
     inside = attention_inside(weights, found_classes(segmentation), segmenter.config.classes) if weights else {}
     return {
