@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +64,13 @@ def test_from_folders_to_weights(cohort: Path, tmp_path: Path, call: Call, capsy
     assert call(*prediction) == 0
     assert call(*options) == 2  # the folder holds a run
     assert "--resume" in capsys.readouterr().err
+    old, young = out / ".last.ckpt.1-a.part", out / ".last.ckpt.2-b.part"  # of writers that were killed
+    for part, age_s in ((old, 25 * 3600), (young, 23 * 3600)):
+        part.touch()
+        os.utime(part, (time.time() - age_s,) * 2)
+    assert call(*options, "--dice-over", "regions", "--resume") == 2  # with another loss it is another run
     assert call(*options, "--resume") == 0
+    assert (old.exists(), young.exists()) == (False, True)
     assert call(*options[:-1], "8", "--resume") == 2  # with another crop it is another run
 
 

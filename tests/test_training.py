@@ -23,6 +23,7 @@ from torch import Tensor
 
 from a2fseg_cli.core.config import PRESETS, ModelConfig
 from a2fseg_cli.core.device import Compute
+from a2fseg_cli.core.losses import total_loss
 from a2fseg_cli.core.model import A2FSeg, parameter_shapes
 from a2fseg_cli.errors import InputError, ResourceError, UsageError, WeightsError
 from a2fseg_cli.imaging.discovery import Case
@@ -374,6 +375,7 @@ def test_the_papers_recipe() -> None:
         {"random_subsets": -1},
         {"foreground_share": 1.1},
         {"foreground_weight": 0.0},
+        {"dice_over": "voxels"},
         {"ema_decay": 1.0},
         {"gradient_clip": 0.0},
         {"weight_decay": -1.0},
@@ -409,6 +411,32 @@ def test_learning_rate_falls_as_the_paper_says(tmp_path: Path) -> None:
     assert timed.learning_rate == pytest.approx(0.005359, abs=1e-6)
     timed.state.validation_s = 10.0  # twice that is kept for the end: 50 of 80 s are used
     assert timed.progress == pytest.approx(0.625)
+
+
+def test_the_dice_loss_of_regions(tmp_path: Path) -> None:
+    """The first step of the same network on the same crop; only the Dice loss, of two parts or of all and a part."""
+    config = replace(
+        CONFIG,
+        classes=("background", "rim", "core"),
+        label_values=(0, 1, 2),
+        regions=(("all", ("rim", "core")), ("inner", ("core",))),
+    )
+    sample = lesion_sample()
+    sample.classes[4:7, 4:7, 5:8] *= 2
+    losses = {}
+    for kind in ("classes", "regions"):
+        one = trainer(tmp_path / kind, replace(RECIPE, dice_over=kind), config, train=[sample], validation=[])
+        (crop,) = one.crops(0)
+        assert {1, 2} <= set(crop.classes.unique().tolist())
+        features = one.model.encode(crop.images[None], crop.subsets[0])
+        heads = list(one.model.modality_logits(features).values())
+        for output in one.model.fuse_subsets(features, crop.subsets, training=True):
+            assert output.average_logits is not None
+            heads += [output.average_logits, output.logits]
+        groups = {"classes": ((1,), (2,)), "regions": ((1, 2), (2,))}[kind]
+        losses[kind] = one.step()
+        assert losses[kind] == pytest.approx(total_loss(heads, crop.classes[None], groups=groups).item(), rel=1e-5)
+    assert abs(losses["regions"] - losses["classes"]) > 0.01
 
 
 def test_a_small_network_learns_one_patient(tmp_path: Path) -> None:
