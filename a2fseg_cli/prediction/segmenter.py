@@ -30,7 +30,7 @@ MOST_WINDOW_BYTES = 3 * 2**30
 # 0.4 GiB in half precision, and 0.8 GiB where they are summed up over several windows.
 MOST_LOGITS_BYTES = 2**30
 # Voxels that are fused at a time.
-SLAB_VOXELS = 2**18
+SLAB_VOXELS = 2**19
 
 # A missing-modality mask (M,), and whether its attention is wanted.
 Wanted = tuple[Sequence[bool], bool]
