@@ -35,6 +35,7 @@ from a2fseg_cli.prediction.patient import Settings, load_patient
 from a2fseg_cli.prediction.segmenter import Inference, Segmenter
 from a2fseg_cli.prediction.sensitivity import attention_inside
 from a2fseg_cli.reporting import charts
+from a2fseg_cli.weights.cache import resolve_weights
 from a2fseg_cli.weights.file_format import load_weights, save_weights
 
 CONFIG = ModelConfig(features_per_stage=(4, 8), spacing_mm=(3.0, 3.0, 3.0), window=(8, 8, 8))
@@ -185,6 +186,14 @@ class TestManySubsets:
             assert a.attention.keys() == b.attention.keys()
             for m, weight in a.attention.items():
                 np.testing.assert_allclose(weight, b.attention[m], atol=1e-6)
+
+    def test_fifteen_subsets_get_the_windows_of_one(self) -> None:
+        """8 features: 9 x 8 maps of a U-Net's last stage are more than 15 x 4 logits; mirroring keeps those as well."""
+        path = resolve_weights(None)
+        one, all_ = (load(path, "bf16").bytes_per_voxel(4, subsets) for subsets in (1, 15))
+        assert one == all_ == 2 * 8 * (4 + 9) + 12 * 4
+        mirrored = load(path, "bf16", Inference(tta=True))
+        assert mirrored.bytes_per_voxel(4, 15) == all_ + 4 * 15 * 4
 
     def test_slabs_of_one_subset(self, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         segmenter = load(weights)

@@ -98,12 +98,15 @@ class Segmenter:
     def bytes_per_voxel(self, modalities: int, subsets: int = 1) -> int:
         """Return about how much memory a voxel of a window takes at the peak, with so many modalities present.
 
-        The features of each modality, the last stage of one U-Net, the logits of all subsets, which mirroring keeps
-        in float32, and those of one in float32. Measured on brains of 3.3 million voxels, 16 and 32 features.
+        The features of each modality, then the last stage of one U-Net or, when it is done, the logits of all
+        subsets, and those of one in float32; mirroring keeps all of them in float32 beside the U-Nets. So 15 subsets
+        get the windows of one, and its masks. Measured on brains of 3.3 million voxels, 16 and 32 features.
         """
-        maps = self.config.features_per_stage[0] * (modalities + 9)
-        kept = subsets * (4 if self.inference.tta else self.compute.dtype.itemsize)
-        return int(maps * self.compute.dtype.itemsize + (12 + kept) * len(self.config.classes))
+        features, classes = self.config.features_per_stage[0], len(self.config.classes)
+        itemsize = self.compute.dtype.itemsize
+        working = max(9 * features, subsets * classes) * itemsize
+        mirrored = 4 * subsets * classes if self.inference.tta else 0
+        return features * modalities * itemsize + working + 12 * classes + mirrored
 
     def plan(self, shape: tuple[int, int, int], modalities: int, bytes_allowed: float, subsets: int = 1) -> WindowPlan:
         """Return the windows for a volume. Raises: ResourceError when not even the smallest window fits."""
@@ -239,7 +242,7 @@ class Segmenter:
         """Return the logits of each subset (1, classes, d, h, w) and the maps of its attention, where wanted.
 
         All subsets of one slab of planes are fused, then those of the next: beside the features and the results, the
-        fusion needs memory for a slab only, and finds it in the processor's cache.
+        fusion needs memory for a slab only.
         """
         masks, flags = zip(*subsets, strict=True)
         reach = self.config.attention_kernel_size // 2
