@@ -75,6 +75,9 @@ def train(
         str | None, typer.Option(help="Dice loss over classes or regions", rich_help_panel=RECIPE)
     ] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", rich_help_panel=RECIPE)] = None,
+    mix_share: Annotated[
+        float | None, typer.Option(help="Share of crops that get another patient's tumour", rich_help_panel=RECIPE)
+    ] = None,
     gradient_clip: Annotated[float | None, typer.Option(help="Largest gradient norm", rich_help_panel=RECIPE)] = None,
     ema_decay: Annotated[float | None, typer.Option(help="Running mean of the weights", rich_help_panel=RECIPE)] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice", rich_help_panel=RECIPE)] = None,
@@ -110,6 +113,7 @@ def train(
         "foreground_weight": foreground_weight,
         "dice_over": dice_over,
         "augment": augment,
+        "mix_share": mix_share,
         "gradient_clip": gradient_clip,
         "ema_decay": ema_decay,
         "seed": seed,

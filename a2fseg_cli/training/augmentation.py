@@ -1,4 +1,4 @@
-"""Augmentation of a crop: flips, small rotations and scalings, contrast, brightness, gamma, noise, lower resolution.
+"""Augmentation of a crop: another patient's tumour, flips, rotations and scalings, intensity, noise, lower resolution.
 
 Every choice is drawn from the given generator; a step's crop is the same on every machine and worker count.
 """
@@ -29,6 +29,39 @@ def augment(images: Tensor, classes: Tensor, random: np.random.Generator) -> tup
     brain = images != 0
     changed = torch.stack([_intensity(image, random) for image in images])
     return changed * brain, classes
+
+
+def mix_tumours(
+    images: Tensor, classes: Tensor, other_images: Tensor, other_classes: Tensor, random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return the crop with the tumour of another patient pasted in, at the place where it lies in its own crop.
+
+    After CarveMix (Zhang et al., NeuroImage 2023, https://doi.org/10.1016/j.neuroimage.2023.120041): the tumour comes
+    with a margin of the tissue around it, here 1 to 4 voxels, and is flipped left to right half of the time. The seam is blended over 3 voxels. What overhangs
+    either brain is left out; a tumour of the crop's own stays where the other does not cover it.
+
+    Args:
+        images: (M, D, H, W) float32, background 0.
+        classes: (D, H, W) uint8.
+        other_images: The other patient's, of the same shape.
+        other_classes: The other patient's, of the same shape.
+        random: Source of the margin.
+    """
+    if random.random() < 0.5:
+        other_images, other_classes = other_images.flip(-1), other_classes.flip(-1)
+    margin = int(random.integers(1, 5))
+    carved = _dilate((other_classes != 0).float(), margin)
+    brain = (images != 0).any(dim=0) & (other_images != 0).any(dim=0)
+    blend = F.avg_pool3d(carved[None, None], 3, stride=1, padding=1, count_include_pad=False)[0, 0] * brain
+    return torch.lerp(images, other_images, blend), torch.where((carved > 0) & brain, other_classes, classes)
+
+
+def _dilate(mask: Tensor, margin: int) -> Tensor:
+    """Return a (D, H, W) mask grown by a cube of `margin` voxels to each side, one axis after the other."""
+    for axis in range(3):
+        kernel = [2 * margin + 1 if i == axis else 1 for i in range(3)]
+        mask = F.max_pool3d(mask[None, None], kernel, stride=1, padding=[k // 2 for k in kernel])[0, 0]
+    return mask
 
 
 def rotate_and_scale(images: Tensor, classes: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:

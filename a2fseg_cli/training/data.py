@@ -22,7 +22,7 @@ from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.imaging.label_maps import check_on_grid, read_classes
 from a2fseg_cli.imaging.preprocessing import prepare
 from a2fseg_cli.imaging.reading import check_same_grid, read_image
-from a2fseg_cli.training.augmentation import augment
+from a2fseg_cli.training.augmentation import augment, mix_tumours, rotate_and_scale
 from a2fseg_cli.training.recipe import Recipe
 
 CACHE_VERSION = 3
@@ -170,7 +170,13 @@ def draw_crop(samples: Sequence[Sample], config: ModelConfig, recipe: Recipe, st
     """Return a crop of a step. It follows from the seed, the step and its place in the batch, and nothing else."""
     random = np.random.default_rng([recipe.seed, step, index])
     sample = samples[int(random.integers(len(samples)))]
-    images, classes = random_crop(sample, patch_size(sample, config), recipe.foreground_share, random)
+    size = patch_size(sample, config)
+    images, classes = random_crop(sample, size, recipe.foreground_share, random)
+    if recipe.mix_share and random.random() < recipe.mix_share:
+        other = samples[int(random.integers(len(samples)))]
+        if other is not sample and all(b or not a for a, b in zip(sample.present, other.present, strict=True)):
+            theirs = rotate_and_scale(*random_crop(other, size, 1.0, random), random)
+            images, classes = mix_tumours(images, classes, *theirs, random)
     if recipe.augment:
         images, classes = augment(images, classes, random)
     subsets = (sample.present, *(random_subset(sample.present, random) for _ in range(recipe.random_subsets)))

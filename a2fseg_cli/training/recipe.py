@@ -25,6 +25,7 @@ class Recipe:
         foreground_weight: Of a tumour voxel in the cross-entropy, against 1 of the background (paper: 1).
         dice_over: What the Dice loss is the mean of: classes (paper), or the task's regions, as it is scored.
         augment: Flips, small rotations and scalings, intensity, noise (not in the paper).
+        mix_share: Share of crops that get another patient's tumour pasted in, as `mix_tumours` does (not in the paper).
         gradient_clip: Largest gradient norm (not in the paper; the authors' code has 12).
         ema_decay: Of the running mean of the weights that is validated and exported; 0 switches it off.
         seed: Every random choice follows from it and the step's number.
@@ -43,6 +44,7 @@ class Recipe:
     foreground_weight: float = 1.0
     dice_over: str = "classes"
     augment: bool = True
+    mix_share: float = 0.0
     gradient_clip: float = 12.0
     ema_decay: float = 0.998
     seed: int = 0
@@ -56,8 +58,8 @@ class Recipe:
             raise ValueError(f"learning rate must lie in (0, 10); got {self.learning_rate}")
         if min(self.epochs, self.iterations_per_epoch, self.batch_size) < 1 or self.random_subsets < 0:
             raise ValueError("epochs, iterations and batch size must be at least 1, random subsets at least 0")
-        if not 0 <= self.foreground_share <= 1 or not 0 <= self.ema_decay < 1:
-            raise ValueError("foreground share must lie in [0, 1], EMA decay in [0, 1)")
+        if not 0 <= self.foreground_share <= 1 or not 0 <= self.mix_share <= 1 or not 0 <= self.ema_decay < 1:
+            raise ValueError("foreground share and mix share must lie in [0, 1], EMA decay in [0, 1)")
         if not 0 < self.foreground_weight < math.inf:
             raise ValueError(f"the foreground weight must be above 0; got {self.foreground_weight}")
         if self.dice_over not in ("classes", "regions"):
