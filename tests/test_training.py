@@ -28,7 +28,7 @@ from a2fseg_cli.core.model import A2FSeg, parameter_shapes
 from a2fseg_cli.errors import InputError, ResourceError, UsageError, WeightsError
 from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.training import data as data_module
-from a2fseg_cli.training.augmentation import augment, rotate_and_scale
+from a2fseg_cli.training.augmentation import augment, mix_tumours, rotate_and_scale
 from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from a2fseg_cli.training.data import (
     Sample,
@@ -257,6 +257,45 @@ def test_lower_resolution_smooths_and_keeps_the_shape() -> None:
     changed, _ = augment(board[None], torch.zeros(8, 8, 8, dtype=torch.uint8), Scripted(chances, [0.5, 0.5, 0.5]))
     assert changed.shape == (1, 8, 8, 8)
     torch.testing.assert_close(changed, torch.full((1, 8, 8, 8), 2.0))
+
+
+def test_another_patients_tumour_with_its_margin() -> None:
+    """A bar of 3 x 3 x 12 voxels: the tumour at 5 with a margin of 1 covers 4 to 6, a third of the seam 3 and 7.
+
+    The crop's own tumour at 5 and 9: the first is covered, the second stays. Voxel 6 is outside the other brain.
+    """
+    images, other = torch.full((1, 3, 3, 12), 3.0), torch.full((1, 3, 3, 12), 9.0)
+    other[..., 6] = 0
+    classes, tumour = torch.zeros(3, 3, 12, dtype=torch.uint8), torch.zeros(3, 3, 12, dtype=torch.uint8)
+    classes[..., 5], classes[..., 9], tumour[..., 5] = 1, 1, 2
+
+    class Margin(Scripted):
+        def integers(self, *_: Any, **__: Any) -> Any:
+            return 1
+
+    mixed, labels = mix_tumours(images, classes, other, tumour, Margin([1.0]))
+    assert mixed[0, 1, 1].tolist() == pytest.approx([3, 3, 3, 5, 7, 9, 3, 5, 3, 3, 3, 3])
+    assert labels[1, 1].tolist() == [0, 0, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0]
+    _, flipped = mix_tumours(images, classes, other, tumour, Margin([0.0]))  # 5 becomes 6, the hole 5: own tumour stays
+    assert flipped[1, 1].tolist() == [0, 0, 0, 0, 0, 1, 2, 0, 0, 1, 0, 0]
+
+
+def test_tumours_are_mixed_as_often_as_asked_and_only_where_the_modalities_are_there() -> None:
+    """One patient without a tumour, one with: a crop of the first shows one only when the other's is mixed in."""
+    empty = replace(lesion_sample(), classes=np.zeros((16,) * 3, np.uint8), name="empty")
+    full = lesion_sample()
+    half = replace(full, present=(True, False))
+    config = replace(CONFIG, window=(16, 16, 16))
+
+    def share(samples: list[Sample], mix_share: float) -> float:
+        recipe = replace(RECIPE, mix_share=mix_share, augment=False)
+        crops = [draw_crop(samples, config, recipe, step, 0) for step in range(200)]
+        return float(np.mean([bool(crop.classes.any()) for crop in crops]))
+
+    assert share([empty, empty], 1.0) == 0
+    assert 0.35 < share([empty, full], 0.0) < 0.65
+    assert 0.63 < share([empty, full], 1.0) < 0.87  # half are of the full one, a quarter get its tumour
+    assert 0.35 < share([empty, half], 1.0) < 0.65
 
 
 # The cache

@@ -36,16 +36,17 @@ def mix_tumours(
 ) -> tuple[Tensor, Tensor]:
     """Return the crop with the tumour of another patient pasted in, at the place where it lies in its own crop.
 
-    After CarveMix (Zhang et al., NeuroImage 2023, https://doi.org/10.1016/j.neuroimage.2023.120041): the tumour comes
-    with a margin of the tissue around it, here 1 to 4 voxels, and is flipped left to right half of the time. The seam is blended over 3 voxels. What overhangs
-    either brain is left out; a tumour of the crop's own stays where the other does not cover it.
+    After CarveMix (Zhang et al., MICCAI 2021, https://arxiv.org/abs/2108.06883): the tumour comes with a margin of
+    the tissue around it, here 1 to 4 voxels, half of the time flipped left to right, and the seam is blended over 3
+    voxels. What overhangs either brain is left out; a tumour of the crop's own stays where the other does not cover
+    it.
 
     Args:
         images: (M, D, H, W) float32, background 0.
         classes: (D, H, W) uint8.
         other_images: The other patient's, of the same shape.
         other_classes: The other patient's, of the same shape.
-        random: Source of the margin.
+        random: Source of the margin and the flip.
     """
     if random.random() < 0.5:
         other_images, other_classes = other_images.flip(-1), other_classes.flip(-1)
