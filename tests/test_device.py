@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from a2fseg_cli.cli.runtime import prepare_process
 from a2fseg_cli.core import device as device_module
 from a2fseg_cli.core.device import (
     Compute,
@@ -162,6 +163,19 @@ assert resident_mb() > before - 10, (before, resident_mb())
 """
     finished = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
+
+
+def test_only_a_training_tries_algorithms() -> None:
+    """cuDNN's autotuning pays for crops of one size, costs time for brains of many, and is not deterministic."""
+    try:
+        states = []
+        for settings in ({"autotune": True}, {}, {"autotune": True, "deterministic": True}):
+            prepare_process(**settings)
+            states.append(torch.backends.cudnn.benchmark)
+    finally:
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(False)
+    assert states == [True, False, False]
 
 
 @pytest.mark.cuda

@@ -23,7 +23,7 @@ import SimpleITK as sitk
 import torch
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.prediction.patient import subset_cost
+from a2fseg_cli.weights.card import subset_cost
 
 Run = Callable[..., tuple[int, str, str]]
 PATIENT = "BraTS20_Training_001"

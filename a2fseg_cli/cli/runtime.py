@@ -18,8 +18,14 @@ LEAST_ADDRESS_SPACE_BYTES = 2**30
 MOST_THREADS = 1024
 
 
-def prepare_process(threads: int | None = None, deterministic: bool = False) -> None:
+def prepare_process(threads: int | None = None, deterministic: bool = False, autotune: bool = False) -> None:
     """Set threads and determinism for this process. Called once, before the first tensor.
+
+    Args:
+        threads: Of torch and SimpleITK; None leaves them their own.
+        deterministic: The same bytes every time.
+        autotune: On a CUDA card, try the algorithms for each new shape and keep the fastest. It pays where one shape
+            comes again and again, as a training's crops do; each patient's brain has a window of its own.
 
     Raises:
         UsageError: no number of threads.
@@ -44,7 +50,7 @@ def prepare_process(threads: int | None = None, deterministic: bool = False) -> 
         sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
     if deterministic:
         torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = autotune and not deterministic
 
 
 def _check_address_space() -> None:

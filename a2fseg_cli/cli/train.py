@@ -136,7 +136,7 @@ def train(
     except ValueError as error:
         raise UsageError(f"{error}.") from error
 
-    prepare_process(threads)
+    prepare_process(threads, autotune=True)
     from a2fseg_cli.core.device import choose_compute
     from a2fseg_cli.imaging.discovery import find_cases, read_split
     from a2fseg_cli.training.initial import initial_weights

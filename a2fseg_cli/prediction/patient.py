@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from a2fseg_cli.reporting.overlay import write_preview
 from a2fseg_cli.reporting.page import patient_page
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
 from a2fseg_cli.versions import versions
+from a2fseg_cli.weights.card import subset_cost
 
 
 @dataclass(frozen=True)
@@ -319,23 +320,6 @@ def _entropy(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         np.log(len(probabilities))
     )
     return entropy
-
-
-def subset_cost(card: Mapping[str, Any], config: ModelConfig, present: Iterable[str]) -> str:
-    """Return in one line what the absent modalities cost, from the scores in the weights' card; else nothing."""
-    here = subset_name(present, config.modalities)
-    scores = card.get("scores", {})
-    subsets = scores.get("subsets", {})
-    full = subset_name(config.modalities, config.modalities)
-    if here == full or here not in subsets or full not in subsets:
-        return ""
-    pairs = [(r, subsets[full].get(r), subsets[here].get(r)) for r, _ in config.regions]
-    known = [(r, a, b) for r, a, b in pairs if a is not None and b is not None]
-    if not known:
-        return ""
-    changes = ", ".join(f"{r} {100 * a:.0f} to {100 * b:.0f}" for r, a, b in known)
-    absent = ", ".join(m for m in config.modalities if m not in here.split("+"))
-    return f"without {absent}: Dice {changes} (% on {scores.get('patients', 'the')} test patients)"
 
 
 def _result_warnings(name: str, masks: Mapping[str, npt.NDArray[np.bool_]]) -> list[str]:
