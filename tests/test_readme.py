@@ -11,8 +11,10 @@ import typer.main
 
 from a2fseg_cli.cli.main import app
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PROJECT = Path(__file__).parents[1]
+README = (PROJECT / "README.md").read_text()
+DOCUMENTS = README + (PROJECT / "docs" / "weights.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", DOCUMENTS, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for _, block in BLOCKS for line in block.splitlines() if line.startswith("a2fseg ")]
 
 
