@@ -26,7 +26,8 @@ from a2fseg_cli.core.config import PRESETS, ModelConfig, all_subsets  # noqa: E4
 from a2fseg_cli.core.device import choose_compute  # noqa: E402
 from a2fseg_cli.core.fusion import average  # noqa: E402
 from a2fseg_cli.core.model import A2FSeg, Output  # noqa: E402
-from a2fseg_cli.imaging.discovery import find_cases, read_split  # noqa: E402
+from a2fseg_cli.imaging.case_lists import read_split  # noqa: E402
+from a2fseg_cli.imaging.discovery import find_cases  # noqa: E402
 from a2fseg_cli.imaging.labels import region_dice  # noqa: E402
 from a2fseg_cli.training.data import Sample, load_samples  # noqa: E402
 from a2fseg_cli.training.loop import Trainer  # noqa: E402

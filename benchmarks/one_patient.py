@@ -38,7 +38,8 @@ from a2fseg_cli.core.model import A2FSeg  # noqa: E402
 from a2fseg_cli.imaging.discovery import find_modalities, find_truth  # noqa: E402
 from a2fseg_cli.imaging.label_maps import read_classes  # noqa: E402
 from a2fseg_cli.imaging.labels import region_dice  # noqa: E402
-from a2fseg_cli.prediction.patient import Settings, finish_patient, load_patient, segment_patient  # noqa: E402
+from a2fseg_cli.prediction.patient import Settings, load_patient, segment_patient  # noqa: E402
+from a2fseg_cli.prediction.results import finish_patient  # noqa: E402
 from a2fseg_cli.prediction.segmenter import Segmenter  # noqa: E402
 from a2fseg_cli.weights.cache import resolve_weights  # noqa: E402
 from a2fseg_cli.weights.file_format import save_weights  # noqa: E402

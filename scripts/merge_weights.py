@@ -21,7 +21,8 @@ import torch
 
 from a2fseg_cli.core.config import ModelConfig, all_subsets
 from a2fseg_cli.core.model import parameter_shapes
-from a2fseg_cli.imaging.discovery import find_cases, read_split
+from a2fseg_cli.imaging.case_lists import read_split
+from a2fseg_cli.imaging.discovery import find_cases
 from a2fseg_cli.prediction.segmenter import Segmenter
 from a2fseg_cli.training.data import preprocess_truth
 from a2fseg_cli.weights.file_format import load_weights, save_weights

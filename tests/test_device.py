@@ -165,7 +165,7 @@ assert resident_mb() > before - 10, (before, resident_mb())
     assert finished.returncode == 0, finished.stderr
 
 
-def test_only_a_training_tries_algorithms() -> None:
+def test_algorithms_are_tried_where_asked_unless_deterministic() -> None:
     """cuDNN's autotuning pays for crops of one size, costs time for brains of many, and is not deterministic."""
     try:
         states = []

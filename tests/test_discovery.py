@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.case_lists import read_case_table, read_split
 from a2fseg_cli.imaging.discovery import (
     ALIASES,
     BRATS_MODALITIES,
@@ -19,8 +20,6 @@ from a2fseg_cli.imaging.discovery import (
     find_modalities,
     find_truth,
     modality_of,
-    read_case_table,
-    read_split,
 )
 
 

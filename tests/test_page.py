@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from a2fseg_cli.prediction.patient import _entropy
+from a2fseg_cli.prediction.results import _entropy
 from a2fseg_cli.reporting.page import patient_page
 
 Run = Callable[..., tuple[int, str, str]]

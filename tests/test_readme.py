@@ -13,9 +13,13 @@ from a2fseg_cli.cli.main import app
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
-DOCUMENTS = README + (PROJECT / "docs" / "weights.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", DOCUMENTS, re.MULTILINE | re.DOTALL)
-COMMANDS = [line for _, block in BLOCKS for line in block.splitlines() if line.startswith("a2fseg ")]
+HOW_WEIGHTS_WERE_MADE = (PROJECT / "docs" / "weights.md").read_text()
+
+
+def commands(text: str) -> list[str]:
+    """Return the `a2fseg` lines of the code blocks."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.startswith("a2fseg ")]
 
 
 def test_start_here_has_two_commands_of_one_line() -> None:
@@ -27,8 +31,8 @@ def test_start_here_has_two_commands_of_one_line() -> None:
     assert blocks[1].strip().endswith("pytest")
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_every_command_in_the_readme_exists_with_its_options(line: str) -> None:
+@pytest.mark.parametrize("line", [*commands(README), *commands(HOW_WEIGHTS_WERE_MADE)])
+def test_every_command_shown_exists_with_its_options(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
     group = typer.main.get_command(app)
     command = group.commands[words[0]] if not words[0].startswith("-") else group  # type: ignore[attr-defined]
@@ -38,5 +42,5 @@ def test_every_command_in_the_readme_exists_with_its_options(line: str) -> None:
 
 
 def test_every_command_is_in_the_readme() -> None:
-    named = {shlex.split(line, comments=True)[1] for line in COMMANDS}
+    named = {shlex.split(line, comments=True)[1] for line in commands(README)}
     assert set(typer.main.get_command(app).commands) <= named  # type: ignore[attr-defined]

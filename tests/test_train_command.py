@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from a2fseg_cli.core.config import PRESETS
 from a2fseg_cli.training.recipe import RECIPES
@@ -53,6 +54,7 @@ def test_from_folders_to_weights(cohort: Path, tmp_path: Path, call: Call, capsy
     err = capsys.readouterr().err
     assert "epoch 1 step 3" in err
     assert "(all modalities: WT " in err
+    assert torch.backends.cudnn.benchmark  # on a card, crops of one size: worth trying the algorithms
     found = inspect_weights(out / "best.safetensors")
     assert found.config.window == (16, 16, 16)
     assert found.card["name"] == "toy"
@@ -62,6 +64,7 @@ def test_from_folders_to_weights(cohort: Path, tmp_path: Path, call: Call, capsy
     assert json.loads((out / "config.json").read_text())["model"]["window"] == [16, 16, 16]
     prediction = ("predict", cohort / "a", "-o", tmp_path / "s.nii.gz", "--weights", out / "best.safetensors")
     assert call(*prediction) == 0
+    assert not torch.backends.cudnn.benchmark  # each brain has its own window
     assert call(*options) == 2  # the folder holds a run
     assert "--resume" in capsys.readouterr().err
     old, young = out / ".last.ckpt.1-a.part", out / ".last.ckpt.2-b.part"  # of writers that were killed

@@ -25,7 +25,8 @@ def cases_of(source: Path | None, given: dict[str, Path], modalities: Sequence[s
         UsageError: the source is an image; which sequence it is has to be said.
         InputError: nothing was found, or the table is not acceptable.
     """
-    from a2fseg_cli.imaging.discovery import Case, find_cases, read_case_table
+    from a2fseg_cli.imaging.case_lists import read_case_table
+    from a2fseg_cli.imaging.discovery import Case, find_cases
 
     if source is None:
         return [Case(next(iter(given.values())).name.split(".")[0], given)]

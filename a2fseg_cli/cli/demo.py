@@ -31,7 +31,8 @@ def demo(
     from a2fseg_cli.imaging.labels import SCHEMES, region_mask, to_classes
     from a2fseg_cli.imaging.phantom import write_phantom
     from a2fseg_cli.imaging.reading import read_label_map
-    from a2fseg_cli.prediction.patient import Settings, finish_patient, load_patient, segment_patient
+    from a2fseg_cli.prediction.patient import Settings, load_patient, segment_patient
+    from a2fseg_cli.prediction.results import finish_patient
 
     segmenter = load_segmenter(None, choose_compute(device))
     wanted = modalities.split("+")

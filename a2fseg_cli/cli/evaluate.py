@@ -207,7 +207,7 @@ def _subsets(names: Sequence[str] | None, modalities: Sequence[str]) -> tuple[tu
 
 def _chosen(cases: list[Case], split: str | None) -> list[Case]:
     """Return the cases of a split. Raises: UsageError, or InputError for a case that is not there."""
-    from a2fseg_cli.imaging.discovery import read_split
+    from a2fseg_cli.imaging.case_lists import read_split
 
     if split is None:
         return cases

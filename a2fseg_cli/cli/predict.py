@@ -37,7 +37,8 @@ from a2fseg_cli.files import atomic_write_text, check_place, json_text
 if TYPE_CHECKING:
     from a2fseg_cli.imaging.discovery import Case
     from a2fseg_cli.prediction.cohort import Cohort, Status
-    from a2fseg_cli.prediction.patient import Result, Settings
+    from a2fseg_cli.prediction.patient import Settings
+    from a2fseg_cli.prediction.results import Result
     from a2fseg_cli.prediction.segmenter import Segmenter
 
 IMAGES, MORE, BATCH = "Images", "Further outputs", "Cohorts"
@@ -239,7 +240,7 @@ def _is_image_name(path: Path) -> bool:
 def _refuse_to_overwrite(
     segmenter: Segmenter, settings: Settings, case: Case, output: Path, beside: Sequence[Path], overwrite: bool
 ) -> None:
-    from a2fseg_cli.prediction.patient import planned_outputs
+    from a2fseg_cli.prediction.results import planned_outputs
 
     planned = [*planned_outputs(output, segmenter.config, case.images, settings), *beside]
     for path in planned:
@@ -262,7 +263,8 @@ def _one(
     with_stats: bool,
     verbose: bool,
 ) -> Result:
-    from a2fseg_cli.prediction.patient import finish_patient, load_patient, segment_patient
+    from a2fseg_cli.prediction.patient import load_patient, segment_patient
+    from a2fseg_cli.prediction.results import finish_patient
 
     patient = load_patient(case.name, case.images, segmenter.config, settings, case.warnings)
     found = segment_patient(patient, segmenter, settings, report is not None)

@@ -138,7 +138,8 @@ def train(
 
     prepare_process(threads, autotune=True)
     from a2fseg_cli.core.device import choose_compute
-    from a2fseg_cli.imaging.discovery import find_cases, read_split
+    from a2fseg_cli.imaging.case_lists import read_split
+    from a2fseg_cli.imaging.discovery import find_cases
     from a2fseg_cli.training.initial import initial_weights
     from a2fseg_cli.training.processes import device_of_process, join_processes
     from a2fseg_cli.training.run import parse_duration_s, random_split, start_run

@@ -6,16 +6,12 @@ Names are read as tokens from their end: `Brats18_T1_study_flair.nii.gz` is a FL
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from a2fseg_cli.core.config import BRATS_MODALITIES
 from a2fseg_cli.errors import InputError
@@ -29,7 +25,6 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "t2": ("t2", "t2w"),
     "flair": ("flair", "fla", "t2f", "t2flair"),
 }
-TRUTH_COLUMN = "seg"
 _TRUTH_WORDS = ("seg", "segmentation", "dseg", "truth", "groundtruth", "gt", "label", "labels")
 # A file is no image when one of these ends its name or stands right before the modality.
 _NO_IMAGE_WORDS = frozenset(
@@ -41,9 +36,6 @@ _PREDICTION_WORDS = frozenset((_OWN_WORD, "pred", "prediction", "predictions", "
 _NO_TUMOUR_WORDS = frozenset(("brain", "parenchyma", "tissue", "head"))
 _SKIPPED_FOLDERS = frozenset(("derivatives", "sourcedata", "code", "stimuli"))
 _DEPTH = 3
-
-
-Split = dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -131,57 +123,6 @@ def find_cases(path: Path, modalities: Sequence[str] = BRATS_MODALITIES) -> list
     return sorted(_with_unique_names(cases, path), key=lambda case: case.name)
 
 
-def read_case_table(csv_path: Path, modalities: Sequence[str] = BRATS_MODALITIES) -> list[Case]:
-    """Return the patients of a CSV: columns `case`, the modalities (or their aliases), optionally `seg`.
-
-    An empty cell is an absent modality; paths are relative to the table's folder.
-
-    Raises:
-        InputError: unreadable, unknown or missing columns, a case twice or without image, with the line.
-    """
-    try:
-        with csv_path.open(newline="", encoding="utf-8-sig") as file:
-            text = file.read()
-        if "\0" in text:
-            raise InputError(f"{csv_path}: no CSV table in UTF-8 (a byte of zero).")
-        rows = list(_numbered_rows(text))
-    except OSError as error:
-        raise InputError(f"{csv_path}: cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{csv_path}: no CSV table in UTF-8 ({error}).") from error
-    if not rows:
-        raise InputError(f"{csv_path}: an empty table. Expected columns case, {', '.join(modalities)}.")
-    columns = _columns(csv_path, rows[0][1], modalities)
-    cases: dict[str, Case] = {}
-    for line, cells in rows[1:]:
-        case = _table_case(f"{csv_path}, line {line}", csv_path.parent, columns, cells, modalities)
-        if case.name in cases:
-            raise InputError(f"{csv_path}, line {line}: case {case.name} stands in the table twice.")
-        cases[case.name] = case
-    if not cases:
-        raise InputError(f"{csv_path}: no case below the column names.")
-    return list(cases.values())
-
-
-def read_split(path: Path) -> Split:
-    """Return the lists of case names of a split file, JSON: {"train": [...], "validation": [...], "test": [...]}.
-
-    Raises:
-        InputError: unreadable, not of this form, or a case in two lists.
-    """
-    try:
-        raw = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a JSON file that can be read ({error}).") from error
-    lists: list[Any] = list(raw.values()) if isinstance(raw, dict) else [None]
-    if not all(isinstance(part, list) and all(isinstance(name, str) for name in part) for part in lists):
-        raise InputError(f"{path}: expected a JSON object, name to list of cases.")
-    twice = [name for name, count in Counter(name for part in lists for name in part).items() if count > 1]
-    if twice:
-        raise InputError(f"{path}: {twice[0]} stands in it twice ({len(twice)} such cases).")
-    return {str(name): list(part) for name, part in raw.items()}
-
-
 def _tokens(stem: str) -> tuple[str, ...]:
     return tuple(token for token in re.split(r"[^a-z0-9]+", stem.lower()) if token)
 
@@ -190,7 +131,7 @@ def _aliases(modality: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("".join(_tokens(modality)), *ALIASES.get(modality, ()))))
 
 
-def _lookup(modalities: Sequence[str]) -> dict[str, str]:
+def modality_words(modalities: Sequence[str]) -> dict[str, str]:
     """Return the modality of every word that names one; a modality's own name before another one's alias."""
     words = {alias: modality for modality in reversed(modalities) for alias in _aliases(modality)}
     return words | {_aliases(modality)[0]: modality for modality in modalities}
@@ -201,7 +142,7 @@ def _read_name(path: Path, modalities: Sequence[str]) -> _Named | None:
     tokens = _tokens(stem) if stem else ()
     if not stem or _OWN_WORD in tokens:
         return None
-    words = _lookup(modalities)
+    words = modality_words(modalities)
     if bids := _read_bids_name(stem):
         patient, word = bids
         return _Named(path, patient, words[word]) if word in words and not _is_derived(tokens, 1) else None
@@ -389,43 +330,3 @@ def _nothing_found(folder: Path, modalities: Sequence[str]) -> str:
         f"{folder}: no image found, neither here nor in its folders. Looked for names that end in one of "
         f"({wanted}; BIDS names too) with {', '.join(EXTENSIONS)}."
     )
-
-
-def _numbered_rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and cells of every line that is not blank; comma, semicolon or tab, as line 1 has it."""
-    delimiter = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    for cells in reader:
-        if cells:
-            yield reader.line_num, [cell.strip() for cell in cells]
-
-
-def _columns(csv_path: Path, cells: Sequence[str], modalities: Sequence[str]) -> list[str]:
-    """Return for each column `case`, a modality or `seg`."""
-    known = {"case": "case", TRUTH_COLUMN: TRUTH_COLUMN} | _lookup(modalities) | {name: name for name in modalities}
-    columns = [known.get(cell.lower(), "") for cell in cells]
-    expected = f"Expected case, {', '.join(modalities)}, and optionally {TRUTH_COLUMN}"
-    for cell, column in zip(cells, columns, strict=True):
-        if not column:
-            raise InputError(f"{csv_path}, line 1: unknown column {cell!r}. {expected}.")
-        if columns.count(column) > 1:
-            raise InputError(f"{csv_path}, line 1: two columns for {column}. {expected}.")
-    if "case" not in columns:
-        raise InputError(f"{csv_path}, line 1: no column case. {expected}.")
-    return columns
-
-
-def _table_case(
-    where: str, folder: Path, columns: Sequence[str], cells: Sequence[str], modalities: Sequence[str]
-) -> Case:
-    if len(cells) != len(columns):
-        raise InputError(f"{where}: {len(cells)} cells, expected {len(columns)}.")
-    row = dict(zip(columns, cells, strict=True))
-    name = row["case"]
-    if not name or name in (".", "..") or re.search(r"[/\\\0]", name):
-        raise InputError(f"{where}: the case is named {name!r}. Expected a name that can be a file name.")
-    images = {modality: folder / Path(row[modality]).expanduser() for modality in modalities if row.get(modality)}
-    if not images:
-        raise InputError(f"{where}: case {name} has no image. Give at least one of {', '.join(modalities)}.")
-    truth = row.get(TRUTH_COLUMN)
-    return Case(name, images, folder / Path(truth).expanduser() if truth else None)

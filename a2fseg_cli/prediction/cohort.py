@@ -19,16 +19,8 @@ from a2fseg_cli.errors import A2FSegError, InputError, ResourceError, UsageError
 from a2fseg_cli.files import atomic_write_bytes, remove_abandoned
 from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.prediction.ahead import read_ahead, work_ahead
-from a2fseg_cli.prediction.patient import (
-    Found,
-    Patient,
-    Result,
-    Settings,
-    finish_patient,
-    load_patient,
-    planned_outputs,
-    segment_patient,
-)
+from a2fseg_cli.prediction.patient import Found, Patient, Settings, load_patient, segment_patient
+from a2fseg_cli.prediction.results import Result, finish_patient, planned_outputs
 from a2fseg_cli.prediction.segmenter import Segmenter
 
 OK, FAILED, SKIPPED, RUNNING = "ok", "failed", "skipped", "running"

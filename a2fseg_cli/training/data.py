@@ -172,15 +172,24 @@ def draw_crop(samples: Sequence[Sample], config: ModelConfig, recipe: Recipe, st
     sample = samples[int(random.integers(len(samples)))]
     size = patch_size(sample, config)
     images, classes = random_crop(sample, size, recipe.foreground_share, random)
-    if recipe.mix_share and random.random() < recipe.mix_share:
-        other = samples[int(random.integers(len(samples)))]
-        if other is not sample and all(b or not a for a, b in zip(sample.present, other.present, strict=True)):
-            theirs = rotate_and_scale(*random_crop(other, size, 1.0, random), random)
-            images, classes = mix_tumours(images, classes, *theirs, random)
+    if recipe.mix_share and random.random() < recipe.mix_share and (others := _donors(samples, sample)):
+        other = others[int(random.integers(len(others)))]
+        theirs = rotate_and_scale(*random_crop(other, size, 1.0, random), random)
+        images, classes = mix_tumours(images, classes, *theirs, random)
     if recipe.augment:
         images, classes = augment(images, classes, random)
     subsets = (sample.present, *(random_subset(sample.present, random) for _ in range(recipe.random_subsets)))
     return Crop(images, classes, subsets)
+
+
+def _donors(samples: Sequence[Sample], sample: Sample) -> list[Sample]:
+    """Return the other patients that have at least the sample's modalities."""
+    return [
+        other
+        for other in samples
+        if other is not sample
+        and all(there or not here for here, there in zip(sample.present, other.present, strict=True))
+    ]
 
 
 class CropReader:

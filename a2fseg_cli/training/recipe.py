@@ -25,7 +25,8 @@ class Recipe:
         foreground_weight: Of a tumour voxel in the cross-entropy, against 1 of the background (paper: 1).
         dice_over: What the Dice loss is the mean of: classes (paper), or the task's regions, as it is scored.
         augment: Flips, small rotations and scalings, intensity, noise (not in the paper).
-        mix_share: Share of crops that get another patient's tumour pasted in, as `mix_tumours` does (not in the paper).
+        mix_share: Share of crops that get another patient's tumour, turned and scaled a little, pasted in as
+            `mix_tumours` does; with `augment` or without (not in the paper).
         gradient_clip: Largest gradient norm (not in the paper; the authors' code has 12).
         ema_decay: Of the running mean of the weights that is validated and exported; 0 switches it off.
         seed: Every random choice follows from it and the step's number.
