@@ -27,7 +27,7 @@ import torch  # noqa: E402
 from a2fseg_cli.core.config import all_subsets  # noqa: E402
 from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY  # noqa: E402
 from a2fseg_cli.evaluation.scoring import Scorer  # noqa: E402
-from a2fseg_cli.imaging.discovery import find_modalities, find_truth  # noqa: E402
+from a2fseg_cli.imaging.discovery import find_cases  # noqa: E402
 from a2fseg_cli.imaging.label_maps import read_classes  # noqa: E402
 from a2fseg_cli.imaging.restoring import Box, brain_box, classes_to_file  # noqa: E402
 from a2fseg_cli.prediction.patient import Patient, Settings, load_patient  # noqa: E402
@@ -44,7 +44,7 @@ def whole(patient: Patient, found: Segmentation) -> np.ndarray:
 
 def separate(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]]) -> tuple[float, float, Maps]:
     """Return seconds in the network, seconds in all, and the class map of each subset, one run a subset."""
-    files = find_modalities(folder, segmenter.config.modalities)
+    files = find_cases(folder, segmenter.config.modalities)[0].images
     began, network, maps = time.perf_counter(), 0.0, {}
     for names in subsets:
         patient = load_patient(folder.name, {m: files[m] for m in names}, segmenter.config, Settings())
@@ -57,7 +57,7 @@ def separate(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]
 
 def shared(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]]) -> tuple[float, float, Maps]:
     """Return the same from one pass of the encoders."""
-    files = find_modalities(folder, segmenter.config.modalities)
+    files = find_cases(folder, segmenter.config.modalities)[0].images
     began, network, maps = time.perf_counter(), 0.0, {}
     patient = load_patient(folder.name, files, segmenter.config, Settings())
     started = time.perf_counter()
@@ -71,12 +71,12 @@ def shared(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]])
 
 def scoring(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]]) -> float | None:
     """Return the seconds that the scores of all subsets take, one thread a subset; None without a truth."""
-    truth = find_truth(folder)
-    if truth is None:
+    config = segmenter.config
+    case = find_cases(folder, config.modalities)[0]
+    if case.truth is None:
         return None
-    config, files = segmenter.config, find_modalities(folder, segmenter.config.modalities)
-    patient = load_patient(folder.name, files, config, Settings())
-    true, route = read_classes(truth, config), patient.prepared.route
+    patient = load_patient(folder.name, case.images, config, Settings())
+    true, route = read_classes(case.truth, config), patient.prepared.route
     found = list(segmenter.segment_subsets(patient.prepared.images, [config.presence(names) for names in subsets]))
     began = time.perf_counter()
     scorer = Scorer(true, config, brain_box(route), DEFAULT_METRICS, DEFAULT_POLICY)

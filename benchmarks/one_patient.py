@@ -35,7 +35,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from a2fseg_cli.core.config import PRESETS, ModelConfig  # noqa: E402
 from a2fseg_cli.core.model import A2FSeg  # noqa: E402
-from a2fseg_cli.imaging.discovery import find_modalities, find_truth  # noqa: E402
+from a2fseg_cli.imaging.discovery import find_cases  # noqa: E402
 from a2fseg_cli.imaging.label_maps import read_classes  # noqa: E402
 from a2fseg_cli.imaging.labels import region_dice  # noqa: E402
 from a2fseg_cli.prediction.patient import Settings, load_patient, segment_patient  # noqa: E402
@@ -148,11 +148,11 @@ def measure(
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "seg.nii.gz"
         for folder in folders:
-            files = find_modalities(folder, config.modalities)
+            case = find_cases(folder, config.modalities)[0]
             for _ in range(repeats):
-                mine = ours(segmenter, files, out)
-                runs.append([*(yardstick(plain, files, way, out, most) for way in ways(edge)), mine])
-            scores.append(_agreement(runs[-1], find_truth(folder), config))
+                mine = ours(segmenter, case.images, out)
+                runs.append([*(yardstick(plain, case.images, way, out, most) for way in ways(edge)), mine])
+            scores.append(_agreement(runs[-1], case.truth, config))
     names = (*(way.name for way in ways(edge)), "a2fseg")
     medians = [statistics.median(run[i].seconds for run in runs) for i in range(len(names))]
     rows = ["| | windows | seconds | times ours |", "|---|---|---|---|"]

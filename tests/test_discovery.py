@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.imaging.case_lists import read_case_table, read_split
-from a2fseg_cli.imaging.discovery import (
-    ALIASES,
-    BRATS_MODALITIES,
-    find_cases,
-    find_modalities,
-    find_truth,
-    modality_of,
-)
+from a2fseg_cli.imaging.discovery import ALIASES, BRATS_MODALITIES, Case, _read_name, find_cases
 
 
 def _touch(folder: Path, *names: str) -> Path:
@@ -29,6 +22,16 @@ def _touch(folder: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     return folder
+
+
+def modality_of(path: Path, modalities=BRATS_MODALITIES) -> str | None:
+    named = _read_name(path, modalities)
+    return named.modality if named else None
+
+
+def only_case(folder: Path, modalities=BRATS_MODALITIES) -> Case:
+    (case,) = find_cases(folder, modalities)
+    return case
 
 
 @pytest.mark.parametrize(
@@ -55,6 +58,16 @@ def _touch(folder: Path, *names: str) -> Path:
         ("P1_T1_Gd.nii.gz", "t1c"),
         ("P1_T2_FLAIR.nii.gz", "flair"),
         ("P1_CE_T1.nii.gz", "t1c"),
+        ("P1_T1+.nii", "t1c"),
+        ("T1+C.nii.gz", "t1c"),
+        ("T1_pre.nii", "t1"),
+        ("T1-post.nii", "t1c"),
+        ("t1_contrast.nii", "t1c"),
+        ("T1c_brain.nii.gz", "t1c"),
+        ("T1_Gd_bet_n4.nii.gz", "t1c"),
+        ("flair_coreg_brain.nii.gz", "flair"),
+        ("T1_brain_mask.nii.gz", None),
+        ("brain.nii.gz", None),
         # The patient's name does not count.
         ("Brats18_T1_study_t2.nii.gz", "t2"),
         ("flair01_t1.nii.gz", "t1"),
@@ -112,32 +125,30 @@ def test_other_modalities_go_by_their_own_name() -> None:
 
 def test_modalities_come_in_the_order_asked_for(tmp_path) -> None:
     _touch(tmp_path, "x_flair.nii", "x_t1.nii", "x_t1c.nii", "notes.txt", "x_seg.nii")
-    assert list(find_modalities(tmp_path)) == ["t1", "t1c", "flair"]
-    assert list(find_modalities(tmp_path, ("flair", "t1"))) == ["flair", "t1"]
+    assert list(only_case(tmp_path).images) == ["t1", "t1c", "flair"]
+    assert list(only_case(tmp_path, ("flair", "t1")).images) == ["flair", "t1"]
 
 
 def test_bids_anat_and_session_folders(tmp_path) -> None:
     one = _touch(tmp_path / "a", "anat/sub-1_T1w.nii.gz", "anat/sub-1_ce-GD_T1w.nii.gz")
-    assert list(find_modalities(one)) == ["t1", "t1c"]
+    assert list(only_case(one).images) == ["t1", "t1c"]
     two = _touch(tmp_path / "b", "ses-1/anat/sub-1_ses-1_FLAIR.nii.gz")
-    assert list(find_modalities(two)) == ["flair"]
+    assert list(only_case(two).images) == ["flair"]
 
 
 def test_two_candidates_are_both_named(tmp_path) -> None:
     _touch(tmp_path, "x_t1ce.nii.gz", "x_t1gd.nii.gz", "x_t2.nii.gz")
-    with pytest.raises(InputError, match=r"2 candidates for t1c: x_t1ce.nii.gz, x_t1gd.nii.gz"):
-        find_modalities(tmp_path)
+    assert "2 candidates for t1c: x_t1ce.nii.gz, x_t1gd.nii.gz" in (only_case(tmp_path).problem or "")
 
 
 def test_nothing_found_says_what_was_looked_for(tmp_path) -> None:
     _touch(tmp_path, "scan.nii.gz")
-    for find in (find_modalities, find_cases):
-        with pytest.raises(InputError, match=r"t1ce.*\.nrrd"):
-            find(tmp_path)
-        with pytest.raises(InputError, match="no such folder"):
-            find(tmp_path / "missing")
-        with pytest.raises(InputError, match="a file"):
-            find(tmp_path / "scan.nii.gz")
+    with pytest.raises(InputError, match=r"t1ce.*\.nrrd"):
+        find_cases(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        find_cases(tmp_path / "missing")
+    with pytest.raises(InputError, match="a file"):
+        find_cases(tmp_path / "scan.nii.gz")
 
 
 @pytest.mark.parametrize(
@@ -146,18 +157,61 @@ def test_nothing_found_says_what_was_looked_for(tmp_path) -> None:
 def test_truth_by_name(tmp_path, name) -> None:
     others = ("x_t1.nii", "x_brain_seg.nii", "x_brain_mask.nii", "x_pred_seg.nii", "x_a2fseg_seg.nii")
     _touch(tmp_path, name, *others)
-    assert find_truth(tmp_path) == tmp_path / name
+    assert only_case(tmp_path).truth == tmp_path / name
 
 
 def test_truth_missing_or_ambiguous(tmp_path) -> None:
     _touch(tmp_path, "x_t1.nii")
-    assert find_truth(tmp_path) is None
+    assert only_case(tmp_path).truth is None
     _touch(tmp_path, "x_seg.nii", "x_label.nii")
-    with pytest.raises(InputError, match=r"x_label.nii, x_seg.nii"):
-        find_truth(tmp_path)
-    (case,) = find_cases(tmp_path)
+    case = only_case(tmp_path)
     assert case.truth is None
-    assert "2 candidates for the truth" in case.warnings[0]
+    assert "2 candidates for the truth, none taken: x_label.nii, x_seg.nii" in case.warnings[0]
+
+
+def test_an_image_whose_name_says_nothing_is_left_aside_with_a_warning(tmp_path) -> None:
+    _touch(tmp_path / "a", "FLAIR.nii", "T1c study.nii", "brain_mask.nii", "x_region_WT.nii", "a_a2fseg.nii")
+    case = only_case(tmp_path / "a")
+    assert list(case.images) == ["flair"]
+    assert case.warnings == ("a: left aside, since their names do not say which of t1, t1c, t2, flair: T1c study.nii",)
+    _touch(tmp_path / "b", "T2.nii", "t1ce.nii")
+    assert "t1ce.nii" in only_case(tmp_path / "b", ("t1", "t2")).warnings[0]
+
+
+def test_a_patient_of_whom_no_name_says_anything_is_reported(tmp_path) -> None:
+    _touch(tmp_path, "a/T2.nii", "b/scan.nii", "c/notes.txt", "d/raw.nii", "d/anat/d_T2w.nii")
+    a, b, d = find_cases(tmp_path)
+    assert (a.problem, d.problem, list(d.images)) == (None, None, ["t2"])
+    assert b.problem == f"{tmp_path / 'b'}: no name says which of t1, t1c, t2, flair: scan.nii"
+
+
+def test_side_by_side_the_warning_is_of_the_patient_it_concerns(tmp_path) -> None:
+    _touch(tmp_path, "A_t1.nii", "B_t1.nii", "B_adc.nii", "A_flair.nii")
+    a, b = find_cases(tmp_path)
+    assert a.warnings == ()
+    assert "B_adc.nii" in b.warnings[0]
+
+
+def test_t1_after_something_is_taken_without_contrast_and_says_so(tmp_path) -> None:
+    _touch(tmp_path, "post_T1.nii")
+    case = only_case(tmp_path)
+    assert list(case.images) == ["t1"]
+    assert case.warnings == ("post_T1.nii: taken as t1 without contrast; a T1 with it is named t1c",)
+
+
+def test_a_link_that_leads_nowhere_is_an_image_that_cannot_be_read(tmp_path) -> None:
+    _touch(tmp_path, "sub/T1.nii")
+    (tmp_path / "sub" / "FLAIR.nii").symlink_to(tmp_path / "not fetched")
+    os.mkfifo(tmp_path / "sub" / "T2.nii")
+    assert list(only_case(tmp_path).images) == ["t1", "flair"]
+
+
+def test_a_patient_has_the_name_that_the_user_gave_the_folder(tmp_path, monkeypatch) -> None:
+    _touch(tmp_path / "real", "T1.nii")
+    (tmp_path / "patient_007").symlink_to(tmp_path / "real")
+    assert only_case(tmp_path / "patient_007").name == "patient_007"
+    monkeypatch.chdir(tmp_path / "real")
+    assert only_case(Path(".")).name == "real"
 
 
 def test_a_patient_folder_is_one_case(tmp_path) -> None:
@@ -256,8 +310,6 @@ def test_real_patients_in_their_four_naming_styles(cases_dir) -> None:
         assert case.truth is not None
         assert (case.problem, case.warnings) == (None, ())
         assert find_cases(cases_dir / case.name) == [case]
-        assert find_modalities(cases_dir / case.name) == case.images
-        assert find_truth(cases_dir / case.name) == case.truth
 
 
 def _table(tmp_path: Path, text: str) -> Path:

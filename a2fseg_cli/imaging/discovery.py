@@ -1,11 +1,13 @@
 """Find patients, their modalities and their truth by file and folder names, without opening an image.
 
-Names are read as tokens from their end: `Brats18_T1_study_flair.nii.gz` is a FLAIR. What is known: BraTS
-(`_t1ce`, `-t1n`, `-t2W`), BIDS (`sub-01_ce-GD_T1w`, in `anat` and `ses-*`) and bare names (`FLAIR.nii`).
+Names are read as tokens from their end: `Brats18_T1_study_flair.nii.gz` is a FLAIR, and `T1_brain.nii.gz` a T1. What
+is known: BraTS (`_t1ce`, `-t1n`, `-t2W`), BIDS (`sub-01_ce-GD_T1w`, in `anat` and `ses-*`) and bare names
+(`FLAIR.nii`). An image whose name says nothing is left aside with a warning.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import stat
 from collections import Counter
@@ -20,16 +22,23 @@ EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 # Other names of a modality, lower case, its own first. Two tokens count as one: `T1_Gd` is `t1gd`.
 ALIASES: dict[str, tuple[str, ...]] = {
-    "t1": ("t1", "t1n", "t1w"),
-    "t1c": ("t1c", "t1ce", "t1gd", "t1wce", "t1wgd", "t1post", "cet1", "cet1w", "gdt1", "gdt1w"),
+    "t1": ("t1", "t1n", "t1w", "t1pre"),
+    "t1c": ("t1c", "t1ce", "t1gd", "t1wce", "t1wgd", "t1post", "t1contrast", "cet1", "cet1w", "gdt1", "gdt1w"),
     "t2": ("t2", "t2w"),
     "flair": ("flair", "fla", "t2f", "t2flair"),
 }
+# What may stand behind the modality: steps that leave an image of it.
+_PROCESSED_WORDS = frozenset(
+    ("brain", "bet", "stripped", "skullstripped", "reg", "registered", "coreg", "coregistered", "n4", "preproc", "norm",
+     "resampled")
+)  # fmt: skip
+# Before T1 these may mean a contrast agent, or an operation.
+_CONTRAST_WORDS = frozenset(("post", "contrast", "enhanced"))
 _TRUTH_WORDS = ("seg", "segmentation", "dseg", "truth", "groundtruth", "gt", "label", "labels")
 # A file is no image when one of these ends its name or stands right before the modality.
 _NO_IMAGE_WORDS = frozenset(
     (*_TRUTH_WORDS, "mask", "probseg", "roi", "pred", "prediction", "predictions", "prob", "probs", "probability",
-     "probabilities", "attention", "uncertainty", "entropy", "overlay", "preview", "regions")
+     "probabilities", "attention", "uncertainty", "entropy", "overlay", "preview", "region", "regions")
 )  # fmt: skip
 _OWN_WORD = "a2fseg"
 _PREDICTION_WORDS = frozenset((_OWN_WORD, "pred", "prediction", "predictions", "prob", "probs", "attention"))
@@ -74,38 +83,6 @@ def image_stem(path: Path) -> str | None:
     return None
 
 
-def modality_of(path: Path, modalities: Sequence[str] = BRATS_MODALITIES) -> str | None:
-    """Return the modality that a file's name ends in, None when it names none or is no image."""
-    named = _read_name(path, modalities)
-    return named.modality if named else None
-
-
-def find_modalities(folder: Path, modalities: Sequence[str] = BRATS_MODALITIES) -> dict[str, Path]:
-    """Return the image files of one patient's folder, in the order of `modalities`.
-
-    Raises:
-        InputError: no folder, no image in it, or two files for one modality.
-    """
-    case = _patient_case(folder.resolve().name, _patient_files(_checked(folder)), modalities)
-    if case.problem:
-        raise InputError(case.problem)
-    if not case.images:
-        raise InputError(_nothing_found(folder, modalities))
-    return case.images
-
-
-def find_truth(folder: Path) -> Path | None:
-    """Return the expert's label map in one patient's folder, None without one.
-
-    Raises:
-        InputError: no folder, or two candidates.
-    """
-    candidates = _truth_files(_patient_files(_checked(folder)))
-    if len(candidates) > 1:
-        raise InputError(f"{folder}: two candidates for the truth: {_names(candidates)}. Keep one.")
-    return candidates[0] if candidates else None
-
-
 def find_cases(path: Path, modalities: Sequence[str] = BRATS_MODALITIES) -> list[Case]:
     """Return the patients in a folder, by name.
 
@@ -124,7 +101,8 @@ def find_cases(path: Path, modalities: Sequence[str] = BRATS_MODALITIES) -> list
 
 
 def _tokens(stem: str) -> tuple[str, ...]:
-    return tuple(token for token in re.split(r"[^a-z0-9]+", stem.lower()) if token)
+    spelled = re.sub(r"t1\+c?(?![a-z0-9])", "t1c", stem.lower())  # T1 with contrast is written T1+ as well
+    return tuple(token for token in re.split(r"[^a-z0-9]+", spelled) if token)
 
 
 def _aliases(modality: str) -> tuple[str, ...]:
@@ -146,11 +124,19 @@ def _read_name(path: Path, modalities: Sequence[str]) -> _Named | None:
     if bids := _read_bids_name(stem):
         patient, word = bids
         return _Named(path, patient, words[word]) if word in words and not _is_derived(tokens, 1) else None
+    while tokens and tokens[-1] in _PROCESSED_WORDS:
+        tokens = tokens[:-1]
     for width in (2, 1):
         word = "".join(tokens[-width:])
         if len(tokens) >= width and word in words:
             return None if _is_derived(tokens, width) else _Named(path, tokens[:-width], words[word])
     return None
+
+
+def _unread(files: Iterable[Path], modalities: Sequence[str]) -> list[Path]:
+    """Return the images whose names say neither a modality nor a mask, a map or a result."""
+    other = _NO_IMAGE_WORDS | {_OWN_WORD}
+    return [path for path in files if not other & set(_tokens(path.name)) and _read_name(path, modalities) is None]
 
 
 def _is_derived(tokens: Sequence[str], width: int) -> bool:
@@ -199,7 +185,8 @@ def _entries(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
 
 
 def _images_in(folder: Path) -> list[Path]:
-    return _entries(folder, lambda path: image_stem(path) is not None and path.is_file())
+    """Return a folder's images; a link that leads nowhere is one that reading will report, a pipe or a device none."""
+    return _entries(folder, lambda path: image_stem(path) is not None and (path.is_file() or not path.exists()))
 
 
 def _folders_in(folder: Path) -> list[Path]:
@@ -212,16 +199,13 @@ def _own_files(folder: Path) -> list[Path]:
     return [file for place in (folder, *anat) for file in _images_in(place)]
 
 
+def _folder_name(folder: Path) -> str:
+    """Return the name that the user gave a folder, a link's own included; `.` has one too."""
+    return os.path.basename(os.path.abspath(folder))
+
+
 def _is_session(folder: Path) -> bool:
     return folder.name.lower().startswith("ses-")
-
-
-def _sessions(folder: Path) -> list[Path]:
-    return [path for path in _folders_in(folder) if _is_session(path)]
-
-
-def _patient_files(folder: Path) -> list[Path]:
-    return [file for place in (folder, *_sessions(folder)) for file in _own_files(place)]
 
 
 def _patient_case(name: str, files: Sequence[Path], modalities: Sequence[str]) -> Case:
@@ -237,6 +221,12 @@ def _patient_case(name: str, files: Sequence[Path], modalities: Sequence[str]) -
         if candidates:
             images[modality] = candidates[0]
     warnings = []
+    if unread := _unread(files, modalities):
+        expected = ", ".join(modalities)
+        warnings.append(f"{name}: left aside, since their names do not say which of {expected}: {_names(unread)}")
+    for found in named:
+        if found.modality == "t1" and found.patient[-1:] and found.patient[-1] in _CONTRAST_WORDS:
+            warnings.append(f"{found.path.name}: taken as t1 without contrast; a T1 with it is named t1c")
     if len(patients := {found.patient for found in named if found.patient}) > 1:
         names = ", ".join(sorted("-".join(patient) for patient in patients))
         warnings.append(f"{name}: taken as one patient, though the files are named differently ({names})")
@@ -248,7 +238,7 @@ def _patient_case(name: str, files: Sequence[Path], modalities: Sequence[str]) -
 
 def _cases_of(folder: Path, modalities: Sequence[str]) -> list[tuple[Path, Case]]:
     """Return the patients of a folder, each with the folder that its name stands for."""
-    name = folder.resolve().name
+    name = _folder_name(folder)
     files = _own_files(folder)
     groups = _group_by_patient(files, modalities)
     if len(groups) > 1:
@@ -262,11 +252,16 @@ def _cases_below(folder: Path, modalities: Sequence[str], depth: int) -> list[tu
     """Return one case for every folder with images below `folder`, which has none itself."""
     found: list[tuple[Path, Case]] = []
     for place in _folders_in(folder) if depth else ():
-        name = f"{folder.resolve().name}_{place.name}" if _is_session(place) else place.name
+        name = f"{_folder_name(folder)}_{place.name}" if _is_session(place) else place.name
         try:
-            case = _patient_case(name, _own_files(place), modalities)
-            has_files = bool(case.images or case.problem)
-            found += [(place, case)] if has_files else _cases_below(place, modalities, depth - 1)
+            files = _own_files(place)
+            case = _patient_case(name, files, modalities)
+            below = [] if case.images or case.problem else _cases_below(place, modalities, depth - 1)
+            if not below and not case.images and (unread := _unread(files, modalities)):
+                case = replace(
+                    case, problem=f"{place}: no name says which of {', '.join(modalities)}: {_names(unread)}"
+                )
+            found += below or ([(place, case)] if case.images or case.problem else [])
         except InputError as error:
             found.append((place, Case(name, {}, problem=str(error))))
     return found
@@ -288,8 +283,8 @@ def _group_by_patient(files: Sequence[Path], modalities: Sequence[str]) -> dict[
     for found in named:
         groups.setdefault(_root(found.patient, roots) or lone, []).append(found.path)
     written = {root: _written_name(paths[0], len(root)) for root, paths in groups.items()}
-    for truth in _truth_files(files):
-        groups.get(_root(_tokens(truth.name), roots) or lone, []).append(truth)
+    for other in (*_truth_files(files), *_unread(files, modalities)):
+        groups.get(_root(_tokens(other.name), roots) or lone, []).append(other)
     return {written[root]: paths for root, paths in groups.items()}
 
 
