@@ -67,6 +67,18 @@ def check_place(path: Path) -> None:
     raise ResourceError(f"{path}: cannot be written ({nearest}: {reason}). Choose another folder.")
 
 
+def file_state(path: Path) -> tuple[str, int, int] | None:
+    """Return name, size and time of change of a file, by which a changed one is told; None where there is none.
+
+    A file that cannot be looked up has no state either: why is said by who reads it.
+    """
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return path.name, state.st_size, state.st_mtime_ns
+
+
 def remove_abandoned(folder: Path) -> None:
     """Remove the temporary files of writers that were killed; one that still grows is younger than a day."""
     with suppress(OSError):

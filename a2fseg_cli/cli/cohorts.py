@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from a2fseg_cli.cli.console import say
 from a2fseg_cli.core.config import BRATS_MODALITIES
 from a2fseg_cli.errors import A2FSegError, UsageError
 
@@ -35,25 +36,47 @@ def cases_of(source: Path | None, given: dict[str, Path], modalities: Sequence[s
         return read_case_table(source, modalities)
     if is_file:
         flags = ", ".join(f"--{m}" for m in BRATS_MODALITIES)
-        raise UsageError(f"{source} is one image; say which sequence it is: {flags}.")
+        raise UsageError(f"{source}: one file. Expected a folder, a .csv, or an image by its sequence: {flags}.")
     return find_cases(source, modalities)
 
 
-def parts_of(num_parts: int | None, part_id: int | None) -> tuple[int, int]:
-    """Return (parts, part) from the options, a SLURM array or torchrun, in this order. Raises: UsageError."""
-    if num_parts is not None:
-        if part_id is None:
-            raise UsageError("--num-parts needs --part-id.")
-        return num_parts, part_id
-    if part_id is not None:
-        raise UsageError("--part-id needs --num-parts.")
-    for parts, part, first in (
-        ("SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN"),
-        ("WORLD_SIZE", "RANK", ""),
+def share_of(
+    cases: Sequence[Case], num_parts: int | None, part_id: int | None, quiet: bool
+) -> tuple[list[Case], tuple[int, int]]:
+    """Return this process's share of the patients, and (parts, part): by the options, a SLURM array or torchrun.
+
+    One patient is never shared out by a batch system: its tasks were then given a patient each.
+
+    Raises:
+        UsageError: one option without the other, or a part that does not exist.
+    """
+    if (num_parts is None) != (part_id is None):
+        raise UsageError("--num-parts and --part-id need each other.")
+    if num_parts is not None and part_id is not None:
+        if num_parts < 1 or not 0 <= part_id < num_parts:
+            raise UsageError(f"--part-id {part_id}: expected 0 to {num_parts - 1} for --num-parts {num_parts}.")
+        return list(cases[part_id::num_parts]), (num_parts, part_id)
+    parts, part, said_by = _part_of_batch()
+    if parts == 1 or len(cases) == 1:
+        return list(cases), (parts, part)
+    say(f"{said_by}: --num-parts {parts} --part-id {part}", quiet)
+    return list(cases[part::parts]), (parts, part)
+
+
+def _part_of_batch() -> tuple[int, int, str]:
+    """Return (parts, part, variable) of a SLURM array or torchrun, (1, 0, "") outside of both. Raises: UsageError."""
+    for parts, part, first, step in (
+        ("SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"),
+        ("WORLD_SIZE", "RANK", "", ""),
     ):
         if parts in os.environ and part in os.environ:
             try:
-                return int(os.environ[parts]), int(os.environ[part]) - int(os.environ.get(first, "0"))
-            except ValueError as error:
+                count, start = int(os.environ[parts]), int(os.environ.get(first, "0"))
+                index, rest = divmod(int(os.environ[part]) - start, int(os.environ.get(step, "1")))
+            except (ValueError, ZeroDivisionError) as error:
                 raise UsageError(f"{parts} and {part}: expected whole numbers; or give --num-parts.") from error
-    return 1, 0
+            if rest or not 0 <= index < count:
+                found = f"{part} is {os.environ[part]}, none of {count} evenly spaced tasks"
+                raise UsageError(f"{found}; give --num-parts and --part-id.")
+            return count, index, part
+    return 1, 0, ""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from a2fseg_cli.cli.cohorts import CohortError, cases_of, parts_of
+from a2fseg_cli.cli.cohorts import CohortError, cases_of, share_of
 from a2fseg_cli.cli.console import print_json, print_table, progress, say
 from a2fseg_cli.cli.options import (
     PATH,
@@ -57,7 +58,7 @@ def evaluate(
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Score these files, of any tool, instead.", rich_help_panel=WHAT),
+        typer.Option(metavar="FOLDER", help="Score these files, of any tool, instead.", rich_help_panel=WHAT, **PATH),
     ] = None,
     split: Annotated[
         str | None,
@@ -119,10 +120,14 @@ def evaluate(
     """
     if all_subsets_ and subset:
         raise UsageError("--all-subsets and --subset exclude each other.")
-    if predictions is not None and (all_subsets_ or subset or figure or write_card):
-        raise UsageError(
-            "--predictions scores files; --all-subsets, --subset, --figure and --write-card run the network."
-        )
+    of_the_network = {
+        "--all-subsets": all_subsets_, "--subset": subset, "--figure": figure, "--write-card": write_card,
+        "--device": device != "auto", "--precision": precision != "auto", "--window": window, "--tta": tta,
+    }  # fmt: skip
+    if predictions is not None and (clash := [name for name, given in of_the_network.items() if given]):
+        raise UsageError(f"--predictions scores files; {', '.join(clash)} would run the network.")
+    if predictions is None and prediction_labels != "auto":
+        raise UsageError("--prediction-labels needs --predictions.")
     if compare not in (None, "paper"):
         raise UsageError(f"--compare {compare}: expected paper.")
     if figure and output is None:
@@ -131,13 +136,14 @@ def evaluate(
         raise UsageError("--write-card stores the scores of all subsets: give --all-subsets.")
     if write_card:
         check_place(write_card)
+        if write_card.exists() and not overwrite:
+            raise UsageError(f"{write_card} exists. Give --overwrite or another name.")
     if not 0 <= overlap < 1:
         raise UsageError(f"--overlap {overlap}: expected 0 up to, but not including, 1.")
 
     prepare_process(threads)
     from a2fseg_cli.core.device import choose_compute
     from a2fseg_cli.evaluation.engine import Evaluation, Task, find_predictions
-    from a2fseg_cli.prediction.cohort import share
     from a2fseg_cli.prediction.segmenter import Inference
 
     segmenter = None
@@ -167,7 +173,7 @@ def evaluate(
         say(f"{compute.device} ({compute.reason}), {compute.precision}; {segmenter.weights.path.stem}", quiet)
     found = find_predictions(predictions, cases) if predictions else None
     evaluation = Evaluation(task, config, segmenter, found, output, overwrite)
-    mine = share(cases, *parts_of(num_parts, part_id))
+    mine, _ = share_of(cases, num_parts, part_id, quiet)
     results, failed = _run(evaluation, mine, quiet)
     if len(mine) < len(cases):  # what other parts have finished goes into the tables as well
         mine_by_name = {result.case: result for result in results}
@@ -175,9 +181,13 @@ def evaluate(
         results = [result for result in known if result is not None]
     if results:
         _show(evaluation, results, failed, compare is not None, output, json_)
-        if figure and output and segmenter:
+        if figure and figure in failed:
+            say(f"Warning: {figure} could not be scored; --figure was not drawn.")
+        elif figure and output and segmenter:
             _figure(evaluation, segmenter, next(case for case in cases if case.name == figure), output)
-        if write_card and segmenter and not failed:
+        if write_card and len(results) < len(cases):
+            say(f"Warning: {len(results)} of {len(cases)} patients are scored; --write-card was not written.")
+        elif write_card and segmenter:
             _write_card(segmenter, results, policy, write_card)
     if failed and len(mine) == 1:
         raise InputError(next(iter(failed.values())))
@@ -212,7 +222,7 @@ def _chosen(cases: list[Case], split: str | None) -> list[Case]:
     if split is None:
         return cases
     path, name = Path(split), ""
-    if not path.is_file() and ":" in split:
+    if not os.path.isfile(path) and ":" in split:  # false as well where it cannot be looked at, as reading will say
         before, name = split.rsplit(":", 1)
         path = Path(before)
     raw = read_split(path)
@@ -243,7 +253,10 @@ def _run(evaluation: Evaluation, cases: Sequence[Case], quiet: bool) -> tuple[li
             seconds = outcome.seconds.get("total", 0.0)
             how = "scored before" if taken_over else f"scored ({seconds:.1f} s)"
             left_out = f", {len(outcome.left_out)} subsets left out (modality missing)" if outcome.left_out else ""
-            advance("".join([f"{outcome.case} {how}{left_out}", *(f"\n    {note}" for note in outcome.notes)]))
+            line = "".join([f"{outcome.case} {how}{left_out}", *(f"\n    {note}" for note in outcome.notes)])
+            advance(line)
+            if quiet and outcome.notes:
+                say(line)
 
         results = evaluation.run(cases, report)
     return results, failed

@@ -12,8 +12,18 @@ if TYPE_CHECKING:
     from a2fseg_cli.imaging.discovery import Case
 
 
-def show_found(cases: Sequence[Case], json_: bool) -> None:
-    """Print what was found, from the files' headers only. Raises: InputError when something is not acceptable."""
+def show_found(cases: Sequence[Case], resample: bool, reference: str | None, json_: bool) -> None:
+    """Print what was found, from the files' headers only.
+
+    Args:
+        cases: The patients.
+        resample: Differing grids will be put on the reference's, so they are only remarked on.
+        reference: Modality whose grid the others are compared with; None takes the first.
+        json_: Print rows of JSON instead of a table.
+
+    Raises:
+        InputError: something is not acceptable.
+    """
     from a2fseg_cli.imaging.reading import check_same_grid, peek_image
 
     rows: list[dict[str, Any]] = []
@@ -30,13 +40,17 @@ def show_found(cases: Sequence[Case], json_: bool) -> None:
                 rows.append(
                     row | {"size": (), "spacing_mm": (), "orientation": "", "warnings": [], "problem": str(error)}
                 )
-        problem = case.problem
+        problem, remarks = case.problem, list(case.warnings)
+        if problem is None and reference is not None and reference not in case.images:
+            problem = f"--reference {reference}: not among the images found ({', '.join(case.images)})"
         if problem is None and len(grids) > 1:
             try:
-                check_same_grid(grids)
+                check_same_grid({reference: grids[reference], **grids} if reference in grids else grids)
             except InputError as error:
-                problem = str(error)
-        if problem or case.warnings:
+                problem, remarks = (
+                    (None, [*remarks, "grids differ: will be resampled"]) if resample else (str(error), remarks)
+                )
+        if problem or remarks:
             rows.append(
                 {
                     "case": case.name,
@@ -45,7 +59,7 @@ def show_found(cases: Sequence[Case], json_: bool) -> None:
                     "size": (),
                     "spacing_mm": (),
                     "orientation": "",
-                    "warnings": list(case.warnings),
+                    "warnings": remarks,
                     "problem": problem,
                 }
             )

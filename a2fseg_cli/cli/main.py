@@ -18,8 +18,6 @@ from a2fseg_cli.cli.predict import predict
 from a2fseg_cli.cli.train import train
 from a2fseg_cli.errors import A2FSegError, ResourceError
 
-INTERRUPTED, TERMINATED = 130, 143
-
 # What the loader of libraries (an ImportError), C++ and torch (a RuntimeError) say when memory runs out.
 _NO_MEMORY = ("failed to map segment", "annot allocate memory", "std::bad_alloc", "DefaultCPUAllocator")
 
@@ -54,28 +52,29 @@ def _options(
     pass
 
 
-class _Terminated(BaseException):
-    """SIGTERM, as a batch system sends it before it kills."""
+class _Stopped(BaseException):
+    """Ctrl-C, or SIGTERM as a batch system sends it before it kills. Args: the signal."""
 
 
-def _terminate(_signal: int, _frame: FrameType | None) -> None:
-    raise _Terminated
+def _stop(number: int, _frame: FrameType | None) -> None:
+    raise _Stopped(number)
 
 
 def main() -> None:
     """Run the command line. A2FSegError becomes its message on stderr and its exit code."""
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup and the like have it ignored
+        signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except A2FSegError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("Interrupted; nothing half written.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except _Terminated:
-        print("Terminated; nothing half written.", file=sys.stderr)
-        sys.exit(TERMINATED)
+    except _Stopped as stopped:
+        (number,) = stopped.args
+        word = "Interrupted" if number == signal.SIGINT else "Terminated"
+        print(f"{word}; nothing half written.", file=sys.stderr)
+        sys.exit(128 + number)  # 130 and 143, as shells count
     except (MemoryError, ImportError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _NO_MEMORY):
             raise

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from a2fseg_cli.cli.cohorts import CohortError, cases_of, parts_of
-from a2fseg_cli.cli.console import print_json, print_table, progress, say
+from a2fseg_cli.cli.cohorts import CohortError, cases_of, share_of
+from a2fseg_cli.cli.console import progress, say
 from a2fseg_cli.cli.found import show_found
 from a2fseg_cli.cli.options import (
     PATH,
@@ -30,9 +28,10 @@ from a2fseg_cli.cli.options import (
     Window,
 )
 from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
-from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig
+from a2fseg_cli.cli.shown import show_cohort, show_result
+from a2fseg_cli.core.config import BRATS_MODALITIES
 from a2fseg_cli.errors import InputError, UsageError, WeightsError
-from a2fseg_cli.files import atomic_write_text, check_place, json_text
+from a2fseg_cli.files import check_place
 
 if TYPE_CHECKING:
     from a2fseg_cli.imaging.discovery import Case
@@ -45,6 +44,7 @@ IMAGES, MORE, BATCH = "Images", "Further outputs", "Cohorts"
 
 
 def predict(
+    context: typer.Context,
     source: Annotated[
         Path | None,
         typer.Argument(help="A patient's folder, a cohort's folder, or a CSV (case,t1,t1c,t2,flair).", **PATH),
@@ -53,13 +53,17 @@ def predict(
         Path | None,
         typer.Option("-o", "--output", help="Segmentation file, or folder for a cohort.", metavar="PATH", **PATH),
     ] = None,
-    t1: Annotated[Path | None, typer.Option("--t1", "--t1n", metavar="FILE", rich_help_panel=IMAGES, **PATH)] = None,
-    t1c: Annotated[
-        Path | None, typer.Option("--t1c", "--t1ce", "--t1gd", metavar="FILE", rich_help_panel=IMAGES, **PATH)
+    t1: Annotated[
+        list[Path] | None, typer.Option("--t1", "--t1n", metavar="FILE", rich_help_panel=IMAGES, **PATH)
     ] = None,
-    t2: Annotated[Path | None, typer.Option("--t2", "--t2w", metavar="FILE", rich_help_panel=IMAGES, **PATH)] = None,
+    t1c: Annotated[
+        list[Path] | None, typer.Option("--t1c", "--t1ce", "--t1gd", metavar="FILE", rich_help_panel=IMAGES, **PATH)
+    ] = None,
+    t2: Annotated[
+        list[Path] | None, typer.Option("--t2", "--t2w", metavar="FILE", rich_help_panel=IMAGES, **PATH)
+    ] = None,
     flair: Annotated[
-        Path | None, typer.Option("--flair", "--t2f", "--fla", metavar="FILE", rich_help_panel=IMAGES, **PATH)
+        list[Path] | None, typer.Option("--flair", "--t2f", "--fla", metavar="FILE", rich_help_panel=IMAGES, **PATH)
     ] = None,
     image: Annotated[
         list[str] | None,
@@ -113,7 +117,7 @@ def predict(
     stats: Annotated[
         Path | None,
         typer.Option(
-            help=".json or .csv with volumes, settings, versions, of the patients done now",
+            help=".json or .csv with volumes, diameters, device, versions; of a cohort one record a patient",
             metavar="FILE",
             rich_help_panel=MORE,
             **PATH,
@@ -128,7 +132,7 @@ def predict(
     part_id: PartId = None,
     json_: Json = False,
     quiet: Quiet = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also device, windows and timings.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also windows and timings.")] = False,
 ) -> None:
     """Segment a patient or a cohort from whichever sequences are there.
 
@@ -138,8 +142,7 @@ def predict(
 
     a2fseg predict COHORT_FOLDER -o OUT_FOLDER
     """
-    flags = {"t1": t1, "t1c": t1c, "t2": t2, "flair": flair} | _named_images(image or [])
-    given = {name: path for name, path in flags.items() if path is not None}
+    given = _given({"t1": t1, "t1c": t1c, "t2": t2, "flair": flair}, image or [], list(context.params))
     if on_mismatch not in ("error", "resample"):
         raise UsageError(f"--on-mismatch {on_mismatch}: expected error or resample.")
     if skip_existing and overwrite:
@@ -152,16 +155,18 @@ def predict(
         raise UsageError("Give images by flag (--t1c FILE --flair FILE) or one folder or CSV, not both or neither.")
 
     if dry_run:
-        show_found(cases_of(source, given, _modalities(weights)), json_)
+        show_found(cases_of(source, given, _modalities(weights)), on_mismatch == "resample", reference, json_)
         return
     if output is None:
         raise UsageError("Say where the segmentation goes: -o seg.nii.gz, or -o FOLDER for a cohort.")
 
     prepare_process(threads, deterministic)
     from a2fseg_cli.core.device import choose_compute
-    from a2fseg_cli.prediction.cohort import FAILED, Cohort, status_name
+    from a2fseg_cli.prediction.cohort import FAILED, Cohort, part_name
     from a2fseg_cli.prediction.patient import Settings
+    from a2fseg_cli.prediction.results import label_values
     from a2fseg_cli.prediction.segmenter import Inference
+    from a2fseg_cli.prediction.stats_file import StatsFile, write_stats
 
     settings = Settings(labels, regions, probabilities, uncertainty, attention, sensitivity, on_mismatch, reference)
     compute = choose_compute(device, precision)
@@ -169,6 +174,7 @@ def predict(
     if unknown := [m for m in given if m in BRATS_MODALITIES and m not in segmenter.config.modalities]:
         takes = ", ".join(segmenter.config.modalities)
         raise WeightsError(f"{segmenter.weights.path}: made for {takes}, not for {', '.join(unknown)}. Take others.")
+    label_values(segmenter.config, settings)  # refuses an unknown scheme before any work is done
     cases = cases_of(source, given, segmenter.config.modalities)
     single = source is None or (len(cases) == 1 and _is_image_name(output))
     if not single and _is_image_name(output):
@@ -176,50 +182,72 @@ def predict(
     if single and cases[0].problem:
         raise InputError(cases[0].problem)
 
+    for option, path, suffix in (("--preview", preview, ".png"), ("--report", report, ".html")):
+        if path is not None and single != (path.suffix.lower() == suffix):
+            expected = f"a name ending in {suffix}" if single else f"a folder, for {output} is one"
+            raise UsageError(f"{option} {path}: expected {expected}.")
+
     say(f"{compute.device} ({compute.reason}), {compute.precision}; {segmenter.weights.path.stem}", quiet)
-    statuses: list[Status] = []
     if single:
+        if skip_existing:
+            raise UsageError("--skip-existing is for a cohort, whose status table says what is finished.")
         beside = [path for path in (preview, report, stats) if path is not None]
         _refuse_to_overwrite(segmenter, settings, cases[0], output, beside, overwrite)
         say(", ".join(f"{m}: {path}" for m, path in cases[0].images.items()), quiet)
-        results = [_one(segmenter, settings, cases[0], output, preview, report, stats is not None or json_, verbose)]
+        result = _one(segmenter, settings, cases[0], output, preview, report, stats is not None or json_, verbose)
+        if stats is not None:
+            write_stats(stats, result.stats)
+        show_result(result, json_)
+        empty = [result.name] if result.empty else []
     else:
-        part = parts_of(num_parts, part_id)
-        for path in (stats, preview and preview / "preview.png", report and report / "report.html"):
+        if sensitivity and report is None and (stats is None or stats.suffix != ".json"):
+            raise UsageError("--sensitivity of a cohort goes to --report FOLDER or --stats FILE.json: give one.")
+        mine, part = share_of(cases, num_parts, part_id, quiet)
+        table = part_name(output / "status.csv", *part)
+        stats = part_name(stats, *part) if stats else None
+        for path in (table, stats, preview and preview / "preview.png", report and report / "report.html"):
             if path is not None:
                 check_place(path)
-        cohort = Cohort(
-            segmenter,
-            settings,
-            output,
-            preview,
-            report,
-            "overwrite" if overwrite else "skip" if skip_existing else "refuse",
-            status_name(*part),
-            with_stats=stats is not None,
-        )
-        results = _many(cohort, cases, part, statuses, quiet, verbose)
-    failed = sum(status.status == FAILED for status in statuses)
-    if stats is not None:
-        _write_stats(stats, results, single)
-    empty = [result.name for result in results if result.empty]
-    if single:
-        _show_result(results[0], json_)
-    else:
-        _show_cohort(statuses, output, json_)
-    if failed:
-        raise CohortError(f"{failed} of {len(statuses)} patients failed; see the reasons above and in {output}.")
+        existing = "overwrite" if overwrite else "skip" if skip_existing else "refuse"
+        numbers = StatsFile(stats) if stats else None
+        cohort = Cohort(segmenter, settings, output, preview, report, existing, table.name, numbers)
+        statuses = _many(cohort, mine, quiet, verbose)
+        show_cohort(statuses, output, json_)
+        if failed := sum(status.status == FAILED for status in statuses):
+            raise CohortError(f"{failed} of {len(statuses)} patients failed; see the reasons above and in {output}.")
+        empty = [status.case for status in statuses if not any((status.volumes_ml or {}).values())]
     if fail_on_empty and empty:
         raise CohortError(f"no tumour was found in {', '.join(empty)} (--fail-on-empty).")
 
 
-def _named_images(pairs: Sequence[str]) -> dict[str, Path | None]:
-    images: dict[str, Path | None] = {}
+def _given(flags: Mapping[str, list[Path] | None], named: Sequence[str], order: Sequence[str]) -> dict[str, Path]:
+    """Return the images given by flag, the first of the command line first.
+
+    Args:
+        flags: Files by modality.
+        named: NAME=FILE of other modalities.
+        order: Names of the parameters, in the order of the command line; `image` is that of `named`.
+
+    Raises:
+        UsageError: a modality is given twice, or a pair is none.
+    """
+    given: dict[str, Path] = {}
+    for option in order:
+        pairs = _named_images(named) if option == "image" else [(option, path) for path in flags.get(option) or []]
+        for name, path in pairs:
+            if name in given:
+                raise UsageError(f"two images for {name}: {given[name]} and {path}. Keep one.")
+            given[name] = path
+    return given
+
+
+def _named_images(pairs: Sequence[str]) -> list[tuple[str, Path]]:
+    images = []
     for pair in pairs:
         name, separator, path = pair.partition("=")
         if not separator or not name or not path:
             raise UsageError(f"--image {pair}: expected NAME=FILE.")
-        images[name.lower()] = Path(path)
+        images.append((name.lower(), Path(path)))
     return images
 
 
@@ -240,14 +268,12 @@ def _is_image_name(path: Path) -> bool:
 def _refuse_to_overwrite(
     segmenter: Segmenter, settings: Settings, case: Case, output: Path, beside: Sequence[Path], overwrite: bool
 ) -> None:
-    from a2fseg_cli.prediction.results import planned_outputs
+    from a2fseg_cli.prediction.results import check_outputs, planned_outputs
 
     planned = [*planned_outputs(output, segmenter.config, case.images, settings), *beside]
     for path in planned:
         check_place(path)
-    inputs = {path.resolve() for path in case.images.values()}
-    if clash := [path for path in planned if path.resolve() in inputs]:
-        raise UsageError(f"{clash[0]} is one of the images, which are never written over. Give another name.")
+    check_outputs(planned, [case])
     existing = [path for path in planned if os.path.exists(path)]  # false where writing will say why not
     if existing and not overwrite:
         raise UsageError(f"{existing[0]} exists. Give --overwrite or another name.")
@@ -281,98 +307,29 @@ def _timings(result: Result) -> str:
     return ", ".join(f"{step} {value:.2f} s" for step, value in result.seconds.items())
 
 
-def _many(
-    cohort: Cohort, cases: Sequence[Case], part: tuple[int, int], statuses: list[Status], quiet: bool, verbose: bool
-) -> list[Result]:
-    """Segment this process's part of the cases; append what became of each to `statuses`."""
-    from a2fseg_cli.prediction.cohort import FAILED, share
+def _many(cohort: Cohort, cases: Sequence[Case], quiet: bool, verbose: bool) -> list[Status]:
+    """Segment the cases and return what became of each."""
+    from a2fseg_cli.prediction.cohort import FAILED
 
-    chosen = share(cases, *part)
-    with progress("patients", len(chosen), quiet) as advance:
+    statuses: list[Status] = []
+    notes: set[str] = set()  # what absent modalities cost is said once for each set of them
+    with progress("patients", len(cases), quiet) as advance:
 
         def report(status: Status, result: Result | None) -> None:
             statuses.append(status)
             line = f"{status.case} {status.modalities} {status.status}"
             line += (f": {status.reason}" if status.reason else "") + f" ({status.seconds:.1f} s)"
+            told: list[str] = []
             if result is not None:
-                more = [*result.warnings, *([_timings(result)] if verbose else [])]
-                line += "".join(f"\n    {text}" for text in more)
+                told += result.warnings
+                if result.note and result.note not in notes:
+                    notes.add(result.note)
+                    told.append(result.note)
+            more = [*told, *([_timings(result)] if verbose and result is not None else [])]
+            line += "".join(f"\n    {text}" for text in more)
             advance(line)
-            if quiet and (status.status == FAILED or (result is not None and result.warnings)):
+            if quiet and (status.status == FAILED or told):
                 say(line)
 
-        return cohort.run(chosen, report)
-
-
-def _show_result(result: Result, json_: bool) -> None:
-    from a2fseg_cli.prediction.sensitivity import agreement_rows
-
-    for warning in result.warnings:
-        say(f"Warning: {warning}")
-    if result.note:
-        say(f"Note: {result.note}")
-    if json_:
-        print_json(result.stats)
-        return
-    print_table(
-        ("label", "name", "voxels", "mL"),
-        [("" if row.label is None else row.label, row.name, row.voxels, f"{row.volume_ml:.2f}") for row in result.rows],
-        title=f"{result.segmentation} ({result.modalities})",
-    )
-    if result.agreement:
-        regions = list(result.volumes_ml)
-        print_table(
-            ("from only", *(f"{region} Dice %" for region in regions)),
-            agreement_rows(result.agreement, regions),
-            title="Agreement of fewer modalities with this result (no truth involved)",
-        )
-
-
-def _show_cohort(statuses: Sequence[Status], folder: Path, json_: bool) -> None:
-    counts = {kind: sum(status.status == kind for status in statuses) for kind in ("ok", "skipped", "failed")}
-    if json_:
-        print_json({"folder": str(folder), **counts, "patients": [vars(status) for status in statuses]})
-        return
-    regions = [region for region, _ in ModelConfig().regions]
-    names = next((list(status.volumes_ml) for status in statuses if status.volumes_ml), regions)
-    print_table(
-        ("case", "modalities", "status", *(f"{name} mL" for name in names), "s"),
-        [
-            (
-                s.case,
-                s.modalities,
-                s.status,
-                *(f"{(s.volumes_ml or {}).get(n, float('nan')):.1f}" for n in names),
-                s.seconds,
-            )
-            for s in sorted(statuses, key=lambda status: status.case)
-        ],
-        title=", ".join(f"{count} {kind}" for kind, count in counts.items()) + f" in {folder}",
-    )
-
-
-def _write_stats(path: Path, results: Sequence[Result], single: bool) -> None:
-    if path.suffix == ".json":
-        stats = [result.stats for result in results]
-        atomic_write_text(path, json_text(stats[0] if single else stats))
-        return
-    text = io.StringIO(newline="")
-    rows = [_flat(result) for result in results]
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic_write_text(path, text.getvalue())
-
-
-def _flat(result: Result) -> dict[str, object]:
-    stats = result.stats
-    volumes = {f"{region}_ml": round(volume, 3) for region, volume in result.volumes_ml.items()}
-    row: dict[str, object] = {"case": result.name, "modalities": result.modalities, **volumes}
-    return row | {
-        "seconds": round(sum(stats["seconds"].values()), 2),
-        "device": stats["device"]["name"],
-        "precision": stats["device"]["precision"],
-        "weights_sha256": stats["weights"]["sha256"],
-        "a2fseg": stats["versions"]["a2fseg"],
-        "warnings": "; ".join(result.warnings),
-    }
+        cohort.run(cases, report)
+    return statuses

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,8 +120,20 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that memory ran out; torch has no type of its own for it but on CUDA."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    signs = ("DefaultCPUAllocator", "std::bad_alloc", "could not create a primitive", "MPS backend out of memory")
+    torch_signs = ("DefaultCPUAllocator", "could not create a primitive", "MPS backend out of memory")
+    signs = (*torch_signs, "std::bad_alloc", "Failed to allocate memory")  # C++, ITK
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
+@contextmanager
+def naming_out_of_memory(what: str) -> Iterator[None]:
+    """Make an error of the block that says that memory ran out one that says of what. Raises: ResourceError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(f"Out of memory: {what}. Close other programs or take another machine.") from error
 
 
 def available_memory_bytes(device: torch.device) -> int:

@@ -18,11 +18,11 @@ import torch
 
 from a2fseg_cli import __version__
 from a2fseg_cli.core.config import ModelConfig, subset_name
-from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.errors import InputError, ResourceError, UsageError
 from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY, METRICS, Scores, metric_definition
 from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores, Row
 from a2fseg_cli.evaluation.scoring import Scorer
-from a2fseg_cli.files import remove_abandoned
+from a2fseg_cli.files import file_state, remove_abandoned
 from a2fseg_cli.imaging.discovery import Case, image_stem
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid, read_classes
 from a2fseg_cli.imaging.restoring import Box, ClassMap, boxed, brain_box, classes_to_file
@@ -169,7 +169,7 @@ class Evaluation:
         def load(case: Case) -> _Loaded | Failure:
             try:
                 return self._load(case)
-            except InputError as error:
+            except (InputError, ResourceError) as error:
                 return Failure(case.name, " ".join(str(error).split()))
 
         return read_ahead(cases, load, reader, ahead)
@@ -275,7 +275,7 @@ class Evaluation:
         """Return a hash of all that a patient's scores depend on: files, weights, settings, version."""
         files = [case.truth] if case.truth else []
         files += case.images.values() if self.segmenter is not None else self.predictions.get(case.name, ())
-        states = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
+        states = [file_state(path) for path in files]
         network: list[Any] = []
         if self.segmenter is not None:
             network = [
@@ -317,9 +317,12 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> dict[str, tuple[Pat
     Raises:
         InputError: no folder, or no file for any case.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of predictions.")
-    found = {case.name: tuple(_predictions_of(case.name, folder)) for case in cases}
+    try:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder of predictions.")
+        found = {case.name: tuple(_predictions_of(case.name, folder)) for case in cases}
+    except OSError as error:
+        raise InputError(f"{error.filename or folder}: cannot be read: {error.strerror}.") from error
     if not any(found.values()):
         raise InputError(
             f"{folder}: no prediction for any of the {len(cases)} patients. Looked for names such as "

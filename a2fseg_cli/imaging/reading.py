@@ -166,9 +166,7 @@ def resample_to(image: MedicalImage, geometry: Geometry) -> MedicalImage:
     array = sitk.GetArrayFromImage(resampled)
     if not array.any():
         raise InputError(f"{image.path}: nothing of it lies on the reference's grid. Co-register the images.")
-    moved_mm = largest_corner_offset_mm(image.geometry, geometry)
-    warning = f"{image.path.name}: resampled to the reference's grid (corners up to {moved_mm:.4g} mm apart)"
-    return replace(image, array=array, geometry=geometry, warnings=(*image.warnings, warning))
+    return replace(image, array=array, geometry=geometry)
 
 
 def _read_voxels(path: Path) -> tuple[npt.NDArray[Any], Geometry, tuple[str, ...]]:

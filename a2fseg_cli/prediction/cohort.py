@@ -16,12 +16,13 @@ from pathlib import Path
 
 from a2fseg_cli import __version__
 from a2fseg_cli.errors import A2FSegError, InputError, ResourceError, UsageError
-from a2fseg_cli.files import atomic_write_bytes, remove_abandoned
+from a2fseg_cli.files import atomic_write_bytes, file_state, remove_abandoned
 from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.prediction.ahead import read_ahead, work_ahead
 from a2fseg_cli.prediction.patient import Found, Patient, Settings, load_patient, segment_patient
-from a2fseg_cli.prediction.results import Result, finish_patient, planned_outputs
+from a2fseg_cli.prediction.results import Result, check_outputs, finish_patient, planned_outputs
 from a2fseg_cli.prediction.segmenter import Segmenter
+from a2fseg_cli.prediction.stats_file import StatsFile
 
 OK, FAILED, SKIPPED, RUNNING = "ok", "failed", "skipped", "running"
 _COLUMNS = ("case", "modalities", "status", "reason", "seconds")
@@ -51,17 +52,9 @@ class Status:
     settings: str = ""
 
 
-def share(cases: Sequence[Case], parts: int, part: int) -> list[Case]:
-    """Return every `parts`-th case, starting at `part`. Raises: UsageError for a part that does not exist."""
-    if parts < 1 or not 0 <= part < parts:
-        raise UsageError(f"--part-id {part}: expected 0 to {parts - 1} for --num-parts {parts}.")
-    return list(cases[part::parts])
-
-
 def fingerprint(case: Case, segmenter: Segmenter, settings: Settings) -> str:
     """Return a hash of all that a result depends on: input files, weights, settings, version."""
-    states = {m: (p.name, p.stat()) for m, p in case.images.items() if p.is_file()}
-    files = {m: (name, state.st_size, state.st_mtime_ns) for m, (name, state) in states.items()}
+    files = {m: file_state(path) for m, path in case.images.items()}
     parts = [files, segmenter.weights.sha256, asdict(settings), asdict(segmenter.inference), __version__]
     return hashlib.sha256(json.dumps([*parts, segmenter.compute.precision]).encode()).hexdigest()[:16]
 
@@ -81,8 +74,8 @@ class Cohort:
         existing: refuse, skip or overwrite: what to do about results that are there. A finished result with
             the same inputs, weights and settings is never computed twice unless `overwrite` is asked for; one
             with others is refused (refuse) or computed again (skip, overwrite).
-        status_name: Name of the status table; parts of a cohort have one each.
-        with_stats: Results come with their `stats`.
+        status_name: Name of the status table; parts of a cohort have one each, and know what the others finished.
+        stats: Where the numbers of every patient go; a patient that is not in it is not finished.
     """
 
     def __init__(
@@ -94,12 +87,12 @@ class Cohort:
         reports: Path | None = None,
         existing: str = "refuse",
         status_name: str = "status.csv",
-        with_stats: bool = False,
+        stats: StatsFile | None = None,
     ) -> None:
         self.segmenter, self.settings, self.folder = segmenter, settings, folder
         self.previews, self.reports = previews, reports
         self.existing, self.status_path = existing, folder / status_name
-        self.with_stats = with_stats
+        self.stats = stats
         self.statuses: dict[str, Status] = {}
         self._lock = threading.Lock()
 
@@ -107,16 +100,21 @@ class Cohort:
         """Return where a case's segmentation goes."""
         return self.folder / f"{case.name}_seg.nii.gz"
 
-    def run(self, cases: Sequence[Case], report: Report) -> list[Result]:
-        """Segment every case that is not finished; report each as it is done and return the results.
+    def run(self, cases: Sequence[Case], report: Report) -> None:
+        """Segment every case that is not finished; report each as it is done.
 
         Where cores are to spare, the next patient is read and the last is written while the network works on one.
 
         Raises:
-            UsageError: results of other settings are in the way.
+            UsageError: results of other settings are in the way, or an output is also an input.
         """
         remove_abandoned(self.folder)
-        self.statuses = self._read_statuses()
+        tables = [self.status_path, *([self.stats.path] if self.stats else [])]
+        check_outputs([*(path for case in cases for path in self._outputs(case)), *tables], cases)
+        self.statuses = self._read_statuses(self.status_path)
+        others = [table for table in sorted(self.folder.glob("status*.csv")) if table != self.status_path]
+        known = {name: status for table in others for name, status in self._read_statuses(table).items()}
+        self.statuses = {case.name: known[case.name] for case in cases if case.name in known} | self.statuses
         prints = {case.name: fingerprint(case, self.segmenter, self.settings) for case in cases}
         finished = [case for case in cases if self._is_finished(case, prints[case.name])]
         todo = [case for case in cases if case not in finished]
@@ -132,8 +130,7 @@ class Cohort:
         for case in finished:
             done = self.statuses[case.name]
             report(replace(done, status=SKIPPED, reason="finished before"), None)
-        results: list[Result] = []
-        writing: deque[Future[Result]] = deque()
+        writing: deque[Future[None]] = deque()
         ahead = work_ahead(self.segmenter.compute)
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
             for case, patient, began in self._loaded(todo, reader, ahead):
@@ -141,7 +138,7 @@ class Cohort:
                     self._fail(case, patient, began, prints, report)
                     continue
                 while len(writing) > ahead:
-                    results.append(writing.popleft().result())
+                    writing.popleft().result()
                 try:
                     found = segment_patient(patient, self.segmenter, self.settings, self.reports is not None)
                 except ResourceError as error:  # too large for this machine; the next one may not be
@@ -149,8 +146,8 @@ class Cohort:
                     continue
                 self._note(Status(case.name, "+".join(case.images), RUNNING, settings=prints[case.name]))
                 writing.append(writer.submit(self._finish, case, patient, found, began, prints, report))
-            results += [future.result() for future in writing]
-        return results
+            for future in writing:
+                future.result()
 
     def _loaded(
         self, cases: Sequence[Case], reader: ThreadPoolExecutor, ahead: int
@@ -164,7 +161,7 @@ class Cohort:
                     raise InputError(case.problem)
                 patient = load_patient(case.name, case.images, self.segmenter.config, self.settings, case.warnings)
                 return case, patient, began
-            except (InputError, UsageError) as error:
+            except A2FSegError as error:
                 return case, error, began
 
         return read_ahead(cases, load, reader, ahead)
@@ -177,17 +174,15 @@ class Cohort:
         began: float,
         prints: Mapping[str, str],
         report: Report,
-    ) -> Result:
-        preview = self.previews / f"{case.name}.png" if self.previews else None
-        page = self.reports / f"{case.name}.html" if self.reports else None
-        result = finish_patient(
-            patient, found, self.segmenter, self.settings, self.output(case), preview, page, self.with_stats
-        )
+    ) -> None:
+        beside = (self._preview(case), self._page(case), self.stats is not None)
+        result = finish_patient(patient, found, self.segmenter, self.settings, self.output(case), *beside)
+        if self.stats:
+            self.stats.add(result.stats)
         taken = round(time.perf_counter() - began, 2)
         status = Status(case.name, result.modalities, OK, "", taken, result.volumes_ml, prints[case.name])
         self._note(status)
         report(status, result)
-        return result
 
     def _fail(self, case: Case, error: A2FSegError, began: float, prints: Mapping[str, str], report: Report) -> None:
         taken = round(time.perf_counter() - began, 2)
@@ -201,21 +196,30 @@ class Cohort:
             self.statuses[status.case] = status
             self._write_statuses()
 
+    def _preview(self, case: Case) -> Path | None:
+        return self.previews / f"{case.name}.png" if self.previews else None
+
+    def _page(self, case: Case) -> Path | None:
+        return self.reports / f"{case.name}.html" if self.reports else None
+
     def _outputs(self, case: Case) -> list[Path]:
-        return planned_outputs(self.output(case), self.segmenter.config, case.images, self.settings)
+        images = planned_outputs(self.output(case), self.segmenter.config, case.images, self.settings)
+        return images + [path for path in (self._preview(case), self._page(case)) if path]
 
     def _is_finished(self, case: Case, settings: str) -> bool:
         known = self.statuses.get(case.name)
         if self.existing == "overwrite" or known is None or known.status != OK or known.settings != settings:
             return False
+        if self.stats and not self.stats.holds(case.name, self.output(case)):
+            return False
         return all(path.is_file() for path in self._outputs(case))
 
-    def _read_statuses(self) -> dict[str, Status]:
-        if not self.status_path.is_file():
+    def _read_statuses(self, table: Path) -> dict[str, Status]:
+        if not table.exists():
             return {}
         regions = [region for region, _ in self.segmenter.config.regions]
         try:
-            with self.status_path.open(newline="", encoding="utf-8") as file:
+            with table.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
             return {
                 row["case"]: Status(
@@ -229,8 +233,10 @@ class Cohort:
                 )
                 for row in rows
             }
+        except OSError as error:
+            raise InputError(f"{table}: cannot be read: {error.strerror}.") from error
         except (csv.Error, KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"{self.status_path}: not a status table of this tool; move it away.") from error
+            raise UsageError(f"{table}: not a status table of this tool; move it away.") from error
 
     def _write_statuses(self) -> None:
         regions = [region for region, _ in self.segmenter.config.regions]
@@ -243,6 +249,6 @@ class Cohort:
         atomic_write_bytes(self.status_path, text.getvalue().encode())
 
 
-def status_name(parts: int, part: int) -> str:
-    """Return the name of a part's status table; a whole cohort's is `status.csv`."""
-    return "status.csv" if parts == 1 else f"status-{part}-of-{parts}.csv"
+def part_name(path: Path, parts: int, part: int) -> Path:
+    """Return the name of a part's own file: `status-0-of-4.csv`; a whole cohort's keeps its name, `status.csv`."""
+    return path if parts == 1 else path.with_name(f"{path.stem}-{part}-of-{parts}{path.suffix}")

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.device import naming_out_of_memory
 from a2fseg_cli.errors import UsageError
-from a2fseg_cli.imaging.geometry import Geometry, same_grid
+from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
 from a2fseg_cli.imaging.preprocessing import Prepared, prepare
 from a2fseg_cli.imaging.reading import check_distinct, check_same_grid, read_image, resample_to
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
@@ -85,8 +86,8 @@ def load_patient(
     Raises:
         InputError: an image that is not acceptable, differing grids, the same content twice.
         UsageError: a modality the network does not know, or a reference that was not given.
+        ResourceError: the images do not fit into memory.
     """
-    started = time.perf_counter()
     unknown = [m for m in files if m not in config.modalities]
     if unknown or not files:
         raise UsageError(
@@ -95,15 +96,32 @@ def load_patient(
     reference = settings.reference or next(iter(files))
     if reference not in files:
         raise UsageError(f"--reference {reference}: not among the images given ({', '.join(files)}).")
+    with naming_out_of_memory(f"{name} could not be read and prepared"):
+        return _read(name, files, config, reference, settings.on_mismatch == "resample", warnings)
+
+
+def _read(
+    name: str,
+    files: Mapping[str, Path],
+    config: ModelConfig,
+    reference: str,
+    resample: bool,
+    warnings: Sequence[str],
+) -> Patient:
+    started = time.perf_counter()
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
         images = dict(zip(files, pool.map(read_image, files.values()), strict=True))
     grid = images[reference].geometry
     warnings = [*warnings, *(warning for image in images.values() for warning in image.warnings)]
-    if settings.on_mismatch == "resample":
+    if resample:
         moved = {m: i for m, i in images.items() if not same_grid(i.geometry, grid)}
         images |= {m: resample_to(image, grid) for m, image in moved.items()}
-        warnings += [f"{i.path}: resampled to the grid of {images[reference].path}" for i in moved.values()]
+        offsets = {m: largest_corner_offset_mm(i.geometry, grid) for m, i in moved.items()}
+        warnings += [
+            f"{i.path}: resampled to the grid of {images[reference].path} (corners up to {offsets[m]:.4g} mm apart)"
+            for m, i in moved.items()
+        ]
     else:
         first = {reference: images[reference], **images}
         check_same_grid({m: (image.path, image.geometry) for m, image in first.items()})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.files import atomic_write_bytes, atomic_write_text
+from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.imaging.labels import SCHEMES, region_mask, scheme_values, to_labels
 from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
 from a2fseg_cli.imaging.restoring import Box, classes_to_file
@@ -82,6 +85,20 @@ def planned_outputs(
     kinds += ["uncertainty"] if settings.uncertainty else []
     kinds += [f"attention_{m}" for m in config.modalities if settings.attention and m in names]
     return [segmentation, *(segmentation.with_name(f"{stem}_{kind}.nii.gz") for kind in kinds)]
+
+
+def check_outputs(planned: Iterable[Path], cases: Iterable[Case]) -> None:
+    """Refuse outputs of which two have one name, or one that of an image or a truth.
+
+    Raises:
+        UsageError: they do; that is never allowed.
+    """
+    names = [os.path.realpath(path) for path in planned]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UsageError(f"{twice[0]} is the name of two outputs. Give each its own.")
+    inputs = {os.path.realpath(path) for case in cases for path in (*case.images.values(), case.truth) if path}
+    if clash := [name for name in names if name in inputs]:
+        raise UsageError(f"{clash[0]} is one of the inputs, which are never written over. Give another name.")
 
 
 def label_values(config: ModelConfig, settings: Settings) -> tuple[int, ...]:

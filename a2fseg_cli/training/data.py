@@ -17,7 +17,7 @@ from torch import Tensor
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.files import atomic_write
+from a2fseg_cli.files import atomic_write, file_state
 from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.imaging.label_maps import check_on_grid, read_classes
 from a2fseg_cli.imaging.preprocessing import prepare
@@ -69,7 +69,7 @@ def load_samples(
 def _fingerprint(case: Case, config: ModelConfig) -> str:
     """Return what the cached arrays depend on: the files, the settings and the version of this code."""
     files = {**case.images, "truth": case.truth}
-    states = {k: (p.name, p.stat().st_size, p.stat().st_mtime_ns) for k, p in files.items() if p is not None}
+    states = {name: file_state(path) for name, path in files.items() if path is not None}
     settings = (CACHE_VERSION, config.modalities, config.label_values, config.spacing_mm)
     return hashlib.sha256(json.dumps([states, settings], sort_keys=True).encode()).hexdigest()[:16]
 

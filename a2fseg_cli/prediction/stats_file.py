@@ -1,0 +1,85 @@
+"""`predict --stats`: the numbers of one or many patients, as JSON records or as one row of a CSV each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.files import atomic_write_text, json_text
+
+SUFFIXES = (".json", ".csv")
+
+
+def write_stats(path: Path, stats: Mapping[str, Any]) -> None:
+    """Write one patient's statistics: the record itself as .json, or a table with one row as .csv."""
+    atomic_write_text(path, json_text(stats) if path.suffix == ".json" else _table([as_row(stats)]))
+
+
+class StatsFile:
+    """The statistics of a cohort, complete after every patient: a JSON list of records, or a CSV.
+
+    What the file already holds of other patients stays.
+
+    Args:
+        path: A name that ends in one of `SUFFIXES`.
+
+    Raises:
+        UsageError: something else lies there.
+        InputError: what lies there cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            text = path.read_text("utf-8") if path.exists() else ""
+            records = json.loads(text or "[]") if path.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))
+            self._records = {record["case"]: record for record in records}
+            self._written = {case: _segmentation(record) for case, record in self._records.items()}
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror}.") from error
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError, csv.Error) as error:
+            raise UsageError(f"{path} exists and holds no statistics of this tool; move it away.") from error
+
+    def holds(self, case: str, segmentation: Path) -> bool:
+        """Return whether the file holds the numbers of that segmentation."""
+        return self._written.get(case) == str(segmentation)
+
+    def add(self, stats: Mapping[str, Any]) -> None:
+        """Put a patient's statistics in the place of what was there of it, and write the file."""
+        case = stats["case"]
+        self._records[case] = stats if self.path.suffix == ".json" else as_row(stats)
+        self._written[case] = _segmentation(self._records[case])
+        records = [self._records[name] for name in sorted(self._records)]
+        atomic_write_text(self.path, json_text(records) if self.path.suffix == ".json" else _table(records))
+
+
+def as_row(stats: Mapping[str, Any]) -> dict[str, object]:
+    """Return a patient's statistics as one flat row; volumes in mL, diameters in mm, times in s."""
+    row: dict[str, object] = {"case": stats["case"], "modalities": stats["modalities"]}
+    for found in stats["labels"]:
+        if found["label"] is None:  # a region
+            row |= {f"{found['name']}_voxels": found["voxels"], f"{found['name']}_ml": round(found["volume_ml"], 3)}
+    for region, (longest, across) in stats["largest_axial_diameters_mm"].items():
+        row |= {f"{region}_diameter_mm": round(longest, 2), f"{region}_diameter_across_mm": round(across, 2)}
+    row |= {f"{step}_s": value for step, value in stats["seconds"].items()}
+    row |= {"device": stats["device"]["name"], "precision": stats["device"]["precision"]}
+    row |= {"weights": stats["weights"]["file"], "weights_sha256": stats["weights"]["sha256"]}
+    row |= stats["versions"] | {"segmentation": stats["outputs"][0]}
+    return row | {"note": stats["note"], "warnings": "; ".join(stats["warnings"])}
+
+
+def _segmentation(record: Mapping[str, Any]) -> str:
+    return str(record["segmentation"] if "segmentation" in record else record["outputs"][0])
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
