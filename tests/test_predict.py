@@ -22,8 +22,14 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from a2fseg_cli.cli.cohorts import share_of
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.model import parameter_shapes
+from a2fseg_cli.errors import UsageError
+from a2fseg_cli.imaging.discovery import Case
+from a2fseg_cli.prediction.stats_file import StatsFile
 from a2fseg_cli.weights.card import subset_cost
+from a2fseg_cli.weights.file_format import load_weights, save_weights
 
 Run = Callable[..., tuple[int, str, str]]
 PATIENT = "BraTS20_Training_001"
@@ -143,6 +149,17 @@ def test_refuses_to_overwrite(run: Run, phantom: Path, toy_weights: Path, tmp_pa
         (("--t1", "{t1}", "-o", "s.nii.gz", "--window", "big"), 2, "--window"),
         (("--t1", "{t1}", "-o", "s.nii.gz", "--weights", "nowhere.safetensors"), 4, "nowhere.safetensors"),
         (("--image", "pd={t1}", "-o", "s.nii.gz"), 2, "pd"),
+        (("--t1", "{t1}", "--t1n", "b.nii", "-o", "s.nii.gz"), 2, "b.nii. Keep one"),
+        (("--t1", "{t1}", "--image", "t1=b.nii", "-o", "s.nii.gz"), 2, "b.nii. Keep one"),
+        (("--t1", "{t1}", "-o", "s.nii.gz", "--preview", "s.jpg"), 2, "ending in .png"),
+        (("--t1", "{t1}", "-o", "s.nii.gz", "--report", "s.png"), 2, "ending in .html"),
+        (("--t1", "{t1}", "-o", "s.png.nii", "--regions", "--stats", "s.png_region_WT.nii.gz"), 2, ".json or .csv"),
+        (("--t1", "{t1}", "-o", "s.nii.gz", "--skip-existing"), 2, "cohort"),
+        (("{folder}", "-o", "out", "--preview", "out/seg.png"), 2, "a folder"),
+        (("{folder}", "-o", "out", "--stats", "out/status.csv"), 2, "two outputs"),
+        (("{folder}", "-o", "out", "--sensitivity"), 2, "--stats FILE.json"),
+        (("{folder}", "-o", "out", "--labels", "brats1999"), 2, "brats1999"),
+        (("{folder}", "-o", "out", "--num-parts", "2"), 2, "--part-id"),
     ],
 )
 def test_refusals_name_what_is_wrong(
@@ -174,9 +191,25 @@ def test_differing_grids_are_refused_or_resampled(run: Run, phantom: Path, toy_w
     code, _, err = run(*arguments)
     assert code == 3
     assert "5.000" in err  # the largest corner offset in mm
+    assert run(*arguments, "--dry-run")[0] == 3
+    code, out, _ = run(*arguments, "--dry-run", "--on-mismatch", "resample")
+    assert code == 0
+    assert "will be resampled" in out
     code, _, err = run(*arguments, "--on-mismatch", "resample")
     assert code == 0
-    assert "resampled" in err
+    assert "corners up to 5 mm apart" in err
+
+
+def test_the_output_has_the_grid_of_the_first_image_of_the_command_line(
+    run: Run, phantom: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    small = sitk.ReadImage(phantom / "P1_flair.nii.gz")[4:, 4:, 4:]
+    sitk.WriteImage(small, tmp_path / "flair.nii.gz")
+    images = {"--t1": phantom / "P1_t1.nii.gz", "--flair": tmp_path / "flair.nii.gz"}
+    for first, second in (("--flair", "--t1"), ("--t1", "--flair")):
+        given = (first, images[first], second, images[second], "-o", tmp_path / f"s{first}.nii.gz")
+        assert run("predict", *given, "--on-mismatch", "resample", "--weights", toy_weights)[0] == 0
+        assert voxels(tmp_path / f"s{first}.nii.gz").shape == nib.load(images[first]).shape
 
 
 def test_dry_run_shows_and_writes_nothing(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
@@ -249,6 +282,75 @@ def test_stats_are_not_written_over(run: Run, phantom: Path, toy_weights: Path, 
     assert (tmp_path / "s.json").read_text() == "mine"
 
 
+def test_an_experts_mask_is_never_written_over(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    """Two patients side by side, and the results into the same folder: `A_seg.nii.gz` is the truth's name too."""
+    for name in ("A", "B"):
+        shutil.copy(phantom / "P1_t1.nii.gz", tmp_path / f"{name}_t1.nii.gz")
+    (tmp_path / "A_seg.nii.gz").write_bytes(b"the truth")
+    arguments = ("predict", tmp_path, "-o", tmp_path, "--weights", toy_weights, "--overwrite")
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "A_seg.nii.gz is one of the inputs" in err
+    assert (tmp_path / "A_seg.nii.gz").read_bytes() == b"the truth"
+
+
+def test_cohort_statistics_and_pages_are_made_when_asked_for_later_and_kept(
+    run: Run, phantom: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    cohort = make_cohort(phantom, tmp_path / "cohort", 2)
+    out, pages, table = tmp_path / "out", tmp_path / "pages", tmp_path / "stats.csv"
+    arguments = ("predict", cohort, "-o", out, "--weights", toy_weights)
+    assert run(*arguments)[0] == 0
+    assert run(*arguments, "--stats", table, "--report", pages)[0] == 0
+    assert sorted(path.name for path in pages.iterdir()) == ["case0.html", "case1.html"]
+    first = table.read_text()
+    stamps = [path.stat().st_mtime_ns for path in sorted(out.glob("*_seg.nii.gz"))]
+    shutil.copytree(cohort / "case0", cohort / "case2")
+    assert run(*arguments, "--stats", table, "--report", pages)[0] == 0
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case"] for row in rows] == ["case0", "case1", "case2"]
+    assert table.read_text().startswith(first)  # what was done before stands there as it was
+    assert [path.stat().st_mtime_ns for path in sorted(out.glob("*_seg.nii.gz"))][:2] == stamps
+    assert rows[0]["WT_voxels"] == rows[2]["WT_voxels"] != ""
+    assert float(rows[0]["WT_ml"]) == pytest.approx(int(rows[0]["WT_voxels"]) * 0.027, abs=1e-3)
+    assert float(rows[0]["WT_diameter_mm"]) >= float(rows[0]["WT_diameter_across_mm"]) >= 0
+    (pages / "case3.html").write_text("mine")
+    shutil.copytree(cohort / "case0", cohort / "case3")
+    assert run(*arguments, "--stats", table, "--report", pages)[0] == 2
+    assert (pages / "case3.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize("text", ["mine", "[1]", "a,b\n1,2\n", '{"case": 1}'])
+@pytest.mark.parametrize("name", ["s.json", "s.csv"])
+def test_a_foreign_statistics_file_is_not_taken_over(text: str, name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match="holds no statistics"):
+        StatsFile(tmp_path / name)
+
+
+def test_cohort_says_once_what_absent_modalities_cost(run: Run, phantom: Path, tmp_path: Path) -> None:
+    cohort = make_cohort(phantom, tmp_path / "cohort", 3)  # T1c, T1c and FLAIR, T1c
+    code, _, err = run("predict", cohort, "-o", tmp_path / "out")
+    assert code == 0
+    assert [err.count(f"without {names}: Dice") for names in ("t1, t2, flair", "t1, t2")] == [1, 1]
+
+
+def test_an_empty_mask_is_a_failure_again_when_it_was_finished_before(
+    run: Run, phantom: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty.safetensors"
+    weights, tensors = load_weights(toy_weights, parameter_shapes)
+    tensors["head.bias"] = tensors["head.bias"].clone()
+    tensors["head.bias"][0] = 1e4
+    save_weights(empty, tensors, weights.config, {})
+    arguments = ("predict", make_cohort(phantom, tmp_path / "cohort", 1), "-o", tmp_path / "out", "--weights", empty)
+    for _ in range(2):
+        code, _, err = run(*arguments, "--fail-on-empty")
+        assert code == 1
+        assert "no tumour was found in case0" in err
+
+
 @pytest.mark.parametrize("table", [b"\xff\xfe\x00case", b"what,else\n1,2\n", b"case,modalities,status\na,t1,ok\n"])
 def test_a_foreign_status_table_is_not_taken_over(
     table: bytes, run: Run, phantom: Path, toy_weights: Path, tmp_path: Path
@@ -287,6 +389,62 @@ def test_parts_share_a_cohort(
     assert run(*arguments)[0] == 0
     assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 3
     assert run(*arguments, "--num-parts", 2, "--part-id", 2)[0] == 2
+
+
+def test_a_whole_run_knows_what_the_parts_finished(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    arguments = ("predict", make_cohort(phantom, tmp_path / "cohort", 3), "-o", tmp_path / "out", "--json")
+    arguments += ("--weights", toy_weights)
+    assert run(*arguments, "--num-parts", 2, "--part-id", 0)[0] == 0
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert {s["case"]: s["status"] for s in json.loads(out)["patients"]} == {
+        "case0": "skipped", "case1": "ok", "case2": "skipped",
+    }  # fmt: skip
+    assert read_status(tmp_path / "out") == {"case0": "ok", "case1": "ok", "case2": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "step", "shares"),
+    [(0, 3, 1, [[0, 4], [1], [2], [3]]), (0, 4, 2, [[0, 3], [1, 4], [2]]), (5, 5, 1, [[0, 1, 2, 3, 4]])],
+)
+def test_a_slurm_array_does_every_patient_once(
+    first: int, last: int, step: int, shares: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = [Case(str(index), {}) for index in range(5)]
+    tasks = range(first, last + 1, step)
+    given = {"COUNT": len(tasks), "MIN": first, "STEP": step}
+    for name, value in given.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
+    found = []
+    for task in tasks:
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(task))
+        found.append([int(case.name) for case in share_of(cases, None, None, True)[0]])
+        assert share_of(cases[:1], None, None, True)[0] == cases[:1]  # each task was given a patient of its own
+    assert found == shares
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(last + step))
+    with pytest.raises(UsageError, match="none of"):
+        share_of(cases, None, None, True)
+
+
+def test_a_patient_too_large_to_read_is_reported_and_the_rest_goes_on(
+    phantom: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    """700 cubed voxels, 0.3 GB as int8 and 1.4 GB as float, where the address space has no room for the second."""
+    cohort = make_cohort(phantom, tmp_path / "cohort", 2)
+    large = sitk.Image(700, 700, 700, sitk.sitkInt8)
+    large[350, 350, 350] = 1
+    large.SetSpacing((0.5, 0.5, 0.5))
+    sitk.WriteImage(large, cohort / "case0" / "t1c.nii.gz", useCompression=True, compressionLevel=1)
+    command = [sys.executable, "-m", "a2fseg_cli", "predict", cohort, "-o", tmp_path / "out", "--weights", toy_weights]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (2_600_000_000,) * 2)
+
+    done = subprocess.run([*map(str, command), "--threads", "1"], capture_output=True, text=True, preexec_fn=limit)
+    assert done.returncode == 1, done.stderr
+    assert "case0" in done.stderr
+    assert "memory" in done.stderr
+    assert read_status(tmp_path / "out") == {"case0": "failed", "case1": "ok"}
 
 
 def test_killed_cohort_goes_on_where_it_stopped(phantom: Path, toy_weights: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class StatsFile:
         self.path = path
         try:
             text = path.read_text("utf-8") if path.exists() else ""
-            records = json.loads(text or "[]") if path.suffix == ".json" else list(csv.DictReader(io.StringIO(text)))
+            records = json.loads(text or "[]") if path.suffix == ".json" else _rows(text)
             self._records = {record["case"]: record for record in records}
             self._written = {case: _segmentation(record) for case, record in self._records.items()}
         except OSError as error:
@@ -71,6 +71,13 @@ def as_row(stats: Mapping[str, Any]) -> dict[str, object]:
     row |= {"weights": stats["weights"]["file"], "weights_sha256": stats["weights"]["sha256"]}
     row |= stats["versions"] | {"segmentation": stats["outputs"][0]}
     return row | {"note": stats["note"], "warnings": "; ".join(stats["warnings"])}
+
+
+def _rows(text: str) -> list[dict[str, str]]:
+    reader = csv.DictReader(io.StringIO(text))
+    if text and "case" not in (reader.fieldnames or []):
+        raise ValueError("no column case")
+    return list(reader)
 
 
 def _segmentation(record: Mapping[str, Any]) -> str:
