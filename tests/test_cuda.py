@@ -73,6 +73,23 @@ def test_windows_shrink_to_the_cards_memory(images: np.ndarray, monkeypatch: pyt
     assert np.isfinite(parts.probabilities).all()
 
 
+def test_a_card_that_runs_out_of_memory_gets_smaller_windows(
+    images: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More is said to be free than the process may take."""
+    there = Segmenter(resolve_weights(None), choose_compute("cuda"))
+    monkeypatch.setattr(segmenter_module, "available_memory_bytes", lambda _: 2**40)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 150 * 2**20) / total)
+    try:
+        parts = there.segment(images, (True,) * 4)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert len(parts.plan.starts) > 1
+    assert np.isfinite(parts.probabilities).all()
+
+
 def test_a_training_step_as_on_the_cpu(tmp_path: Path) -> None:
     config = replace(PRESETS["tiny"], features_per_stage=(4, 8), window=(16, 16, 16))
     random = np.random.default_rng(0)

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from a2fseg_cli.core.model import parameter_shapes
 from a2fseg_cli.errors import UsageError
-from a2fseg_cli.training.processes import Processes, join_processes
+from a2fseg_cli.training.processes import Processes, device_of_process, join_processes
 from a2fseg_cli.weights.file_format import load_weights
 
 STEPS = 6
@@ -121,6 +122,16 @@ def test_shares_and_their_order() -> None:
     assert shares == [[0, 3, 6], [1, 4], [2, 5]]
     assert Processes().collect([1, 2]) == [1, 2]
     assert (Processes().sum(1.5), Processes().from_first(2.5)) == (1.5, 2.5)
+
+
+def test_each_process_has_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [device_of_process(name) for name in ("auto", "cuda:1", "cpu")] == ["auto", "cuda:1", "cpu"]
+    for name, value in (("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [device_of_process(name) for name in ("auto", "cuda", "cpu")] == ["cuda:1", "cuda:1", "cpu"]
+    with pytest.raises(UsageError, match="Take cuda"):
+        device_of_process("cuda:1")
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.device import is_out_of_memory
 from a2fseg_cli.core.model import A2FSeg
 from a2fseg_cli.core.sliding_window import (
     WindowPlan,
     gaussian_importance,
     plan_windows,
-    run_windows,
     stream_windows,
 )
 
@@ -29,8 +27,6 @@ ROUGH_SHAPES = st.tuples(*[st.floats(0.01, 10)] * 3)
 SMALL_SHAPES = st.tuples(*[st.integers(1, 20)] * 3)
 STRIDES = st.sampled_from([2, 4, 8, 16, 32])
 OVERLAPS = st.one_of(st.sampled_from([0.0, 0.25, 0.5, 0.75]), st.floats(0, 0.8))
-
-# Timings depend on what else the machine does.
 
 
 def assert_sound(plan: WindowPlan, stride: int, overlap: float) -> None:
@@ -141,14 +137,14 @@ def test_importance_by_hand() -> None:
 def test_an_identity_returns_the_input(shape: tuple[int, int, int], overlap: float, most: int, seed: int) -> None:
     images = torch.randn(3, *shape, generator=torch.Generator().manual_seed(seed))
     plan = plan_windows(shape, 4, 2, max_voxels=most, overlap=overlap)
-    (same,) = run_windows(lambda window: [window], images, plan)
+    (same,) = stream_windows(lambda window: [window], images, plan)
     torch.testing.assert_close(same, images, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("most", [math.inf, 500, 64])
 def test_a_constant_stays_constant(most: float) -> None:
     plan = plan_windows((11, 13, 10), 4, 2, max_voxels=most)
-    (result,) = run_windows(lambda window: [torch.full_like(window, 5000)], torch.zeros(1, 11, 13, 10), plan)
+    (result,) = stream_windows(lambda window: [torch.full_like(window, 5000)], torch.zeros(1, 11, 13, 10), plan)
     assert result.shape == (1, 11, 13, 10)
     assert result.sub(5000).abs().max().item() < 0.01
 
@@ -158,7 +154,7 @@ def test_two_windows_blend_by_importance() -> None:
     plan = plan_windows((4, 4, 6), 4, 2, window=(4, 4, 4))
     assert plan.starts == ((0, 0, 0), (0, 0, 2))
     answers = iter([1.0, 3.0])
-    (result,) = run_windows(lambda window: [torch.full_like(window, next(answers))], torch.zeros(1, 4, 4, 6), plan)
+    (result,) = stream_windows(lambda window: [torch.full_like(window, next(answers))], torch.zeros(1, 4, 4, 6), plan)
     near, far = math.exp(-0.5 * (0.5 / 0.5) ** 2), math.exp(-0.5 * (1.5 / 0.5) ** 2)
     middle = result[0, 1, 1]
     assert middle[[0, 1, 4, 5]].tolist() == [1, 1, 3, 3]
@@ -176,7 +172,7 @@ def test_several_results_keep_their_order_and_type(most: float) -> None:
         yield window[:, :1].bfloat16()
         yield torch.cat([window, 2 * window], dim=1)
 
-    first, second = run_windows(predict, images, plan)
+    first, second = stream_windows(predict, images, plan)
     assert (first.dtype, first.shape, second.shape) == (torch.float32, (1, 9, 8, 7), (4, 9, 8, 7))
     torch.testing.assert_close(first, images[:1], atol=0.02, rtol=0.01)
     torch.testing.assert_close(second, torch.cat([images, 2 * images]), atol=1e-5, rtol=1e-5)
@@ -187,7 +183,7 @@ def test_several_results_keep_their_order_and_type(most: float) -> None:
 def test_padding_is_zero_and_at_the_far_end() -> None:
     plan = plan_windows((3, 5, 6), 4, 2)
     seen = []
-    (result,) = run_windows(lambda window: [seen.append(window) or window], torch.ones(1, 3, 5, 6), plan)  # type: ignore[func-returns-value]
+    (result,) = stream_windows(lambda window: [seen.append(window) or window], torch.ones(1, 3, 5, 6), plan)  # type: ignore[func-returns-value]
     assert seen[0].shape == (1, 1, 4, 6, 6)
     assert seen[0].sum().item() == 3 * 5 * 6
     assert seen[0][0, 0, :3, :5].min().item() == 1
@@ -196,7 +192,7 @@ def test_padding_is_zero_and_at_the_far_end() -> None:
 
 def test_refuses_a_plan_for_another_shape() -> None:
     with pytest.raises(ValueError, match=r"\(8, 8, 8\).*\(8, 8, 9\)"):
-        run_windows(lambda window: [window], torch.zeros(1, 8, 8, 9), plan_windows((8, 8, 8), 4, 2))
+        next(stream_windows(lambda window: [window], torch.zeros(1, 8, 8, 9), plan_windows((8, 8, 8), 4, 2)))
 
 
 def network() -> A2FSeg:
@@ -213,7 +209,7 @@ def test_monai_gives_the_same() -> None:
     present = (True, False, True, True)
     plan = plan_windows((24, 32, 24), 8, 4, window=(16, 16, 16))
     assert len(plan.starts) == 2 * 3 * 2
-    (ours,) = run_windows(lambda window: [net(window, present)], images, plan)
+    (ours,) = stream_windows(lambda window: [net(window, present)], images, plan)
     theirs = inferers.sliding_window_inference(
         images[None], (16, 16, 16), 1, lambda window: net(window, present), overlap=0.5, mode="gaussian"
     )[0]
@@ -226,39 +222,9 @@ def test_windows_on_cuda() -> None:
         pytest.skip("no CUDA device")
     net, images = network(), torch.randn(4, 24, 32, 24, generator=torch.Generator().manual_seed(1))
     plan = plan_windows((24, 32, 24), 8, 4, max_voxels=16**3)
-    (expected,) = run_windows(lambda window: [net(window, [True] * 4)], images, plan)
+    (expected,) = stream_windows(lambda window: [net(window, [True] * 4)], images, plan)
     net = net.cuda()
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        (found,) = run_windows(lambda window: [net(window, [True] * 4)], images, plan, "cuda")
+        (found,) = stream_windows(lambda window: [net(window, [True] * 4)], images, plan, "cuda")
     assert found.device.type == "cpu"
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
-
-
-@pytest.mark.cuda
-def test_windows_shrink_until_they_fit_a_card() -> None:
-    """With a cap on the card's memory one window runs out of it, and half of the voxels at a time fit."""
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    net, images = network().cuda(), torch.zeros(4, 128, 128, 128)
-    total = torch.cuda.get_device_properties(0).total_memory
-    tried: list[int] = []
-    results: list[Tensor] = []
-    most = math.inf
-    torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 400 * 2**20) / total)
-    try:
-        while not results:
-            plan = plan_windows((128, 128, 128), 8, 4, max_voxels=most)
-            tried.append(math.prod(plan.window))
-            try:
-                results += run_windows(lambda window: [net(window, [True] * 4)], images, plan, "cuda")
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-            torch.cuda.empty_cache()
-            most = tried[-1] / 2
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0)
-    assert len(tried) > 1
-    assert tried == sorted(tried, reverse=True)
-    assert [result.shape for result in results] == [(4, 128, 128, 128)]

@@ -77,6 +77,41 @@ def test_from_folders_to_weights(cohort: Path, tmp_path: Path, call: Call, capsy
     assert call(*options[:-1], "8", "--resume") == 2  # with another crop it is another run
 
 
+def test_every_field_of_the_recipe_is_an_option(cohort: Path, tmp_path: Path, call: Call) -> None:
+    """None has its default here; the card says what was trained with."""
+    recipe = {
+        "optimizer": "muon", "learning_rate": 0.003, "weight_decay": 0.02, "epochs": 1, "iterations_per_epoch": 1,
+        "batch_size": 2, "random_subsets": 3, "foreground_share": 0.7, "foreground_weight": 3.0, "dice_over": "regions",
+        "augment": False, "mix_share": 0.25, "gradient_clip": 5.0, "ema_decay": 0.5, "seed": 9,
+    }  # fmt: skip
+    named = {"iterations_per_epoch": "iterations", "augment": None}
+    given = [(f"--{named.get(k, k)}".replace("_", "-"), v) for k, v in recipe.items() if k != "augment"]
+    arguments = ("train", cohort, "-o", tmp_path / "run", "--preset", "tiny", "--patch-size", "16", "--no-augment")
+    assert call(*arguments, *(part for pair in given for part in pair)) == 0
+    found = inspect_weights(tmp_path / "run" / "last.safetensors").card["recipe"]
+    assert found == recipe | {"time_budget_s": 0.0}
+
+
+def test_a_run_goes_on_with_the_patients_it_began_with(
+    cohort: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A patient that came in between would have drawn another split, and trained on those kept for the test."""
+    out = tmp_path / "run"
+    for name in ("d", "e", "f", "g"):
+        shutil.copytree(cohort / "a", cohort / name)
+    options = ("train", cohort, "-o", out, "--preset", "tiny", "--patch-size", "16")
+    assert call(*options) == 0
+    began = json.loads((out / "split.json").read_text())
+    shutil.copytree(cohort / "a", cohort / "aa")
+    assert call(*options, "--resume") == 0
+    assert json.loads((out / "split.json").read_text()) == began
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"train": ["aa"]}))
+    capsys.readouterr()
+    assert call(*options, "--resume", "--split", other) == 2
+    assert "the patients the run began with" in capsys.readouterr().err
+
+
 def test_another_task_by_options(cohort: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     """Two modalities and one label, trained, segmented and scored; then a third modality on top of those weights."""
     split = tmp_path / "split.json"

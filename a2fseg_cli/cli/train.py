@@ -142,7 +142,7 @@ def train(
     from a2fseg_cli.imaging.discovery import find_cases
     from a2fseg_cli.training.initial import initial_weights
     from a2fseg_cli.training.processes import device_of_process, join_processes
-    from a2fseg_cli.training.run import parse_duration_s, random_split, start_run
+    from a2fseg_cli.training.run import SPLIT, parse_duration_s, random_split, start_run
 
     if time_budget is not None:
         recipe = replace(recipe, time_budget_s=parse_duration_s(time_budget))
@@ -158,7 +158,8 @@ def train(
     with_truth = [case.name for case in cases if case.truth]
     if not with_truth:
         raise InputError(f"{data}: no patient has a segmentation beside its images (a file that ends in seg).")
-    parts = read_split(split) if split else random_split(with_truth, recipe.seed)
+    began_with = output / SPLIT if resume and (output / SPLIT).is_file() else None
+    parts = read_split(file) if (file := split or began_with) else random_split(with_truth, recipe.seed)
     if not parts.get("train"):
         raise InputError(f"{split or data}: no patients to train on: expected a list `train` of names.")
     together = f", {processes.size} processes" if processes.size > 1 else ""

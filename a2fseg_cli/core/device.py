@@ -121,7 +121,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     torch_signs = ("DefaultCPUAllocator", "could not create a primitive", "MPS backend out of memory")
-    signs = (*torch_signs, "std::bad_alloc", "Failed to allocate memory")  # C++, ITK
+    cuda_signs = ("CUDA error: out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+    signs = (*torch_signs, *cuda_signs, "std::bad_alloc", "Failed to allocate memory")  # the last two: C++, ITK
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
@@ -140,10 +141,12 @@ def available_memory_bytes(device: torch.device) -> int:
     """Return how much memory a computation on the device may take now: free on the card, or on the host.
 
     On Linux the host's figure is MemAvailable, lowered to what a container's limit leaves. The container is
-    charged for the files it has read too; pages of files not in use give way, so they count as free.
+    charged for the files it has read too; pages of files not in use give way, so they count as free. So does what
+    this process keeps for its next tensors: one patient after another has the same windows, and the same mask.
     """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
     candidates = []
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
@@ -153,4 +156,20 @@ def available_memory_bytes(device: torch.device) -> int:
         candidates.append(free + int(used["inactive_file"]))
     except (OSError, KeyError, ValueError):  # not Linux, or no limit ("max")
         pass
-    return max(0, min(candidates, default=4 * 2**30))
+    return max(0, min(candidates)) + _kept_bytes() if candidates else 4 * 2**30
+
+
+class _Mallinfo(ctypes.Structure):
+    """What glibc's `mallinfo2` returns: ten sizes, the ninth of which is the sum of the free blocks of all arenas."""
+
+    _fields_ = [("sizes", ctypes.c_size_t * 10)]
+
+
+def _kept_bytes() -> int:
+    """Return how much the C allocator holds that no tensor uses; 0 where it does not say so."""
+    try:
+        mallinfo = ctypes.CDLL("libc.so.6").mallinfo2
+    except (OSError, AttributeError):
+        return 0
+    mallinfo.restype = _Mallinfo
+    return int(mallinfo().sizes[8])

@@ -7,19 +7,20 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+# s of the soft Dice, in voxels; the paper gives none. An absent class has loss 0 when nothing is predicted.
+SMOOTH = 1.0
+
 
 def segmentation_loss(
     logits: Tensor,
     target: Tensor,
     foreground_weight: float = 1.0,
     groups: Sequence[Sequence[int]] | None = None,
-    smooth: float = 1.0,
 ) -> Tensor:
     """Return equation (4), cross-entropy + soft Dice loss, of each head: (heads,).
 
     The Dice term is 1 minus the mean over groups of classes of (2 sum(p g) + s) / (sum(p) + sum(g) + s), with p and
-    g summed within the group, sums over the voxels of the batch. The paper does not give s; 1 voxel keeps an absent
-    class at loss 0 when nothing is predicted.
+    g summed within the group, sums over the voxels of the batch, and s = SMOOTH.
 
     Args:
         logits: (heads, B, classes, D, H, W), any floating type; computed in float32.
@@ -28,7 +29,6 @@ def segmentation_loss(
             (as in the paper).
         groups: Class indices of each group; None makes each foreground class its own (as in the paper). The nested
             regions that a task is scored by count a core as found whichever of its classes is taken for which.
-        smooth: s, in voxels.
     """
     log_p = torch.log_softmax(logits.float(), dim=2).flatten(3)
     onehot = torch.stack([target == index for index in range(logits.shape[2])], dim=1).to(log_p.dtype).flatten(2)
@@ -44,7 +44,7 @@ def segmentation_loss(
     for group in map(list, groups or [[index] for index in range(1, logits.shape[2])]):
         overlap = confusion[:, group][:, :, group].sum(dim=(1, 2))
         sizes = predicted[:, group].sum(dim=1) + voxels[group].sum()
-        dice.append((2 * overlap + smooth) / (sizes + smooth))
+        dice.append((2 * overlap + SMOOTH) / (sizes + SMOOTH))
     return cross_entropy + 1 - torch.stack(dice).mean(dim=0)
 
 

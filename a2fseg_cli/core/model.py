@@ -3,6 +3,7 @@
 Where the paper leaves a choice, it is made here:
 - The four U-Nets have nnU-Net's blocks; their widths are configuration (the paper: "reduced UNet", C = 32).
 - f_m of equation (1) is one convolution with a 3x3x3 kernel (configuration); the paper gives no kernel size.
+- A new network's heads start out saying background (`BACKGROUND_PRIOR`).
 - Every F_m, the average and the fused features have a 1x1x1 head of their own; classes are label values
   with a softmax, as equation (4) reads. The authors' code, which does not run as published, differs: regions
   with sigmoids, deep supervision, attention without the sigmoid.
@@ -20,7 +21,7 @@ from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.fusion import AdaptiveFusion, average
 from a2fseg_cli.core.unet import UNet
 
-# Bias of the background's logit in every head of a new network: a voxel is tumour about once in 50. Undecided heads
+# Bias of the background's logit in every head of a new network: tumour has 5 % of four classes. Undecided heads
 # (0) soon settle on features that are silent in the tumour, where LeakyReLU passes a hundredth of the gradient;
 # 700 steps then do not tell the classes of the tumour apart, that is every one has p = 1/4 there.
 BACKGROUND_PRIOR = 4.0

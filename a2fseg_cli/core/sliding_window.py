@@ -105,41 +105,36 @@ def _lay_out(shape: Shape, window: Shape, counts: Sequence[int]) -> WindowPlan:
     return WindowPlan(shape, (padded[0], padded[1], padded[2]), window, starts)
 
 
-def gaussian_importance(window: Shape, device: torch.device | str = "cpu") -> Tensor:
+def gaussian_importance(window: Shape) -> Tensor:
     """Return the weight (D, H, W) of each voxel of a window, 1 at its centre, never 0.
 
     A separable Gaussian with a standard deviation of an eighth of the edge (nnU-Net's choice), floored at
     1e-3, so that a voxel seen only by a window's corner still has its value divided by a sound weight.
     """
-    importance = torch.ones(window, device=device)
+    importance = torch.ones(window)
     for axis, edge in enumerate(window):
-        distance = torch.arange(edge, device=device) - (edge - 1) / 2
+        distance = torch.arange(edge) - (edge - 1) / 2
         profile = torch.exp(-0.5 * (distance / (edge / 8)) ** 2)
         importance *= profile.reshape([-1 if a == axis else 1 for a in range(3)])
     return importance.clamp_(min=1e-3)
 
 
-def run_windows(
+def stream_windows(
     predict: Callable[[Tensor], Iterable[Tensor]], images: Tensor, plan: WindowPlan, device: torch.device | str = "cpu"
-) -> list[Tensor]:
-    """Return the blended result of each of `predict`'s outputs, (channels, D, H, W) float32 on the CPU.
+) -> Iterator[Tensor]:
+    """Yield the blended result of each of `predict`'s outputs, (channels, D, H, W) float32 on the CPU, one at a time.
+
+    With one window each result is computed when it is asked for, and none is kept. With several, all results
+    are summed up before the first is given away, and each is let go with the next.
 
     Args:
         predict: From a window (1, M, d, h, w) on `device` to one or more results (1, channels, d, h, w).
         images: (M, D, H, W) on the CPU.
         plan: From `plan_windows` for this shape.
         device: Where `predict` computes.
-    """
-    return list(stream_windows(predict, images, plan, device))
 
-
-def stream_windows(
-    predict: Callable[[Tensor], Iterable[Tensor]], images: Tensor, plan: WindowPlan, device: torch.device | str = "cpu"
-) -> Iterator[Tensor]:
-    """Yield what `run_windows` returns, one result at a time.
-
-    With one window each result is computed when it is asked for, and none is kept. With several, all results
-    are summed up before the first is given away, and each is let go with the next.
+    Raises:
+        ValueError: the plan is for another shape.
     """
     shape = tuple(images.shape[1:])
     if shape != plan.shape:

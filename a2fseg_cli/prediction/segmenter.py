@@ -67,33 +67,22 @@ class Segmentation:
     plan: WindowPlan
 
 
-class Segmenter:
-    """Weights loaded once, for any number of patients.
+class Predictor:
+    """A network, and how it is run on any number of patients.
 
     Args:
-        weights: The weights file.
-        compute: Device and precision; chosen automatically by default.
+        model: The network, on the device.
+        compute: Device and precision.
         inference: How windows are laid.
-
-    Raises:
-        WeightsError: the file is not acceptable.
-        ResourceError: the device is not there.
     """
 
-    def __init__(self, weights: Path, compute: Compute | None = None, inference: Inference | None = None) -> None:
-        self.weights, tensors = load_weights(weights, parameter_shapes)
-        self.compute = compute or choose_compute()
-        self.inference = inference or Inference()
-        with torch.device("meta"):
-            model = A2FSeg(self.weights.config)
-        model.load_state_dict(tensors, assign=True)
-        model.requires_grad_(False).eval()
-        self.model = model.to(self.compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    def __init__(self, model: A2FSeg, compute: Compute, inference: Inference | None = None) -> None:
+        self.model, self.compute, self.inference = model, compute, inference or Inference()
 
     @property
     def config(self) -> ModelConfig:
         """The network's configuration."""
-        return self.weights.config
+        return self.model.config
 
     def bytes_per_voxel(self, modalities: int, subsets: int = 1) -> int:
         """Return about how much memory a voxel of a window takes at the peak, with so many modalities present.
@@ -260,6 +249,30 @@ class Segmenter:
                 for result, part in zip(results[index], maps, strict=True):
                     result[:, :, start:stop] = part[:, :, start - low : stop - low]
         return results
+
+
+class Segmenter(Predictor):
+    """Weights loaded once, for any number of patients.
+
+    Args:
+        weights: The weights file.
+        compute: Device and precision; chosen automatically by default.
+        inference: How windows are laid.
+
+    Raises:
+        WeightsError: the file is not acceptable.
+        ResourceError: the device is not there.
+    """
+
+    def __init__(self, weights: Path, compute: Compute | None = None, inference: Inference | None = None) -> None:
+        self.weights, tensors = load_weights(weights, parameter_shapes)
+        compute = compute or choose_compute()
+        with torch.device("meta"):
+            model = A2FSeg(self.weights.config)
+        model.load_state_dict(tensors, assign=True)
+        model.requires_grad_(False).eval()
+        model.to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        super().__init__(model, compute, inference)
 
 
 def _union(subsets: Sequence[Wanted]) -> list[bool]:

@@ -6,6 +6,7 @@ Every choice is drawn from the given generator; a step's crop is the same on eve
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,16 +14,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def augment(images: Tensor, classes: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
+def augment(
+    images: Tensor, classes: Tensor, spacing_mm: Sequence[float], random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
     """Return an augmented crop of the same shape.
 
     Args:
         images: (M, D, H, W) float32, background 0.
         classes: (D, H, W) uint8.
+        spacing_mm: Of the voxels (z, y, x).
         random: Source of every choice.
     """
     if random.random() < 0.4:
-        images, classes = rotate_and_scale(images, classes, random)
+        images, classes = rotate_and_scale(images, classes, spacing_mm, random)
     axes = [axis for axis in (1, 2, 3) if random.random() < 0.5]
     if axes:
         images, classes = images.flip(axes), classes.flip([axis - 1 for axis in axes])
@@ -65,8 +69,17 @@ def _dilate(mask: Tensor, margin: int) -> Tensor:
     return mask
 
 
-def rotate_and_scale(images: Tensor, classes: Tensor, random: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Return the crop rotated by up to 20 degrees about each axis and scaled by 0.8 to 1.25."""
+def rotate_and_scale(
+    images: Tensor, classes: Tensor, spacing_mm: Sequence[float], random: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return the crop rotated by up to 20 degrees about each axis and scaled by 0.8 to 1.25, in millimetres.
+
+    Args:
+        images: (M, D, H, W) float32.
+        classes: (D, H, W) uint8.
+        spacing_mm: Of the voxels (z, y, x).
+        random: Source of every choice.
+    """
     angles = random.uniform(-math.pi / 9, math.pi / 9, size=3)
     matrix = torch.eye(3)
     for axis, angle in enumerate(angles.tolist()):
@@ -75,8 +88,9 @@ def rotate_and_scale(images: Tensor, classes: Tensor, random: np.random.Generato
         turn[a, a] = turn[b, b] = math.cos(angle)
         turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
         matrix = matrix @ turn
-    edges = torch.tensor(images.shape[:0:-1], dtype=torch.float32)  # x, y, z as grid_sample counts
-    affine = matrix / random.uniform(0.8, 1.25) * (edges[None] / edges[:, None])
+    # x, y, z as grid_sample counts, each from -1 to 1
+    extents_mm = torch.tensor(images.shape[:0:-1]) * torch.tensor(tuple(spacing_mm)[::-1])
+    affine = matrix / random.uniform(0.8, 1.25) * (extents_mm[None] / extents_mm[:, None])
     grid = F.affine_grid(F.pad(affine, (0, 1))[None], [1, 1, *classes.shape], align_corners=False)
     turned = F.grid_sample(images[None], grid, mode="bilinear", align_corners=False)[0]
     moved = F.grid_sample(classes[None, None].float(), grid, mode="nearest", align_corners=False)[0, 0]

@@ -141,7 +141,7 @@ def patch_size(sample: Sample, config: ModelConfig) -> list[int]:
 
 
 def random_subset(present: Sequence[bool], random: np.random.Generator) -> tuple[bool, ...]:
-    """Return a random proper subset of the present modalities, its size drawn uniformly first.
+    """Return a random proper subset of the present modalities, its size drawn uniformly first; of a single one, itself.
 
     Sizes are drawn first, as in the authors' code, so that single modalities come as often as triples.
     """
@@ -174,12 +174,12 @@ def draw_crop(samples: Sequence[Sample], config: ModelConfig, recipe: Recipe, st
     images, classes = random_crop(sample, size, recipe.foreground_share, random)
     if recipe.mix_share and random.random() < recipe.mix_share and (others := _donors(samples, sample)):
         other = others[int(random.integers(len(others)))]
-        theirs = rotate_and_scale(*random_crop(other, size, 1.0, random), random)
+        theirs = rotate_and_scale(*random_crop(other, size, 1.0, random), config.spacing_mm, random)
         images, classes = mix_tumours(images, classes, *theirs, random)
     if recipe.augment:
-        images, classes = augment(images, classes, random)
-    subsets = (sample.present, *(random_subset(sample.present, random) for _ in range(recipe.random_subsets)))
-    return Crop(images, classes, subsets)
+        images, classes = augment(images, classes, config.spacing_mm, random)
+    drawn = [random_subset(sample.present, random) for _ in range(recipe.random_subsets)]
+    return Crop(images, classes, (sample.present, *(subset for subset in drawn if subset != sample.present)))
 
 
 def _donors(samples: Sequence[Sample], sample: Sample) -> list[Sample]:

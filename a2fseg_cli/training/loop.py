@@ -7,7 +7,7 @@ import io
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.core.losses import total_loss
 from a2fseg_cli.core.model import A2FSeg
-from a2fseg_cli.core.sliding_window import plan_windows, run_windows
 from a2fseg_cli.errors import A2FSegError, UsageError, WeightsError
 from a2fseg_cli.files import atomic_write_text
 from a2fseg_cli.imaging.labels import region_dice
+from a2fseg_cli.prediction.segmenter import Predictor
 from a2fseg_cli.reporting.charts import write_learning_curves
 from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from a2fseg_cli.training.data import Crop, CropReader, Sample, draw_crop
@@ -50,6 +50,7 @@ class State:
         validation_s: Longest time that a validation took.
         best_score: Best validation score so far.
         rows: One row of `metrics.csv` an epoch.
+        finished: Epochs that were validated, where that was due, and exported.
     """
 
     step: int = 0
@@ -57,6 +58,7 @@ class State:
     validation_s: float = 0.0
     best_score: float = -1.0
     rows: list[dict[str, float]] = field(default_factory=list)
+    finished: int = 0
 
 
 def read_checkpoint(folder: Path, config: ModelConfig) -> dict[str, Any]:
@@ -181,46 +183,65 @@ class Trainer:
 
         Raises:
             DivergenceError: the loss or its gradient is not finite; the last checkpoint stays as it was.
+            UsageError: the time budget is too short to validate in.
         """
         try:
+            if self.recipe.time_budget_s and self.validation_samples and not self.state.step:
+                self._validate()  # the schedule has to know how long it takes
+                if self.progress >= 1:
+                    raise UsageError(
+                        f"--time-budget {self.recipe.time_budget_s:g}s: one validation takes "
+                        f"{self.state.validation_s:.1f} s; give more than three times that."
+                    )
+            if self.state.finished < len(self.state.rows):  # interrupted in between
+                report(self._finish_epoch())
             while self.progress < 1:
-                report(self._epoch(stepped or (lambda _: None)))
+                self._train_epoch(stepped or (lambda _: None))
+                self.save()
+                report(self._finish_epoch())
         finally:
             self.crops.close()
 
-    def _epoch(self, stepped: Callable[[float], None]) -> dict[str, float]:
+    def _train_epoch(self, stepped: Callable[[float], None]) -> None:
         losses, started, base = [], time.perf_counter(), self.state.elapsed_s
-
-        def note_time() -> None:
-            self.state.elapsed_s = self.processes.from_first(base + time.perf_counter() - started)
-
         for _ in range(self.recipe.iterations_per_epoch):
             losses.append(self.step())
-            note_time()
+            self.state.elapsed_s = self.processes.from_first(base + time.perf_counter() - started)
             stepped(self.progress)
             if self.progress >= 1:
                 break
-        row: dict[str, float] = {
-            "epoch": len(self.state.rows) + 1,
-            "step": self.state.step,
-            "hours": self.state.elapsed_s / 3600,
-            "loss": float(np.mean(losses)),
-            "learning_rate": self.learning_rate,
-        }
-        last = self.progress >= 1
-        if self.validation_samples and (last or len(self.state.rows) % VALIDATE_EVERY == VALIDATE_EVERY - 1):
-            before = self.state.elapsed_s
-            row |= self.validate()
-            note_time()
-            self.state.validation_s = max(self.state.validation_s, self.state.elapsed_s - before)
-        self.state.rows.append(row)
-        if row.get("score", -1.0) > self.state.best_score:
-            self.state.best_score = row["score"]
+        self.state.rows.append(
+            {
+                "epoch": len(self.state.rows) + 1,
+                "step": self.state.step,
+                "hours": self.state.elapsed_s / 3600,
+                "loss": float(np.mean(losses)),
+                "learning_rate": self.learning_rate,
+            }
+        )
+
+    def _finish_epoch(self) -> dict[str, float]:
+        """Validate where it is due, write weights and checkpoint, and return the epoch's row."""
+        state = self.state
+        row = state.rows[-1]
+        if self.validation_samples and (self.progress >= 1 or len(state.rows) % VALIDATE_EVERY == 0):
+            row |= self._validate()
+        if row.get("score", -1.0) > state.best_score:
+            state.best_score = row["score"]
             self.export("best.safetensors")
-        if last:
+        if self.progress >= 1:  # the validation may have used the time up
             self.export("last.safetensors")
+        state.finished = len(state.rows)
         self.save()
         return row
+
+    def _validate(self) -> dict[str, float]:
+        """Return what `validate` does, and note the time it took."""
+        started, base = time.perf_counter(), self.state.elapsed_s
+        scores = self.validate()
+        self.state.elapsed_s = self.processes.from_first(base + time.perf_counter() - started)
+        self.state.validation_s = max(self.state.validation_s, self.state.elapsed_s - base)
+        return scores
 
     def _draw(self, step: int) -> list[Crop]:
         mine = self.processes.share(range(self.recipe.batch_size))
@@ -278,9 +299,11 @@ class Trainer:
         full = tuple(True for _ in self.config.modalities)
         subsets = list(dict.fromkeys([full, *(tuple(i == k for i in range(len(full))) for k in range(len(full)))]))
         trained = {name: value.clone() for name, value in self.model.state_dict().items()}
+        autotune, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # brains differ in size
         self.model.load_state_dict(self.mean)
         mine = [self._scores(sample, subsets) for sample in self.processes.share(self.validation_samples)]
         self.model.load_state_dict(trained)
+        torch.backends.cudnn.benchmark = autotune
         patients = self.processes.collect(mine)
         names = dict.fromkeys(name for patient in patients for name in patient)
         row = {name: float(np.mean([patient[name] for patient in patients if name in patient])) for name in names}
@@ -288,31 +311,16 @@ class Trainer:
 
     def _scores(self, sample: Sample, subsets: Sequence[tuple[bool, ...]]) -> dict[str, float]:
         """Return a patient's Dice by `WT t1+flair`, for those subsets whose modalities it has."""
-        scores: dict[str, float] = {}
-        for subset, logits in zip(subsets, self._predict(sample, subsets), strict=True):
-            if logits is not None:
-                name = subset_name(itertools.compress(self.config.modalities, subset), self.config.modalities)
-                predicted = logits.argmax(dim=0).to(torch.uint8).numpy()
-                dice = region_dice(predicted, sample.classes, self.config)
-                scores |= {f"{region} {name}": value for region, value in dice.items()}
-        return scores
-
-    def _predict(self, sample: Sample, subsets: Sequence[tuple[bool, ...]]) -> Iterator[Tensor | None]:
-        """Yield the logits of each subset whose modalities the patient has, None for the others."""
         possible = [s for s in subsets if all(has or not wanted for has, wanted in zip(sample.present, s, strict=True))]
-        images = torch.from_numpy(sample.images.astype(np.float32))
-        z, y, x = images.shape[1:]
-        plan = plan_windows((z, y, x), self.config.smallest_edge, self.config.edge_step, max_voxels=4e6)
-
-        def predict(window: Tensor) -> Iterator[Tensor]:
-            features = self.model.encode(window, sample.present)
-            for output in self.model.fuse_subsets(features, possible):
-                yield output.logits
-
-        with torch.inference_mode(), self.compute.autocast():
-            results = iter(run_windows(predict, images, plan, self.compute.device))
-        for subset in subsets:
-            yield next(results) if subset in possible else None
+        predictor = Predictor(self.model, self.compute)
+        scores: dict[str, float] = {}
+        results = predictor.segment_subsets(sample.images.astype(np.float32), possible)
+        for subset, result in zip(possible, results, strict=True):
+            name = subset_name(itertools.compress(self.config.modalities, subset), self.config.modalities)
+            predicted = result.probabilities.argmax(axis=0).astype(np.uint8)
+            dice = region_dice(predicted, sample.classes, self.config)
+            scores |= {f"{region} {name}": value for region, value in dice.items()}
+        return scores
 
     def export(self, name: str) -> None:
         """Write the running mean of the weights as one file for `predict --weights`, from the first process."""

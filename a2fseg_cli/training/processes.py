@@ -84,11 +84,17 @@ def _layout(parameter: Tensor) -> torch.memory_format:
 
 
 def device_of_process(device: str) -> str:
-    """Return the device a process should ask for: under torchrun `auto` and `cuda` are one card a process."""
+    """Return the device a process should ask for: under torchrun `auto` and `cuda` are one card a process.
+
+    Raises:
+        UsageError: one card is asked for by number, for all processes of a machine.
+    """
     local = os.environ.get("LOCAL_RANK")
-    if _variable("WORLD_SIZE", 1, 1) > 1 and local and torch.cuda.is_available() and device in ("auto", "cuda"):
-        return f"cuda:{local}"
-    return device
+    if _variable("WORLD_SIZE", 1, 1) == 1 or not local:
+        return device
+    if device.startswith("cuda:") and _variable("LOCAL_WORLD_SIZE", 1, 1) > 1:
+        raise UsageError(f"--device {device}: torchrun gives each process a card of its own. Take cuda.")
+    return f"cuda:{local}" if torch.cuda.is_available() and device in ("auto", "cuda") else device
 
 
 def _variable(name: str, default: int, least: int, most: float = math.inf) -> int:

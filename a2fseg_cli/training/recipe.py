@@ -15,7 +15,8 @@ class Recipe:
 
     Attributes:
         optimizer: adam (paper), adamw or muon.
-        learning_rate: Start value, multiplied by (1 - progress)^0.9 (paper: 0.01).
+        learning_rate: Start value, multiplied by (1 - progress)^0.9 (paper: 0.01). Progress is of steps; the paper's
+            is of epochs.
         weight_decay: Of adamw and muon.
         epochs: Paper: 400.
         iterations_per_epoch: Not in the paper; 250 is nnU-Net's convention.
@@ -28,7 +29,8 @@ class Recipe:
         mix_share: Share of crops that get another patient's tumour, turned and scaled a little, pasted in as
             `mix_tumours` does; with `augment` or without (not in the paper).
         gradient_clip: Largest gradient norm (not in the paper; the authors' code has 12).
-        ema_decay: Of the running mean of the weights that is validated and exported; 0 switches it off.
+        ema_decay: Of the running mean of the weights that is validated and exported; 0 switches it off (not in the
+            paper).
         seed: Every random choice follows from it and the step's number.
         time_budget_s: Progress is then the share of this time that is used, not of the steps; 0: by steps. It holds
             training and validation, not the preprocessing of the patients.

@@ -14,13 +14,15 @@ from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write_text, remove_abandoned
-from a2fseg_cli.imaging.case_lists import Split
+from a2fseg_cli.imaging.case_lists import Split, read_split
 from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.training.data import load_samples
 from a2fseg_cli.training.initial import Initial
 from a2fseg_cli.training.loop import CHECKPOINT, Trainer, read_checkpoint
 from a2fseg_cli.training.processes import Processes
 from a2fseg_cli.training.recipe import Recipe
+
+SPLIT = "split.json"
 
 
 def parse_duration_s(text: str) -> float:
@@ -95,6 +97,8 @@ def start_run(
         raise UsageError(f"{folder}/config.json differs from these options; resume with those the run began with.")
     if resume:
         read_checkpoint(folder, config)
+        if (folder / SPLIT).is_file() and read_split(folder / SPLIT) != split:
+            raise UsageError(f"{folder / SPLIT} differs from this split; resume with the patients the run began with.")
     if not split.get("train"):
         raise InputError("The split has no patients to train on: expected a list `train`.")
     by_name = {case.name: case for case in cases}
@@ -115,7 +119,7 @@ def start_run(
         for place in (folder, cache):
             remove_abandoned(place)
         atomic_write_text(folder / "config.json", text)
-        atomic_write_text(folder / "split.json", json.dumps(split, indent=1))
+        atomic_write_text(folder / SPLIT, json.dumps(split, indent=1))
     count = len(split["train"])
     told = {**card, "data": split} | ({"initial": initial.provenance} if initial else {})
     trainer = Trainer(

@@ -1,0 +1,75 @@
+"""The loaded network where memory is short: windows shrink until they fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import a2fseg_cli.prediction.segmenter as segmenter_module
+from a2fseg_cli.core.config import all_subsets
+from a2fseg_cli.core.device import Compute
+from a2fseg_cli.errors import ResourceError
+from a2fseg_cli.prediction.segmenter import Inference, Segmenter
+
+CPU = Compute(torch.device("cpu"), "fp32", "for the tests")
+
+
+@pytest.fixture
+def images() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((4, 64, 64, 64)).astype(np.float32)
+
+
+def failing_above(voxels: int, segmenter: Segmenter, error: Exception) -> list[tuple[int, ...]]:
+    """Make the network fail on windows of more voxels; return where the edges of those it is given are noted."""
+    encode, seen = segmenter.model.encode, []
+
+    def limited(window: Tensor, present: Sequence[bool]) -> dict[str, Tensor]:
+        seen.append(tuple(window.shape[2:]))
+        if math.prod(window.shape[2:]) > voxels:
+            raise error
+        return encode(window, present)
+
+    segmenter.model.encode = limited  # type: ignore[method-assign]
+    return seen
+
+
+def test_windows_shrink_until_they_fit(toy_weights: Path, images: np.ndarray) -> None:
+    """Of 64 cubed, then about half of it at a time, until 50,000 voxels are not exceeded; all subsets come."""
+    segmenter = Segmenter(toy_weights, CPU)
+    error = RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    seen = failing_above(50_000, segmenter, error)
+    masks = [segmenter.config.presence(names) for names in all_subsets(segmenter.config.modalities)]
+    results = list(segmenter.segment_subsets(images, masks))
+    assert len(results) == 15
+    assert all(result.probabilities.shape == (4, 64, 64, 64) for result in results)
+    sizes = list(dict.fromkeys(math.prod(edges) for edges in seen))
+    assert sizes[0] == 64**3
+    assert sizes == sorted(sizes, reverse=True)
+    assert [size <= 50_000 for size in sizes] == [False] * (len(sizes) - 1) + [True]
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(toy_weights: Path, images: np.ndarray) -> None:
+    segmenter = Segmenter(toy_weights, CPU)
+    seen = failing_above(0, segmenter, RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        segmenter.segment(images, (True,) * 4)
+    assert len(seen) == 1
+
+
+def test_a_window_that_was_asked_for_does_not_shrink(toy_weights: Path, images: np.ndarray) -> None:
+    segmenter = Segmenter(toy_weights, CPU, Inference(window=(64, 64, 64)))
+    failing_above(50_000, segmenter, MemoryError())
+    with pytest.raises(ResourceError, match="--window"):
+        segmenter.segment(images, (True,) * 4)
+
+
+def test_no_window_fits(toy_weights: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segmenter_module, "available_memory_bytes", lambda _: 1000)
+    with pytest.raises(ResourceError, match="Out of memory"):
+        Segmenter(toy_weights, CPU).segment(images, (True,) * 4)
