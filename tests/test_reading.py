@@ -8,6 +8,7 @@ import tracemalloc
 from pathlib import Path
 
 import nibabel
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -237,7 +238,7 @@ def test_sheared_sform_gives_the_nearest_right_angles_with_a_warning(tmp_path) -
     np.testing.assert_allclose(matrix.T @ matrix, np.eye(3), atol=1e-12)
     # 0.1 of x in y is an angle of 5.7 degrees; the nearest right angle shares it between both axes.
     assert image.geometry.obliqueness_deg == pytest.approx(math.degrees(math.atan(0.1)) / 2, abs=0.01)
-    assert "sheared sform" in image.warnings[0]
+    assert "sheared axes" in image.warnings[0]
 
 
 def test_noise_in_the_sform_leaves_the_voxel_sizes_exact(tmp_path) -> None:
@@ -431,7 +432,7 @@ def test_affine_that_is_none(tmp_path, value) -> None:
 def test_affine_with_coinciding_axes(tmp_path) -> None:
     path = _save(tmp_path / "a.nii", _volume(), qform=0)
     srow = np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0]], "<f4")
-    _refused(_patch(path, 280, srow.tobytes()), "two axes of the affine coincide")
+    _refused(_patch(path, 280, srow.tobytes()), "two axes coincide")
 
 
 # Warnings.
@@ -526,7 +527,15 @@ def test_resampling_half_a_voxel_averages_neighbours(tmp_path) -> None:
     expected = (image.array[:, :, :-1] + image.array[:, :, 1:]) / 2
     np.testing.assert_allclose(shifted.array[:, :, :-1], expected, rtol=1e-6)
     assert not shifted.array[:, :, -1].any()
-    assert "resampled" in shifted.warnings[-1]
+
+
+def test_resampling_fills_with_the_images_own_background(tmp_path) -> None:
+    voxels = np.full((6, 7, 8), -5, np.float32)
+    voxels[2:4, 2:5, 2:5] = 3
+    image = read_image(_save(tmp_path / "a.nii", voxels))
+    larger = resample_to(image, Geometry((10, 7, 8), (1.0, 1.0, 1.0)))
+    assert set(np.unique(larger.array)) == {-5, 3}
+    assert (larger.array == 3).sum() == 2 * 3 * 3
 
 
 def test_resampling_to_flipped_axes_is_a_flip(tmp_path) -> None:
@@ -539,6 +548,111 @@ def test_resampling_to_somewhere_else_is_refused(tmp_path) -> None:
     image = read_image(_save(tmp_path / "a.nii", _volume("float32")))
     with pytest.raises(InputError, match="nothing of it lies"):
         resample_to(image, _grid(origin_mm=(500.0, 0.0, 0.0)))
+
+
+# MetaImage and NRRD that other writers make, against ITK or the format's definition.
+
+_MHA = "ObjectType = Image\nNDims = 3\nBinaryData = True\nDimSize = 2 3 4\nElementType = MET_SHORT\n"
+
+
+def _mha(path: Path, *lines: str) -> Path:
+    path.write_bytes((_MHA + "\n".join([*lines, "ElementDataFile = LOCAL"]) + "\n").encode() + _counted("<i2"))
+    return path
+
+
+def _counted(kind: str) -> bytes:
+    return np.arange(24, dtype=kind).tobytes()
+
+
+@pytest.mark.parametrize("word", ["True", "T", "1", "true"])
+def test_mha_truth_is_spelled_in_four_ways(tmp_path, word) -> None:
+    path = tmp_path / "a.mha"
+    path.write_bytes(f"{_MHA}BinaryDataByteOrderMSB = {word}\nElementDataFile = LOCAL\n".encode() + _counted(">i2"))
+    np.testing.assert_array_equal(read_image(path).array.ravel(), np.arange(24))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(path)).ravel(), np.arange(24))
+
+
+def test_mha_spacing_under_its_other_name(tmp_path) -> None:
+    path = _mha(tmp_path / "a.mha", "ElementSize = 2 2 3")
+    assert read_image(path).geometry.spacing_mm == (3.0, 2.0, 2.0)
+    assert sitk.ReadImage(path).GetSpacing() == (2.0, 2.0, 3.0)
+
+
+def test_mha_whose_voxels_do_not_follow_the_header_is_refused(tmp_path) -> None:
+    _refused(_mha(tmp_path / "a.mha", "HeaderSize = -1"), "HeaderSize")
+
+
+def test_mha_axes_longer_than_one_are_millimetres(tmp_path) -> None:
+    """Steps of 2 x 1.5 mm along each axis: voxels of 27 mm3, where the spacing alone says 3.4."""
+    path = _mha(tmp_path / "a.mha", "ElementSpacing = 1.5 1.5 1.5", "TransformMatrix = 2 0 0 0 2 0 0 0 2")
+    geometry = read_image(path).geometry
+    assert geometry.spacing_mm == pytest.approx((3.0, 3.0, 3.0))
+    assert geometry.direction == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    theirs = sitk.ReadImage(path)
+    assert geometry.corners_mm()[7] == pytest.approx(theirs.TransformIndexToPhysicalPoint((1, 2, 3)))
+
+
+def test_sheared_axes_are_said_in_every_format(tmp_path) -> None:
+    path = _mha(tmp_path / "a.mha", "TransformMatrix = 1 0 0 0.6 0.8 0 0 0 1")
+    nrrd = _nrrd(tmp_path / "a.nrrd", "space directions: (1,0,0) (0.6,0.8,0) (0,0,1)", "space: LPS")
+    for image in (read_image(path), read_image(nrrd)):
+        assert "sheared axes, off by" in image.warnings[0]
+        matrix = image.geometry.direction_matrix
+        np.testing.assert_allclose(matrix.T @ matrix, np.eye(3), atol=1e-12)
+
+
+def _nrrd(path: Path, *lines: str, endian: str = "endian: little\n") -> Path:
+    start = f"NRRD0004\ntype: short\ndimension: 3\nsizes: 2 3 4\nencoding: raw\n{endian}"
+    path.write_bytes((start + "\n".join(lines) + "\n\n").encode() + _counted("<i2"))
+    return path
+
+
+def test_nrrd_without_the_order_of_its_bytes_is_refused(tmp_path) -> None:
+    _refused(_nrrd(tmp_path / "a.nrrd", "spacings: 1 1 1", endian=""), "cannot be read")
+
+
+def test_nrrd_with_a_field_twice_is_refused(tmp_path) -> None:
+    _refused(_nrrd(tmp_path / "a.nrrd", "spacings: 1 1 1", "spacings: 2 2 2"), "twice")
+    _refused(_nrrd(tmp_path / "b.nrrd", "spacings: 1 1 1", "sizes: 4 3 2"), "twice")
+
+
+def test_nrrd_origin_of_one_number_is_refused(tmp_path) -> None:
+    lines = ("space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,1)", "space origin: (5)")
+    _refused(_nrrd(tmp_path / "a.nrrd", *lines), "not usable")
+
+
+@pytest.mark.parametrize("name", ["centers", "centerings"])
+def test_nrrd_centres_under_both_names(tmp_path, name) -> None:
+    path = _nrrd(tmp_path / "a.nrrd", "spacings: 2 2 2", "axis mins: 0 0 0", f"{name}: node node node")
+    assert read_image(path).geometry.origin_mm == (0.0, 0.0, 0.0)
+
+
+def test_nrrd_space_with_time_is_turned_as_without(tmp_path) -> None:
+    start = "NRRD0004\ntype: short\ndimension: 4\nsizes: 2 3 4 1\nencoding: raw\nendian: little\nspace: RAST\n"
+    directions = "space directions: (1,0,0,0) (0,1,0,0) (0,0,1,0) (0,0,0,1)\nspace origin: (5,6,7,0)\n\n"
+    (tmp_path / "a.nrrd").write_bytes((start + directions).encode() + _counted("<i2"))
+    assert read_image(tmp_path / "a.nrrd").geometry.origin_mm == (-5.0, -6.0, 7.0)
+
+
+def test_thousands_of_dimensions_take_no_memory(tmp_path) -> None:
+    """A header of 24 kB; a matrix of so many axes would take 1 GB."""
+    many = " ".join(["1"] * 12_000)
+    (tmp_path / "a.mha").write_text(
+        f"NDims = 12000\nDimSize = {many}\nElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    )
+    _refused(tmp_path / "a.mha", "damaged")
+    (tmp_path / "a.nrrd").write_text(f"NRRD0004\ntype: uchar\ndimension: 12000\nsizes: {many}\nencoding: raw\n\n")
+    _refused(tmp_path / "a.nrrd", "damaged")
+
+
+def test_the_unit_of_length_counts_for_the_voxel_sizes_too(tmp_path) -> None:
+    """2 mm in metres are 2.00000009 mm in float32, which are no thick slices."""
+    image = nib.Nifti1Image(_volume(), np.diag([0.002, 0.002, 0.002, 1]))
+    image.header.set_xyzt_units("meter")
+    nib.save(image, tmp_path / "a.nii")
+    found = read_image(tmp_path / "a.nii")
+    assert found.geometry.spacing_mm == pytest.approx((2.0, 2.0, 2.0), abs=2e-7)
+    assert not [warning for warning in found.warnings if "thick" in warning]
 
 
 # Damage of any kind, and real patients.

@@ -16,6 +16,8 @@ import numpy.typing as npt
 # Letter of the direction in which a file axis grows, by world axis (x, y, z) and sign (plus, minus).
 _LETTERS = (("L", "R"), ("P", "A"), ("S", "I"))
 
+SHEAR_TOLERANCE = 1e-3
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -73,6 +75,45 @@ class Geometry:
         steps = indices * np.asarray(self.spacing_mm[::-1])
         corners: npt.NDArray[np.float64] = np.asarray(self.origin_mm) + steps @ self.direction_matrix.T
         return corners
+
+
+def right_angled(
+    steps_mm: npt.NDArray[np.float64], declared_mm: npt.NDArray[np.float64] | None = None
+) -> tuple[tuple[float, float, float], tuple[float, ...], float]:
+    """Return spacing (z, y, x) and direction of the right-angled grid nearest to a file's, and how far off that is.
+
+    Args:
+        steps_mm: (3, 3), a column for each file axis x, y, z: the way from one voxel to the next, LPS.
+        declared_mm: Spacing (x, y, z) as the header has it beside the steps; taken where it differs by rounding only.
+
+    Raises:
+        ValueError: numbers that are not finite, an axis without length, or two that coincide.
+    """
+    with np.errstate(all="ignore"):
+        spacing = np.linalg.norm(steps_mm, axis=0)
+    if steps_mm.shape != (3, 3) or not np.isfinite(steps_mm).all() or not np.isfinite(spacing).all():
+        raise ValueError("the axes are not nine finite numbers")
+    if spacing.min() < 1e-6:
+        raise ValueError("an axis has no length")
+    axes = steps_mm / spacing
+    if abs(np.linalg.det(axes)) < 1e-3:
+        raise ValueError("two axes coincide")
+    left, _, right = np.linalg.svd(axes)
+    nearest = left @ right
+    shear = float(np.abs(nearest - axes).max())
+    # Below float32's noise the stored axes are as good, and exact zeros and ones stay what they are.
+    direction = (nearest if shear > 1e-6 else axes) + 0.0
+    if declared_mm is not None:
+        spacing = np.where(np.abs(declared_mm - spacing) <= 1e-5 * spacing, declared_mm, spacing)
+    x, y, z = (float(value) for value in spacing)
+    return (z, y, x), tuple(float(value) for value in direction.ravel()), shear
+
+
+def shear_warning(name: str, shear: float) -> tuple[str, ...]:
+    """Return what a user should know of a file whose axes are that far from a right-angled grid, if anything."""
+    if shear <= SHEAR_TOLERANCE:
+        return ()
+    return (f"{name}: sheared axes, off by {shear:.2g}; the nearest right-angled grid is used",)
 
 
 def _nearest_world_axes(matrix: npt.NDArray[np.float64]) -> tuple[int, int, int]:

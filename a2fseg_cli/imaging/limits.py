@@ -10,6 +10,8 @@ from a2fseg_cli.imaging.geometry import Geometry
 
 # 1024 x 1024 x 1024: above every MRI of a head, below what a few bytes of gzip may make a machine allocate.
 MAX_VOXELS = 2**30
+# NRRD's own limit; a header may claim thousands.
+MAX_DIMENSIONS = 16
 # A millimetre, and a cube of 58 cm.
 MIN_EDGE_MM, MAX_EXTENT_MM3 = 1.0, 2e8
 # One byte of deflate can stand for at most 1032 bytes (258 bytes in 2 bits).

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.imaging.geometry import Geometry
-from a2fseg_cli.imaging.limits import check_capacity, check_volume_size
+from a2fseg_cli.imaging.geometry import Geometry, right_angled, shear_warning
+from a2fseg_cli.imaging.limits import MAX_DIMENSIONS, check_capacity, check_volume_size
 from a2fseg_cli.imaging.voxel_block import VoxelBlock
 
 _SCALAR_TYPES = {
@@ -38,9 +38,12 @@ def read_header(path: Path) -> VoxelBlock:
         raise InputError(f"{path}: a vector image. Expected one number a voxel.")
     if fields.get("ElementType") not in _SCALAR_TYPES or not _is_true(fields, "BinaryData", "True"):
         raise InputError(f"{path}: voxels of a type, or written as text, that cannot be read. Convert the file.")
+    if fields.get("HeaderSize", "0") != "0":
+        raise InputError(f"{path}: its voxels do not follow the header (HeaderSize). Convert it to .nii.gz.")
     big_endian = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
     voxel_type = np.dtype(_SCALAR_TYPES[fields["ElementType"]]).newbyteorder(">" if big_endian else "<")
-    block = VoxelBlock(_geometry(path, fields), voxel_type, data_offset, _is_true(fields, "CompressedData"))
+    geometry, warnings = _geometry(path, fields)
+    block = VoxelBlock(geometry, voxel_type, data_offset, _is_true(fields, "CompressedData"), warnings)
     check_capacity(path, block.bytes, compressed=block.compressed)
     return block
 
@@ -63,16 +66,16 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
 
 
 def _is_true(fields: dict[str, str], key: str, default: str = "False") -> bool:
-    return fields.get(key, default).lower() == "true"
+    return fields.get(key, default)[:1] in ("T", "t", "1")  # as MetaIO
 
 
-def _geometry(path: Path, fields: dict[str, str]) -> Geometry:
+def _geometry(path: Path, fields: dict[str, str]) -> tuple[Geometry, tuple[str, ...]]:
     try:
         counts = [int(word) for word in fields["DimSize"].split()]
-        if len(counts) != int(fields["NDims"]) or min(counts) < 1:
-            raise ValueError("DimSize and NDims differ")
         dimensions = len(counts)
-        spacing = _numbers(fields, ("ElementSpacing",), np.ones(dimensions))
+        if dimensions != int(fields["NDims"]) or min(counts) < 1 or dimensions > MAX_DIMENSIONS:
+            raise ValueError("DimSize and NDims differ")
+        spacing = _numbers(fields, ("ElementSpacing", "ElementSize"), np.ones(dimensions))
         origin = _numbers(fields, ("Offset", "Position", "Origin"), np.zeros(dimensions))
         axes = _numbers(fields, ("TransformMatrix", "Rotation", "Orientation"), np.eye(dimensions))
     except (KeyError, ValueError) as error:
@@ -83,12 +86,11 @@ def _geometry(path: Path, fields: dict[str, str]) -> Geometry:
         raise InputError(f"{path}: {dimensions}-D. Expected a 3-D volume.")
     width, height, depth = counts[:3]
     size = check_volume_size(path, (depth, height, width))
-    # Its rows are the file axes; a Geometry has them as columns.
-    direction = axes.reshape(dimensions, dimensions)[:3, :3].T.ravel()
-    x, y, z = (float(value) for value in spacing[:3])
-    a, b, c = (float(value) for value in origin[:3])
+    steps = axes.reshape(dimensions, dimensions)[:3, :3].T * spacing[:3]  # its rows are the file axes
     try:
-        return Geometry(size, (z, y, x), (a, b, c), tuple(map(float, direction)))
+        spacing_mm, direction, shear = right_angled(steps, spacing[:3])
+        x, y, z = (float(value) for value in origin[:3])
+        return Geometry(size, spacing_mm, (x, y, z), direction), shear_warning(path.name, shear)
     except ValueError as error:
         raise InputError(f"{path}: damaged .mha header, spacing or direction is not usable.") from error
 

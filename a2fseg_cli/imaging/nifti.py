@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm
+from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, right_angled, shear_warning
 from a2fseg_cli.imaging.limits import check_capacity, check_volume_size
 
 NIFTI1 = np.dtype(
@@ -103,7 +103,6 @@ _REFUSED_TYPES = {
     2304: "an RGBA colour",
 }  # fmt: skip
 _MILLIMETRES_PER_UNIT = {1: 1000.0, 3: 0.001}
-_SHEAR_TOLERANCE = 1e-3
 _DISAGREEMENT_TOLERANCE_MM = 0.01
 
 
@@ -240,14 +239,13 @@ def header_geometry(path: Path, header: NiftiHeader) -> tuple[Geometry, tuple[st
         InputError: the transformation that counts is not invertible or not finite.
     """
     fields = header.fields
-    scale = _MILLIMETRES_PER_UNIT.get(int(fields["xyzt_units"]) & 7, 1.0)
+    scale = _millimetres(header)
     has_sform, has_qform = int(fields["sform_code"]) > 0, int(fields["qform_code"]) > 0
     warnings: list[str] = []
     if has_sform:
         sform = np.asarray(fields["srow"], np.float64) * scale
         geometry, shear = _affine_geometry(path, header, sform)
-        if shear > _SHEAR_TOLERANCE:
-            warnings.append(f"{path.name}: sheared sform, off by {shear:.2g}; the nearest right-angled grid is used")
+        warnings += shear_warning(path.name, shear)
         if has_qform:
             warnings += _disagreement(path, header, geometry, sform, scale)
         return geometry, tuple(warnings)
@@ -306,29 +304,17 @@ def _qform(fields: Any) -> npt.NDArray[np.float64]:
 
 def _affine_geometry(path: Path, header: NiftiHeader, affine: npt.NDArray[np.float64]) -> tuple[Geometry, float]:
     """Return the grid of an affine (3, 4), RAS, and how far its axes are from being orthonormal."""
-    with np.errstate(all="ignore"):
-        spacing = np.linalg.norm(affine[:, :3], axis=0)
-    if not np.isfinite(affine).all() or not np.isfinite(spacing).all() or spacing.min() < 1e-6:
-        raise InputError(f"{path}: damaged header, the affine is not usable: {_rows(affine)}. Convert the file again.")
-    axes = affine[:, :3] / spacing
-    left, _, right = np.linalg.svd(axes)
-    if abs(np.linalg.det(axes)) < 1e-3:
-        raise InputError(f"{path}: damaged header, two axes of the affine coincide: {_rows(affine)}.")
-    nearest = left @ right
-    shear = float(np.abs(nearest - axes).max())
-    # Below float32's noise the stored axes are as good, and exact zeros and ones stay what they are.
-    direction = (nearest if shear > 1e-6 else axes) * np.array([[-1], [-1], [1]]) + 0.0
-    declared = np.abs(np.asarray(header.fields["pixdim"], np.float64)[1:4])
-    close = np.abs(declared - spacing) <= 1e-5 * spacing
-    spacing = np.where(close, declared, spacing)
-    x, y, z = (float(value) for value in spacing)
-    origin = affine[:, 3] * (-1, -1, 1) + 0.0
-    return (
-        Geometry(
-            header.size,
-            (z, y, x),
-            (float(origin[0]), float(origin[1]), float(origin[2])),
-            tuple(float(value) for value in direction.ravel()),
-        ),
-        shear,
-    )
+    declared = np.abs(np.asarray(header.fields["pixdim"], np.float64)[1:4]) * _millimetres(header)
+    try:
+        spacing, direction, shear = right_angled(affine[:, :3] * np.array([[-1], [-1], [1]]), declared)
+        x, y, z = (float(value) for value in affine[:, 3] * (-1, -1, 1) + 0.0)
+        return Geometry(header.size, spacing, (x, y, z), direction), shear
+    except ValueError as error:
+        raise InputError(
+            f"{path}: damaged header, the affine is not usable ({error}): {_rows(affine)}. Convert the file again."
+        ) from error
+
+
+def _millimetres(header: NiftiHeader) -> float:
+    """Return the length of the header's unit in mm."""
+    return _MILLIMETRES_PER_UNIT.get(int(header.fields["xyzt_units"]) & 7, 1.0)

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.imaging.geometry import Geometry
-from a2fseg_cli.imaging.limits import check_capacity, check_volume_size
+from a2fseg_cli.imaging.geometry import Geometry, right_angled, shear_warning
+from a2fseg_cli.imaging.limits import MAX_DIMENSIONS, check_capacity, check_volume_size
 from a2fseg_cli.imaging.voxel_block import VoxelBlock
 
 # The names that the definition has for each type of voxel.
@@ -45,13 +45,17 @@ _SCALAR_TYPES = {
     }.items()
     for name in names
 }
+_ALIASES = {"datafile": "data file", "lineskip": "line skip", "byteskip": "byte skip", "axismins": "axis mins",
+            "axismaxs": "axis maxs", "centerings": "centers", "samplespacing": "spacings"}  # fmt: skip
 _COMPRESSED = {"raw": False, "gz": True, "gzip": True}
 # What turns the axes of a space into those of LPS; spaces that are not the patient's stay as they are, as in ITK.
 _TO_LPS = {
-    "right-anterior-superior": (-1, -1, 1),
-    "ras": (-1, -1, 1),
-    "left-anterior-superior": (1, -1, 1),
-    "las": (1, -1, 1),
+    name: flips
+    for names, flips in (
+        (("right-anterior-superior", "ras", "right-anterior-superior-time", "rast"), (-1, -1, 1)),
+        (("left-anterior-superior", "las", "left-anterior-superior-time", "last"), (1, -1, 1)),
+    )
+    for name in names
 }
 _LONGEST_HEADER = 2**16
 
@@ -63,19 +67,20 @@ def read_header(path: Path) -> VoxelBlock:
         InputError: no NRRD in one file, not a volume of one number a voxel, or damaged.
     """
     fields, data_offset = _fields(path)
-    if "data file" in fields or "datafile" in fields:
+    if "data file" in fields:
         raise InputError(f"{path}: its voxels lie in another file. Convert it to one .nrrd or .nii.gz file.")
-    encoding, endian = fields.get("encoding", "").lower(), fields.get("endian", "little").lower()
-    skips = any(fields.get(name, "0") != "0" for name in ("line skip", "lineskip", "byte skip", "byteskip"))
+    encoding, endian = fields.get("encoding", "").lower(), fields.get("endian", "").lower()
+    skips = any(fields.get(name, "0") != "0" for name in ("line skip", "byte skip"))
     if (
         encoding not in _COMPRESSED
         or fields.get("type") not in _SCALAR_TYPES
-        or endian not in ("little", "big")
+        or (endian not in ("little", "big") and not _SCALAR_TYPES[fields["type"]].endswith("1"))
         or skips
     ):
         raise InputError(f"{path}: voxels of a type or encoding that cannot be read. Convert it to .nii.gz.")
-    voxel_type = np.dtype(_SCALAR_TYPES[fields["type"]]).newbyteorder("<" if endian == "little" else ">")
-    block = VoxelBlock(_geometry(path, fields), voxel_type, data_offset, _COMPRESSED[encoding])
+    voxel_type = np.dtype(_SCALAR_TYPES[fields["type"]]).newbyteorder(">" if endian == "big" else "<")
+    geometry, warnings = _geometry(path, fields)
+    block = VoxelBlock(geometry, voxel_type, data_offset, _COMPRESSED[encoding], warnings)
     check_capacity(path, block.bytes, compressed=block.compressed)
     return block
 
@@ -89,13 +94,16 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
     if end is None or not re.fullmatch(r"NRRD000[1-5]", magic):
         raise InputError(f"{path}: no .nrrd file in one piece, or a damaged one. Convert it again.")
     pairs = [line.partition(": ") for line in lines if not line.startswith("#") and ":=" not in line]
-    return {name.strip().lower(): value.strip() for name, _, value in pairs}, end.end()
+    fields = {_ALIASES.get(name.strip().lower(), name.strip().lower()): value.strip() for name, _, value in pairs}
+    if len(fields) < len(pairs):
+        raise InputError(f"{path}: damaged .nrrd header, a field stands in it twice. Convert it again.")
+    return fields, end.end()
 
 
-def _geometry(path: Path, fields: Mapping[str, str]) -> Geometry:
+def _geometry(path: Path, fields: Mapping[str, str]) -> tuple[Geometry, tuple[str, ...]]:
     try:
         counts = [int(word) for word in fields["sizes"].split()]
-        if len(counts) != int(fields["dimension"]) or min(counts) < 1:
+        if len(counts) != int(fields["dimension"]) or min(counts) < 1 or len(counts) > MAX_DIMENSIONS:
             raise ValueError("sizes and dimension differ")
         axes = _axes(fields, len(counts))
         if not axes:
@@ -114,12 +122,10 @@ def _geometry(path: Path, fields: Mapping[str, str]) -> Geometry:
     try:
         vectors = np.array([axes[axis][:3] for axis in spatial])
         flips = np.array(_TO_LPS.get(fields.get("space", "").lower(), (1, 1, 1)))
-        a, b, c = (float(value) + 0.0 for value in _origin(fields, vectors) * flips)
-        with np.errstate(all="ignore"):  # of what a Geometry refuses next
-            x, y, z = (float(value) for value in np.linalg.norm(vectors, axis=1))
-            # An axis is a row of the file's, and a column of the direction.
-            direction = (vectors / [[x], [y], [z]] * flips).T.ravel() + 0.0
-        return Geometry(size, (z, y, x), (a, b, c), tuple(map(float, direction)))
+        x, y, z = (float(value) + 0.0 for value in _origin(fields, vectors) * flips)
+        # An axis is a row of the file's, and a column of the direction.
+        spacing_mm, direction, shear = right_angled((vectors * flips).T)
+        return Geometry(size, spacing_mm, (x, y, z), direction), shear_warning(path.name, shear)
     except ValueError as error:
         raise InputError(f"{path}: damaged .nrrd header, spacing or direction is not usable.") from error
 
@@ -147,7 +153,10 @@ def _vector(word: str) -> npt.NDArray[np.float64]:
 def _origin(fields: Mapping[str, str], vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the centre of the first voxel, in the file's space. Raises: ValueError."""
     if "space origin" in fields:
-        return _vector(fields["space origin"])[:3]
+        origin = _vector(fields["space origin"])
+        if len(origin) < 3:
+            raise ValueError("the origin has fewer than three numbers")
+        return origin[:3]
     if "axis mins" not in fields or "space directions" in fields:
         return np.zeros(3)
     mins = np.array([float(word) for word in fields["axis mins"].split()[-3:]])

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.imaging.geometry import Geometry, axes_to_canonical
-from a2fseg_cli.imaging.reading import MedicalImage
+from a2fseg_cli.imaging.reading import MedicalImage, background
 
 Shape = tuple[int, int, int]
 FloatVolume = npt.NDArray[np.float32]
@@ -144,13 +144,8 @@ def interpolate(array: FloatVolume, positions: Sequence[npt.NDArray[np.float64]]
 
 
 def brain_mask(array: FloatVolume) -> npt.NDArray[np.bool_]:
-    """Return where a skull-stripped image has tissue: every voxel that differs from the background.
-
-    The background is the value that all eight corners share, zero where they differ.
-    """
-    corners = array[:: max(1, array.shape[0] - 1), :: max(1, array.shape[1] - 1), :: max(1, array.shape[2] - 1)]
-    background = corners.flat[0] if np.all(corners == corners.flat[0]) else np.float32(0)
-    mask: npt.NDArray[np.bool_] = array != background
+    """Return where a skull-stripped image has tissue: every voxel that differs from the background."""
+    mask: npt.NDArray[np.bool_] = array != background(array)
     return mask
 
 
@@ -182,14 +177,14 @@ class Route:
         """Return a class map (D, H, W) of the file's grid on the network's: the class with the largest share."""
         cropped = self.crop.apply(self.reorient.apply(classes))
         shares = (self.resample.apply((cropped == k).astype(np.float32)) for k in range(count))
-        return _largest(shares, self.resample.target)
+        return largest(shares, self.resample.target)
 
     def to_file(self, array: FloatVolume) -> FloatVolume:
         """Return a volume of the network's grid on the file's grid, 0 outside the brain's box."""
         return np.ascontiguousarray(self.reorient.undo(self.crop.undo(self.resample.undo(array))))
 
 
-def _largest(shares: Iterable[FloatVolume], shape: Shape) -> npt.NDArray[np.uint8]:
+def largest(shares: Iterable[FloatVolume], shape: Shape) -> npt.NDArray[np.uint8]:
     """Return the index of the largest of the volumes at each voxel; the first wins a tie."""
     winner = np.zeros(shape, np.uint8)
     best: FloatVolume | None = None

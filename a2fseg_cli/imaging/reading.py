@@ -19,7 +19,7 @@ from a2fseg_cli.imaging import metaimage, nifti, nrrd
 from a2fseg_cli.imaging.discovery import EXTENSIONS
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
 from a2fseg_cli.imaging.limits import check_extent
-from a2fseg_cli.imaging.voxel_block import read_block
+from a2fseg_cli.imaging.voxel_block import VoxelBlock, read_block
 
 _THICK_SLICE_MM = 2.0
 # An adult brain with its cerebrospinal fluid has at most about 2 litres, a head 3.5 and more.
@@ -66,16 +66,8 @@ def peek_image(path: Path) -> tuple[Geometry, tuple[str, ...]]:
     Raises:
         InputError: as `read_image`, as far as the header shows.
     """
-    _check_file(path)
-    name = path.name.lower()
-    warnings: tuple[str, ...] = ()
-    if name.endswith(".nrrd"):
-        geometry = nrrd.read_header(path).geometry
-    elif name.endswith(".mha"):
-        geometry = metaimage.read_header(path).geometry
-    else:
-        geometry, warnings = nifti.header_geometry(path, nifti.read_header(path))
-    return check_extent(path, geometry), (*warnings, *_thickness_warnings(path, geometry))
+    geometry, warnings, _ = _read_header(path)
+    return geometry, warnings
 
 
 def read_label_map(path: Path) -> tuple[npt.NDArray[np.int32], Geometry]:
@@ -147,7 +139,11 @@ def check_distinct(images: Mapping[str, MedicalImage]) -> None:
 
 
 def resample_to(image: MedicalImage, geometry: Geometry) -> MedicalImage:
-    """Return the image on another grid: linear interpolation in the patient's space, 0 outside."""
+    """Return the image on another grid: linear interpolation in the patient's space, its background outside.
+
+    Raises:
+        InputError: nothing of it lies there.
+    """
     import SimpleITK as sitk
 
     source = sitk.GetImageFromArray(image.array)
@@ -160,34 +156,37 @@ def resample_to(image: MedicalImage, geometry: Geometry) -> MedicalImage:
         list(geometry.origin_mm),
         list(geometry.spacing_mm[::-1]),
         list(geometry.direction),
-        0.0,
+        float(outside := background(image.array)),
         sitk.sitkFloat32,
     )
     array = sitk.GetArrayFromImage(resampled)
-    if not array.any():
+    if (array == outside).all():
         raise InputError(f"{image.path}: nothing of it lies on the reference's grid. Co-register the images.")
     return replace(image, array=array, geometry=geometry)
 
 
 def _read_voxels(path: Path) -> tuple[npt.NDArray[Any], Geometry, tuple[str, ...]]:
     """Return the voxels in the file's own type (D, H, W), their grid, and what the header gives cause to say."""
-    _check_file(path)
-    name = path.name.lower()
-    warnings: tuple[str, ...] = ()
+    geometry, warnings, header = _read_header(path)
     try:
-        if name.endswith(".nrrd"):
-            block = nrrd.read_header(path)
-            voxels, geometry = read_block(path, block), block.geometry
-        elif name.endswith(".mha"):
-            block = metaimage.read_header(path)
-            voxels, geometry = read_block(path, block), block.geometry
-        else:
-            header = nifti.read_header(path)
-            geometry, warnings = nifti.header_geometry(path, header)
-            voxels = nifti.read_voxels(path, header)
+        voxels = read_block(path, header) if isinstance(header, VoxelBlock) else nifti.read_voxels(path, header)
     except MemoryError as error:
         raise ResourceError(f"{path}: its voxels do not fit into memory.") from error
-    return voxels, check_extent(path, geometry), (*warnings, *_thickness_warnings(path, geometry))
+    return voxels, geometry, warnings
+
+
+def _read_header(path: Path) -> tuple[Geometry, tuple[str, ...], VoxelBlock | nifti.NiftiHeader]:
+    """Return the grid, what the header gives cause to say, and where the voxels lie."""
+    _check_file(path)
+    name = path.name.lower()
+    header: VoxelBlock | nifti.NiftiHeader
+    if name.endswith((".nrrd", ".mha")):
+        header = nrrd.read_header(path) if name.endswith(".nrrd") else metaimage.read_header(path)
+        geometry, warnings = header.geometry, header.warnings
+    else:
+        header = nifti.read_header(path)
+        geometry, warnings = nifti.header_geometry(path, header)
+    return check_extent(path, geometry), (*warnings, *_thickness_warnings(path, geometry)), header
 
 
 def _check_file(path: Path) -> None:
@@ -220,9 +219,9 @@ def _set_itk_geometry(image: Any, geometry: Geometry) -> None:
     image.SetDirection(geometry.direction)
 
 
-def _background(array: npt.NDArray[np.float32]) -> np.float32:
-    """The value that all eight corners share (not counting those that are not finite), zero where they differ."""
-    corners = array[:: array.shape[0] - 1, :: array.shape[1] - 1, :: array.shape[2] - 1]
+def background(array: npt.NDArray[np.float32]) -> np.float32:
+    """Return the value that all eight corners share, not counting those that are not finite; 0 where they differ."""
+    corners = array[np.ix_((0, -1), (0, -1), (0, -1))]
     values = np.unique(corners[np.isfinite(corners)])
     return np.float32(values[0] if values.size == 1 else 0)
 
@@ -233,30 +232,30 @@ def _without_nonfinite(path: Path, array: npt.NDArray[np.float32]) -> tuple[npt.
         return array, ()
     import SimpleITK as sitk
 
-    background = _background(array)
-    brain = (finite & (array != background)).astype(np.uint8)
+    outside = background(array)
+    brain = (finite & (array != outside)).astype(np.uint8)
     filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(brain), True, 1)).astype(bool)
     inside, total = int(np.count_nonzero(~finite & filled)), int(np.count_nonzero(~finite))
     if inside:
         raise InputError(f"{path}: {inside} voxels inside the brain are NaN or infinite. Repair or convert the image.")
-    warning = f"{path.name}: {total} NaN or infinite voxels outside the brain set to {background:g}"
-    return np.where(finite, array, background), (warning,)
+    warning = f"{path.name}: {total} NaN or infinite voxels outside the brain set to {outside:g}"
+    return np.where(finite, array, outside), (warning,)
 
 
 def _thickness_warnings(path: Path, geometry: Geometry) -> tuple[str, ...]:
-    if max(geometry.spacing_mm) <= _THICK_SLICE_MM:
+    if max(geometry.spacing_mm) <= _THICK_SLICE_MM + 1e-6:  # 2 mm in metres is 2.0000001 in float32
         return ()
     spacing = " x ".join(f"{value:.3g}" for value in geometry.spacing_mm[::-1])
     return (f"{path.name}: thick slices ({spacing} mm); expect a coarser result than from 1 mm images",)
 
 
 def _skull_warnings(path: Path, array: npt.NDArray[np.float32], geometry: Geometry) -> tuple[str, ...]:
-    tissue = int(np.count_nonzero(array != _background(array)))
-    background = 1 - tissue / array.size
+    tissue = int(np.count_nonzero(array != background(array)))
+    empty = 1 - tissue / array.size
     volume_ml = tissue * geometry.voxel_volume_ml
-    if background >= _SMALLEST_BACKGROUND and volume_ml <= _LARGEST_BRAIN_ML:
+    if empty >= _SMALLEST_BACKGROUND and volume_ml <= _LARGEST_BRAIN_ML:
         return ()
     return (
-        f"{path.name}: background not zero, or skull present (background {background:.0%} of voxels, the rest "
+        f"{path.name}: background not zero, or skull present (background {empty:.0%} of voxels, the rest "
         f"{volume_ml:.0f} mL): the network was trained on skull-stripped images",
     )

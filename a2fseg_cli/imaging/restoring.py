@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.imaging.preprocessing import Route, Shape, bounding_box, centres, interpolate
+from a2fseg_cli.imaging.preprocessing import Route, Shape, bounding_box, centres, interpolate, largest
 
 ClassMap = npt.NDArray[np.uint8]
 FloatVolume = npt.NDArray[np.float32]
@@ -93,7 +93,7 @@ def _file_box(route: Route, canonical: Box) -> Box:
 
 
 def classes_to_file(route: Route, probabilities: FloatVolume) -> BoxedClasses:
-    """Return `Route.classes_to_file` without the background around the foreground.
+    """Return the most probable class of each voxel of the file's grid, without the background around the foreground.
 
     Linear interpolation is monotonous: where the background is the most probable class at every neighbour, it
     is the most probable in between. So only the voxels near a foreground winner have to be brought back, a few
@@ -112,18 +112,16 @@ def classes_to_file(route: Route, probabilities: FloatVolume) -> BoxedClasses:
     network, source = route.resample.target, route.resample.source
     places = [centres(*sizes) for sizes in zip(network, source, strict=True)]
     wanted = [_between(place, a - 1, b) for place, a, b in zip(places, start, stop, strict=True)]
-    if any(axis.start == axis.stop for axis in wanted):  # it lies between the file's voxels
-        return BoxedClasses(np.zeros(EMPTY_BOX.shape, np.uint8), EMPTY_BOX)
-    if any(n > 2 * m for n, m in zip(network, source, strict=True)):  # the way back smooths first, which is not local
+    # The way back smooths first where an axis has fewer voxels than half the network's: that is not local.
+    if any(n > 2 * m for n, m in zip(network, source, strict=True)):
         wanted = [slice(0, m) for m in source]
         shares = (route.resample.undo(share) for share in probabilities)
+    elif any(axis.start == axis.stop for axis in wanted):  # it lies between the file's voxels
+        return BoxedClasses(np.zeros(EMPTY_BOX.shape, np.uint8), EMPTY_BOX)
     else:
         shares = (interpolate(share, [p[w] for p, w in zip(places, wanted, strict=True)]) for share in probabilities)
-    best = next(shares).copy()
-    winner = np.zeros(best.shape, np.uint8)
-    for index, share in enumerate(shares, start=1):
-        winner[share > best] = index
-        np.maximum(best, share, out=best)
+    depth, height, width = (axis.stop - axis.start for axis in wanted)
+    winner = largest(shares, (depth, height, width))
     begin = tuple(a + axis.start for a, axis in zip(route.crop.start, wanted, strict=True))
     end = tuple(a + axis.stop for a, axis in zip(route.crop.start, wanted, strict=True))
     box = _file_box(route, Box((begin[0], begin[1], begin[2]), (end[0], end[1], end[2])))

@@ -17,12 +17,13 @@ from a2fseg_cli.imaging.geometry import Geometry
 
 @dataclass(frozen=True)
 class VoxelBlock:
-    """The grid, and how its voxels are stored from byte `offset` to the end of the file."""
+    """The grid, how its voxels are stored from byte `offset` to the end of the file, and what a user should know."""
 
     geometry: Geometry
     voxel_type: np.dtype[Any]
     offset: int
     compressed: bool
+    warnings: tuple[str, ...]
 
     @property
     def bytes(self) -> int:
