@@ -980,7 +980,7 @@ def _outputs() -> Iterator[Kind]:
     yield Kind(group, "file where a cohort's folder should be", 5, ("results", "cannot be written"), cohort, lines=4)
     yield Kind(group, "file where scores should be", 5, ("out", "cannot be written"), scores, lines=4)
     yield Kind(group, "file where a run should be", 5, ("out", "cannot be written"), run_folder)
-    yield Kind(group, "file where the demo should be", 5, ("out", "the folder cannot be made"), demo)
+    yield Kind(group, "file where the demo should be", 5, ("out", "cannot be written"), demo)
 
 
 def _options() -> Iterator[Kind]:

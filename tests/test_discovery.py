@@ -276,6 +276,25 @@ def test_flat_bids_files_keep_their_written_names(tmp_path) -> None:
     assert (other.name, list(other.images)) == ("sub-DEF", ["t1"])
 
 
+@pytest.mark.parametrize(
+    ("stems", "names"),
+    [
+        (["a_sub-01", "a_sub-02", "b_sub-03"], ["sub-01", "sub-02", "sub-03"]),
+        (["sub-A1_acq-x_ses-1", "sub-A1_acq-x_ses-2", "sub-2_ses-1"], ["sub-2_ses-1", "sub-A1_ses-1", "sub-A1_ses-2"]),
+    ],
+    ids=str,
+)
+def test_no_patient_of_flat_bids_files_is_lost(tmp_path, stems, names) -> None:
+    _touch(tmp_path, *(f"{stem}_T1w.nii.gz" for stem in stems))
+    assert [case.name for case in find_cases(tmp_path)] == names
+
+
+def test_a_bare_file_among_several_patients_is_refused(tmp_path) -> None:
+    _touch(tmp_path / "A", "A_t1.nii", "B_t1.nii", "flair.nii")
+    with pytest.raises(InputError, match="a second patient named A"):
+        find_cases(tmp_path / "A")
+
+
 def test_grades_in_folders_of_their_own(tmp_path) -> None:
     _touch(tmp_path, "HGG/one/one_t1.nii", "LGG/one/one_t1.nii", "LGG/two/two_t1.nii")
     assert [case.name for case in find_cases(tmp_path)] == ["HGG_one", "LGG_one", "two"]
@@ -370,6 +389,13 @@ def test_any_text_is_a_table_or_an_input_error(tmp_path_factory, text) -> None:
     except InputError:
         return
     assert all(case.name and case.images for case in cases)
+
+
+def test_a_case_table_with_odd_cells(tmp_path) -> None:
+    (case,) = read_case_table(_table(tmp_path, "case,t1\nA,~nobody-of-that-name/x.nii\n"))
+    assert case.images == {"t1": tmp_path / "~nobody-of-that-name/x.nii"}
+    with pytest.raises(InputError, match="line 2: the case is named"):
+        read_case_table(_table(tmp_path, f"case,t1\n{'A' * 300},x.nii\n"))
 
 
 def test_discovery_needs_neither_torch_nor_simpleitk() -> None:

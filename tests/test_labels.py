@@ -39,9 +39,8 @@ def test_scheme_of_the_values(values: list[int], scheme: str) -> None:
     ],
 )
 def test_values_of_no_scheme_are_named(values: list[int], message: str) -> None:
-    with pytest.raises(InputError, match=message) as refused:
+    with pytest.raises(InputError, match=f"{message}.*brats2023.*brats2018"):
         detect_scheme(values, "seg.nii.gz")
-    assert "--labels" in str(refused.value)
 
 
 def test_both_schemes_give_the_same_classes() -> None:

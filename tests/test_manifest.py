@@ -27,6 +27,7 @@ from a2fseg_cli.weights.manifest import (
     read_manifest,
     write_manifest,
 )
+from a2fseg_cli.weights.strict_json import parse_object
 
 # SHA-256 of b"abc", as FIPS 180-4's example has it.
 ABC_SHA256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
@@ -281,3 +282,17 @@ def test_any_bytes_are_refused_or_a_manifest(data: bytes) -> None:
     except WeightsError:
         return
     assert manifest.entries == ()
+
+
+def test_json_of_any_depth_is_read_or_refused() -> None:
+    texts = ['{"a": ' + "[" * depth + "]" * depth + "}" for depth in (400, 600, 990, 5000)]
+    assert list(parse_object('{"a": ' + "[" * 100 + "]" * 100 + "}")) == ["a"]
+    for text in texts:
+        with pytest.raises(ValueError, match="nested too deeply"):
+            parse_object(text)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e400"])
+def test_numbers_that_no_float_holds_are_refused(number: str) -> None:
+    with pytest.raises(ValueError, match="too large a number"):
+        parse_object(f'{{"a": {number}}}')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from a2fseg_cli.core.config import BRATS_MODALITIES, all_subsets, subset_name
-from a2fseg_cli.evaluation.published import METHODS, REGIONS, TABLE_1, TABLE_1_MEANS, TABLE_2
+from a2fseg_cli.evaluation.published import METHODS, REGIONS, TABLE_1, TABLE_1_MEANS
 from a2fseg_cli.evaluation.tables import mean_of_subsets
 
 
@@ -29,14 +29,3 @@ def test_single_cells() -> None:
     assert TABLE_1["A2FSeg"]["t1c"]["ET"] == 78.01
     assert TABLE_1["U-HVED"]["t1c+flair"]["TC"] == 85.78
     assert TABLE_1["MFI"]["t1+t1c+t2+flair"]["TC"] == 88.60
-
-
-@pytest.mark.parametrize("variant", TABLE_2)
-def test_ablation_averages_its_regions(variant: str) -> None:
-    row = TABLE_2[variant]
-    assert round(sum(row[region] for region in REGIONS) / 3, 2) == row["average"]
-
-
-def test_ablation_starts_and_ends_at_table_1() -> None:
-    for variant, method in (("MFI", "MFI"), ("adaptive fusion", "A2FSeg")):
-        assert {region: TABLE_2[variant][region] for region in REGIONS} == TABLE_1_MEANS[method]

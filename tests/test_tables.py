@@ -14,6 +14,7 @@ from a2fseg_cli.evaluation.formats import latex, markdown, scores_csv
 from a2fseg_cli.evaluation.metrics import METRICS
 from a2fseg_cli.evaluation.results import PatientScores, Row
 from a2fseg_cli.evaluation.tables import (
+    _decided,
     card_scores,
     comparison_tables,
     mean_of_subsets,
@@ -82,7 +83,7 @@ def test_undefined_scores_are_left_out_and_said() -> None:
     results = [TWO[0], patient("B", {"flair": math.nan, "t1c+flair": 0.8}, math.nan, "both_empty")]
     table = score_table(results, CONFIG, "nan")
     assert table.rows[0][4] == "50.00"
-    assert table.notes == ("of 12 scores: 6 with both masks empty, 3 undefined and left out of the means",)
+    assert table.notes == ("of 12 scores: 3 with both masks empty, 3 undefined and left out of the means",)
     alone = score_table([patient("B", {"flair": math.nan})], CONFIG, "nan")
     assert alone.rows == (("-", "-", "-", "x", "", "", ""),)
 
@@ -181,3 +182,26 @@ def test_every_score_has_a_title_with_its_unit() -> None:
         for key in metric.score_keys:
             unit = " in mm" if key.endswith("_mm") else " in mL" if key.endswith("_ml") else " in %"
             assert title_of(key).endswith(unit), key
+
+
+@pytest.mark.parametrize(
+    ("key", "convention", "reference", "predicted", "value", "said"),
+    [
+        ("dice", "both_empty", 0, 0, 1.0, "1 with both masks empty"),
+        ("hd95_mm", "one_empty", 9, 0, 373.0, "1 with one empty"),
+        ("dice", "", 9, 9, 1.0, ""),
+        ("volume_ml", "one_empty", 9, 0, 0.0, ""),
+        ("sensitivity", "one_empty", 9, 0, 0.0, ""),
+        ("sensitivity", "one_empty", 0, 9, 0.0, "1 with one empty"),
+        ("precision", "one_empty", 9, 0, 0.0, "1 with one empty"),
+        ("precision", "one_empty", 0, 9, 0.0, ""),
+        ("lesionwise_dice", "one_empty", 9, 0, 0.0, ""),
+        ("hd95_mm", "one_empty", 9, 0, math.nan, "1 undefined and left out of the means"),
+    ],
+)
+def test_what_the_policy_decided(
+    key: str, convention: str, reference: int, predicted: int, value: float, said: str
+) -> None:
+    counts = COUNTS | {"reference_voxels": reference, "predicted_voxels": predicted}
+    found = _decided([PatientScores("a", (Row("t1", "WT", {key: value}, counts, convention),))], key)
+    assert found == (f"of 1 scores: {said}" if said else "")

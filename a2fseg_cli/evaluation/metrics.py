@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -20,7 +20,6 @@ from a2fseg_cli.evaluation.lesions import (
     DROPPED_MM3,
     PENALTY_MM,
     Lesion,
-    LesionScores,
     find_lesions,
     score_lesions,
 )
@@ -134,20 +133,11 @@ class Scores:
         values: Score by key (`METRICS[...].score_keys`), in the order asked for; NaN where undefined.
         counts: Raw voxel counts.
         convention: `both_empty` or `one_empty` where the policy's convention, not the masks, decided values.
-        lesions: What the lesion-wise means are made of; None unless `lesionwise` was asked for.
     """
 
     values: dict[str, float]
     counts: Counts
     convention: Convention
-    lesions: LesionScores | None = None
-
-    def row(self) -> dict[str, float | int | str]:
-        """Return the scores, the counts and the convention as one flat row of a table."""
-        row: dict[str, float | int | str] = {**self.values, **asdict(self.counts)}
-        if self.lesions:
-            row |= {f"lesions_{kind}": getattr(self.lesions, kind) for kind in ("hit", "missed", "invented")}
-        return row | {"convention": self.convention}
 
 
 def score(
@@ -176,7 +166,6 @@ def score(
         raise ValueError(f"prediction has the shape {prediction.shape}, the reference {reference.shape}")
     counts = _count(reference.mask, predicted)
     values: dict[str, float] = {}
-    lesions: LesionScores | None = None
     for metric in metrics:
         if metric not in METRICS:
             raise UsageError(f"Unknown metric {metric!r}; expected some of {', '.join(METRICS)}.")
@@ -187,7 +176,7 @@ def score(
             values |= {"lesionwise_dice": lesions.dice, "lesionwise_hd95_mm": lesions.hd95_mm}
         else:
             values |= _values(metric, reference.mask, predicted, counts, rules, tolerance_mm)
-    return Scores(values, counts, _convention(counts), lesions)
+    return Scores(values, counts, _convention(counts))
 
 
 class Reference:

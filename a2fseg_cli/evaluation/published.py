@@ -113,10 +113,3 @@ TABLE_1_MEANS: Final[dict[str, dict[str, float]]] = {
     method: {region: row[column] for region, row in zip(REGIONS, _TABLE_1_MEANS, strict=True)}
     for column, method in enumerate(METHODS)
 }
-
-# Table 2, the ablation: means of the 15 subsets in %, and the mean of the three regions.
-TABLE_2: Final[dict[str, dict[str, float]]] = {
-    "MFI": {"WT": 88.80, "TC": 82.31, "ET": 65.94, "average": 79.02},
-    "average fusion": {"WT": 89.29, "TC": 82.00, "ET": 66.00, "average": 79.10},
-    "adaptive fusion": {"WT": 89.79, "TC": 82.72, "ET": 66.71, "average": 79.74},
-}

@@ -10,7 +10,7 @@ from typing import Any
 from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig
 from a2fseg_cli.evaluation.metrics import HD95_DEFINITIONS, METRICS, POLICIES, metric_definition
 from a2fseg_cli.evaluation.published import METHODS, REGIONS, TABLE_1, TABLE_1_MEANS
-from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores
+from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores, Row
 from a2fseg_cli.evaluation.statistics import bootstrap_interval, summarise
 
 PRESENT, ABSENT = "x", "-"
@@ -180,13 +180,27 @@ def _marked(subset: str, config: ModelConfig) -> list[str]:
 def _decided(results: Sequence[PatientScores], key: str) -> str:
     """Return one line on the scores that the masks alone do not give, empty where there are none."""
     rows = [row for result in results for row in result.rows if key in row.values]
+    defined = [row.convention for row in rows if _by_convention(row, key) and not math.isnan(row.values[key])]
     kinds = {
-        "with both masks empty": sum(row.convention == "both_empty" for row in rows),
-        "with one empty": sum(row.convention == "one_empty" for row in rows),
+        "with both masks empty": defined.count("both_empty"),
+        "with one empty": defined.count("one_empty"),
         "undefined and left out of the means": sum(math.isnan(row.values[key]) for row in rows),
     }
     said = [f"{count} {kind}" for kind, count in kinds.items() if count]
     return f"of {len(rows)} scores: {', '.join(said)}" if said else ""
+
+
+def _by_convention(row: Row, key: str) -> bool:
+    """Return whether the policy, not the masks, decided a score."""
+    if key in ("volume_ml", "reference_volume_ml"):
+        return False
+    if key == "sensitivity":
+        return row.counts["reference_voxels"] == 0
+    if key == "precision":
+        return row.counts["predicted_voxels"] == 0
+    if key.startswith("lesionwise"):  # a missed or invented lesion has its score by definition
+        return row.convention == "both_empty"
+    return bool(row.convention)
 
 
 def heading(modality: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from a2fseg_cli.errors import InputError
 from a2fseg_cli.imaging.discovery import Case, modality_words
 
 TRUTH_COLUMN = "seg"
+LONGEST_NAME = 200  # bytes: with `_attention_flair.nii.gz` behind it still the name of a file
 
 Split = dict[str, list[str]]
 
@@ -103,10 +105,13 @@ def _table_case(
         raise InputError(f"{where}: {len(cells)} cells, expected {len(columns)}.")
     row = dict(zip(columns, cells, strict=True))
     name = row["case"]
-    if not name or name in (".", "..") or re.search(r"[/\\\0]", name):
-        raise InputError(f"{where}: the case is named {name!r}. Expected a name that can be a file name.")
-    images = {modality: folder / Path(row[modality]).expanduser() for modality in modalities if row.get(modality)}
+    if not name or name in (".", "..") or re.search(r"[/\\\0]", name) or len(os.fsencode(name)) > LONGEST_NAME:
+        raise InputError(
+            f"{where}: the case is named {name[:LONGEST_NAME]!r}. Expected a name that can be a file name."
+        )
+    # os.path leaves a `~name` that nobody has as it is; reading then says that there is no such file.
+    images = {m: folder / os.path.expanduser(row[m]) for m in modalities if row.get(m)}
     if not images:
         raise InputError(f"{where}: case {name} has no image. Give at least one of {', '.join(modalities)}.")
     truth = row.get(TRUTH_COLUMN)
-    return Case(name, images, folder / Path(truth).expanduser() if truth else None)
+    return Case(name, images, folder / os.path.expanduser(truth) if truth else None)

@@ -242,7 +242,7 @@ def _cases_of(folder: Path, modalities: Sequence[str]) -> list[tuple[Path, Case]
     files = _own_files(folder)
     groups = _group_by_patient(files, modalities)
     if len(groups) > 1:
-        return [(folder, _patient_case(patient or name, paths, modalities)) for patient, paths in groups.items()]
+        return [(folder, _patient_case(patient or name, paths, modalities)) for patient, paths in groups]
     if groups:
         return [(folder, _patient_case(name, files, modalities))]
     return _cases_below(folder, modalities, _DEPTH)
@@ -267,7 +267,7 @@ def _cases_below(folder: Path, modalities: Sequence[str], depth: int) -> list[tu
     return found
 
 
-def _group_by_patient(files: Sequence[Path], modalities: Sequence[str]) -> dict[str, list[Path]]:
+def _group_by_patient(files: Sequence[Path], modalities: Sequence[str]) -> list[tuple[str, list[Path]]]:
     """Return files by patient's name where one modality appears under several names, else all as one group.
 
     A name that another one continues (`P1` and `P1_old`) is the same patient, whose files then clash.
@@ -278,14 +278,14 @@ def _group_by_patient(files: Sequence[Path], modalities: Sequence[str]) -> dict[
     lone = next(iter(roots)) if len(roots) == 1 else ()
     seen = {(_root(found.patient, roots) or lone, found.modality) for found in named}
     if len(seen) == len({modality for _, modality in seen}):
-        return {"": list(files)} if named else {}
+        return [("", list(files))] if named else []
     groups: dict[tuple[str, ...], list[Path]] = {}
     for found in named:
         groups.setdefault(_root(found.patient, roots) or lone, []).append(found.path)
     written = {root: _written_name(paths[0], len(root)) for root, paths in groups.items()}
     for other in (*_truth_files(files), *_unread(files, modalities)):
         groups.get(_root(_tokens(other.name), roots) or lone, []).append(other)
-    return {written[root]: paths for root, paths in groups.items()}
+    return [(written[root], paths) for root, paths in groups.items()]
 
 
 def _root(patient: tuple[str, ...], known: Collection[tuple[str, ...]]) -> tuple[str, ...]:
@@ -294,9 +294,12 @@ def _root(patient: tuple[str, ...], known: Collection[tuple[str, ...]]) -> tuple
 
 
 def _written_name(path: Path, token_count: int) -> str:
-    """The first tokens of a file's name as they are written there."""
-    tokens = list(re.finditer(r"[A-Za-z0-9]+", path.name))[:token_count]
-    return path.name[: tokens[-1].end()] if tokens else ""
+    """The first tokens of a file's name, or of what names the patient in a BIDS name, as they are written there."""
+    text = path.name
+    if _read_bids_name(image_stem(path) or ""):
+        text = "_".join(part for part in text.split("_") if part.lower().partition("-")[0] in ("sub", "ses"))
+    tokens = list(re.finditer(r"[A-Za-z0-9]+", text))[:token_count]
+    return text[: tokens[-1].end()] if tokens else ""
 
 
 def _with_unique_names(found: Sequence[tuple[Path, Case]], root: Path) -> list[Case]:
@@ -308,7 +311,7 @@ def _with_unique_names(found: Sequence[tuple[Path, Case]], root: Path) -> list[C
     counts = Counter(case.name for _, case in found)
     cases: dict[str, Case] = {}
     for folder, case in found:
-        name = case.name if counts[case.name] == 1 else "_".join(folder.relative_to(root).parts)
+        name = case.name if counts[case.name] == 1 else "_".join(folder.relative_to(root).parts) or case.name
         if name in cases:
             raise InputError(f"{folder}: a second patient named {name}. Rename one folder, or list them in a CSV.")
         cases[name] = replace(case, name=name)

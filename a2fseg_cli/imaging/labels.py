@@ -39,9 +39,7 @@ def detect_scheme(values: Sequence[int], path: str) -> str:
             return scheme
     unknown = sorted(found - {0, 1, 2, 3, 4})
     what = f"unknown label {unknown[0]}" if unknown else "labels 3 and 4 together (2024 scheme with a cavity?)"
-    raise InputError(
-        f"{path}: {what}; expected 0, 1, 2 and either 3 (brats2023) or 4 (brats2018). Name the scheme with --labels."
-    )
+    raise InputError(f"{path}: {what}; expected 0, 1, 2 and either 3 (brats2023) or 4 (brats2018).")
 
 
 def to_classes(labels: npt.NDArray[np.integer], values: Sequence[int], path: str) -> npt.NDArray[np.uint8]:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.errors import ResourceError
+from a2fseg_cli.imaging.geometry import Geometry
+from a2fseg_cli.imaging.writing import write_image
 
 Field = npt.NDArray[np.floating[Any]]
 Triple = tuple[float, float, float]
@@ -111,24 +112,15 @@ def write_phantom(folder: str | Path, seed: int = 0) -> dict[str, Path]:
     The segmentation has the values of BraTS 2023: 1 NCR, 2 ED, 3 ET. The folder is made.
 
     Raises:
-        ResourceError: The folder cannot be made.
+        ResourceError: The folder or a file cannot be written, or the disk is full.
     """
-    import SimpleITK as sitk
-
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(f"{folder}: the folder cannot be made ({error.strerror}). Choose another one.") from error
     phantom = make_phantom(seed)
     arrays: Mapping[str, npt.NDArray[np.generic]] = {**phantom.images, "seg": phantom.truth}
     paths = {}
     for name, array in arrays.items():
-        image: Any = sitk.GetImageFromArray(np.rint(array).astype(np.int16))
-        image.SetSpacing(phantom.spacing_mm[::-1])
-        image.SetOrigin((0.0, -239.0, 0.0))
-        paths[name] = folder / f"phantom_{name}.nii.gz"
-        sitk.WriteImage(image, str(paths[name]), useCompression=True)
+        paths[name] = Path(folder) / f"phantom_{name}.nii.gz"
+        geometry = Geometry(phantom.truth.shape, phantom.spacing_mm, (0.0, -239.0, 0.0))
+        write_image(np.rint(array).astype(np.int16), geometry, paths[name])
     return paths
 
 

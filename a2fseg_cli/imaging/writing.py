@@ -22,6 +22,7 @@ from a2fseg_cli.imaging.geometry import Geometry, same_grid
 _GRID_FIELDS = ("pixdim", "xyzt_units", "qform_code", "sform_code", "quatern", "qoffset", "srow")
 _TYPES = {
     np.dtype(np.uint8): {"nifti": 2, "nrrd": "uint8", "mha": "MET_UCHAR"},
+    np.dtype(np.int16): {"nifti": 4, "nrrd": "int16", "mha": "MET_SHORT"},
     np.dtype(np.float32): {"nifti": 16, "nrrd": "float", "mha": "MET_FLOAT"},
 }
 _COMPRESSION_LEVEL = 5
@@ -61,7 +62,12 @@ def write_map(array: npt.NDArray[np.float32], reference_path: Path, geometry: Ge
     _write(np.ascontiguousarray(array, np.float32), reference_path, geometry, path)
 
 
-def _write(array: npt.NDArray[Any], reference_path: Path, geometry: Geometry, path: Path) -> None:
+def write_image(array: npt.NDArray[np.int16], geometry: Geometry, path: Path) -> None:
+    """Write an image of whole numbers (D, H, W) that has no reference. Raises: as `write_label_map`."""
+    _write(np.ascontiguousarray(array, np.int16), None, geometry, path)
+
+
+def _write(array: npt.NDArray[Any], reference_path: Path | None, geometry: Geometry, path: Path) -> None:
     if array.shape != geometry.size:
         raise ValueError(f"array {array.shape} and geometry {geometry.size} differ in size")
     extension = check_output_name(path)
@@ -76,7 +82,7 @@ def _write(array: npt.NDArray[Any], reference_path: Path, geometry: Geometry, pa
     atomic_write_bytes(path, data)
 
 
-def _nifti(path: Path, array: npt.NDArray[Any], reference_path: Path, geometry: Geometry) -> bytes:
+def _nifti(path: Path, array: npt.NDArray[Any], reference_path: Path | None, geometry: Geometry) -> bytes:
     if max(array.shape) > _LARGEST_NIFTI1_SIZE:
         raise UsageError(f"{path}: more than {_LARGEST_NIFTI1_SIZE} voxels along an axis. Write .nrrd or .mha instead.")
     fields = np.zeros((), nifti.NIFTI1)
@@ -94,16 +100,21 @@ def _nifti(path: Path, array: npt.NDArray[Any], reference_path: Path, geometry: 
     return fields.tobytes().ljust(_NIFTI_DATA_OFFSET, b"\0") + little_endian.tobytes()
 
 
-def _reference_fields(reference_path: Path, geometry: Geometry) -> dict[str, Any] | None:
+def _reference_fields(reference_path: Path | None, geometry: Geometry) -> dict[str, Any] | None:
     """Return the reference's grid fields, None when it is no NIfTI file or no longer has that grid."""
-    if not reference_path.name.lower().endswith((".nii", ".nii.gz")):
+    if reference_path is None or not reference_path.name.lower().endswith((".nii", ".nii.gz")):
         return None
     try:
         header = nifti.read_header(reference_path)
         described, _ = nifti.header_geometry(reference_path, header)
     except InputError:
         return None
-    return {name: header.fields[name] for name in _GRID_FIELDS} if same_grid(described, geometry) else None
+    if not same_grid(described, geometry):
+        return None
+    most = np.iinfo(np.int16).max  # NIfTI-2 has wider codes; all above 0 say that there is a form
+    return {name: header.fields[name] for name in _GRID_FIELDS} | {
+        name: min(int(header.fields[name]), most) for name in ("qform_code", "sform_code")
+    }
 
 
 def _geometry_fields(geometry: Geometry) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import platformdirs
 
 from a2fseg_cli.errors import ResourceError, WeightsError
-from a2fseg_cli.files import atomic_write, remove_abandoned
+from a2fseg_cli.files import atomic_write, file_state, remove_abandoned
 from a2fseg_cli.weights.download import TIMEOUT_S, DownloadFailed, download, refuse_when_offline
 from a2fseg_cli.weights.file_format import sha256_of
 from a2fseg_cli.weights.manifest import (
@@ -31,7 +31,7 @@ Progress = Callable[[int], None]  # bytes that have arrived; starts again from 0
 def cache_folder() -> Path:
     """Return the cache folder: `A2FSEG_HOME`, or where the system keeps a user's caches. It need not exist."""
     home = os.environ.get("A2FSEG_HOME")
-    return Path(home).expanduser() if home else platformdirs.user_cache_path("a2fseg", appauthor=False)
+    return Path(os.path.expanduser(home)) if home else platformdirs.user_cache_path("a2fseg", appauthor=False)
 
 
 def cached_path(entry: ManifestEntry) -> Path:
@@ -42,7 +42,7 @@ def cached_path(entry: ManifestEntry) -> Path:
 def local_path(entry: ManifestEntry) -> Path | None:
     """Return the file of an entry if there is one on this machine, bundled or cached; unverified."""
     path = bundled_weights_folder() / entry.file if entry.bundled else cached_path(entry)
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None  # false as well where the cache cannot be looked into
 
 
 def verify(entry: ManifestEntry) -> Path:
@@ -107,7 +107,7 @@ def fetch(
     if entry.bundled:
         return verify(entry)
     path = cached_path(entry)
-    if path.is_file() and _is_intact(path, entry):
+    if os.path.isfile(path) and _is_intact(path, entry):
         return path
     refuse_when_offline(entry.name)
     reasons = []
@@ -140,9 +140,13 @@ def import_file(path: Path, entry: ManifestEntry) -> Path:
         return verify(entry)
 
     def source(write: Callable[[bytes], object]) -> None:
-        with path.open("rb") as file:
-            while chunk := file.read(_COPY_BYTES):
-                write(chunk)
+        try:
+            with path.open("rb") as file:
+                chunks = iter(lambda: file.read(_COPY_BYTES), b"")
+                for chunk in chunks:
+                    write(chunk)
+        except OSError as error:  # of reading: what `write` cannot do is a ResourceError
+            raise WeightsError(f"{path}: cannot be read: {error.strerror}. Not imported.") from error
 
     try:
         return _store(entry, source, None)
@@ -191,7 +195,8 @@ def _store(
 
 
 def _is_intact(path: Path, entry: ManifestEntry) -> bool:
-    return path.stat().st_size == entry.size_bytes and sha256_of(path) == entry.sha256
+    state = file_state(path)
+    return state is not None and state[1] == entry.size_bytes and sha256_of(path) == entry.sha256
 
 
 def _reads_as_path(name_or_path: str | Path) -> bool:

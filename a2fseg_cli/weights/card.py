@@ -44,4 +44,5 @@ def subset_cost(card: Mapping[str, Any], config: ModelConfig, present: Iterable[
         return ""
     changes = ", ".join(f"{r} {100 * a:.0f} to {100 * b:.0f}" for r, a, b in known)
     absent = ", ".join(m for m in config.modalities if m not in here.split("+"))
-    return f"without {absent}: Dice {changes} (% on {scores.get('patients', 'the')} test patients)"
+    count = scores.get("patients")
+    return f"without {absent}: Dice {changes} (% on {count if isinstance(count, int) else 'the'} test patients)"

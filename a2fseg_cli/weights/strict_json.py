@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import unicodedata
 from typing import Any
 
@@ -18,16 +19,20 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
     decoded = text if isinstance(text, str) else text.decode("utf-8")
     try:
         value = json.loads(
-            decoded, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=_bounded_int
+            decoded,
+            object_pairs_hook=_unique_keys,
+            parse_constant=_refuse_constant,
+            parse_int=_bounded_int,
+            parse_float=_finite_float,
         )
+        if not isinstance(value, dict):
+            raise ValueError("not a JSON object")
+        # A lone surrogate can be written in JSON but not printed; encoding finds it.
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        if _has_control_characters(value):
+            raise ValueError("control characters in a text")
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if not isinstance(value, dict):
-        raise ValueError("not a JSON object")
-    # A lone surrogate can be written in JSON but not printed; encoding finds it.
-    json.dumps(value, ensure_ascii=False).encode("utf-8")
-    if _has_control_characters(value):
-        raise ValueError("control characters in a text")
     return value
 
 
@@ -52,6 +57,13 @@ def _bounded_int(text: str) -> int:
     if len(text) > _MAX_DIGITS:
         raise ValueError(f"a number of more than {_MAX_DIGITS} digits")
     return int(text)
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{printable(text, 20)} is too large a number")
+    return number
 
 
 def _has_control_characters(value: Any) -> bool:
