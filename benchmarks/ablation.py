@@ -28,7 +28,6 @@ from a2fseg_cli.core.fusion import average  # noqa: E402
 from a2fseg_cli.core.model import A2FSeg, Output  # noqa: E402
 from a2fseg_cli.imaging.case_lists import read_split  # noqa: E402
 from a2fseg_cli.imaging.discovery import find_cases  # noqa: E402
-from a2fseg_cli.imaging.labels import region_dice  # noqa: E402
 from a2fseg_cli.training.data import Sample, load_samples  # noqa: E402
 from a2fseg_cli.training.loop import Trainer  # noqa: E402
 from a2fseg_cli.training.recipe import RECIPES, Recipe  # noqa: E402
@@ -65,14 +64,15 @@ def scores(trainer: Trainer, patients: Sequence[Sample]) -> dict[str, float]:
     config: ModelConfig = trainer.config
     subsets = [config.presence(names) for names in all_subsets(config.modalities)]
     trainer.model.load_state_dict(trainer.mean)
-    per_subset: dict[tuple[bool, ...], list[dict[str, float]]] = {subset: [] for subset in subsets}
+    per_name: dict[str, list[float]] = {}
     for patient in patients:
-        for subset, logits in zip(subsets, trainer._predict(patient, subsets), strict=True):
-            if logits is not None:
-                predicted = logits.argmax(dim=0).to(torch.uint8).numpy()
-                per_subset[subset].append(region_dice(predicted, patient.classes, config))
-    means = [{r: float(np.mean([d[r] for d in found])) for r in found[0]} for found in per_subset.values() if found]
-    return {region: float(np.mean([mean[region] for mean in means])) for region in means[0]}
+        for name, dice in trainer.scores_of(patient, subsets).items():
+            per_name.setdefault(name, []).append(dice)
+    means = {name: float(np.mean(found)) for name, found in per_name.items()}
+    return {
+        region: float(np.mean([mean for name, mean in means.items() if name.startswith(f"{region} ")]))
+        for region, _ in config.regions
+    }
 
 
 def measure(

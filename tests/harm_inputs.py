@@ -532,7 +532,7 @@ def _train(folder: Path, truth: Content | None, *options: object) -> list[object
 def _truths() -> Iterator[Kind]:
     other = nifti(_labels(), srow=((-4, 0, 0, 5), (0, -4, 0, 0), (0, 0, 4, 0)))
     bad: list[tuple[str, tuple[str, ...], Content | None]] = [
-        ("unknown label", ("P1_seg.nii", "unknown label 9", "--labels"), nifti(_labels(9))),
+        ("unknown label", ("P1_seg.nii", "unknown label 9", "brats2018"), nifti(_labels(9))),
         ("negative label", ("P1_seg.nii", "unknown label -1"), nifti(_labels(-1, "i2"))),
         (
             "labels 3 and 4 together",
@@ -1036,14 +1036,14 @@ def _options() -> Iterator[Kind]:
         group,
         "an image without its modality",
         2,
-        ("is one image", "--flair"),
+        ("one file", "--flair"),
         lambda folder: ["predict", _write(folder / "a.nii", nifti()), *_to(folder)],
     )
     yield data("--part-id 2: expected 0 to 1", "--num-parts", 2, "--part-id", 2, name="part out of range")
     yield data("--part-id -1: expected 0 to 1", "--num-parts", 2, "--part-id", -1)
     yield data("--num-parts 0", "--num-parts", 0, "--part-id", 0)
-    yield data("--part-id needs --num-parts", "--part-id", 0)
-    yield data("--num-parts needs --part-id", "--num-parts", 2)
+    yield data("--num-parts and --part-id need each other", "--part-id", 0)
+    yield data("--num-parts and --part-id need each other", "--num-parts", 2)
     yield data("Unknown policy 'brats1999'; expected one of brats2020", "--policy", "brats1999")
     yield data("--metrics beauty: expected some of dice", "--metrics", "dice,beauty")
     yield data("--subset t1+pet: expected some of t1, t1c, t2, flair", "--subset", "t1+pet")

@@ -605,8 +605,8 @@ def test_a_crop_follows_from_seed_step_and_place() -> None:
 EPOCHS = 24
 
 
-def _changed(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0
+def _step(folder: Path) -> int:
+    return int(load_checkpoint(folder / "last.ckpt")["state"]["step"]) if (folder / "last.ckpt").exists() else 0
 
 
 def train_in(folder: Path) -> None:
@@ -639,14 +639,14 @@ def test_killed_ten_times_it_arrives_at_the_same_weights(tmp_path: Path) -> None
     steps = []
     for kill in range(10):
         process = start(cut)
-        before = _changed(cut / "last.ckpt")
-        while kill > 2 and _changed(cut / "last.ckpt") == before and process.is_alive():  # the first three at once
+        before = _step(cut)
+        while kill > 2 and _step(cut) == before and process.is_alive():  # the first three at once
             time.sleep(0.002)
         time.sleep(random.uniform(0, 1.2) * epoch_s)
         assert process.is_alive(), "it was to be killed before its end"
         process.kill()
         process.join()
-        steps.append(load_checkpoint(cut / "last.ckpt")["state"]["step"] if (cut / "last.ckpt").exists() else 0)
+        steps.append(_step(cut))
     assert steps == sorted(steps)
     assert len(set(steps)) >= 7, "the kills came at different steps"
     start(cut).join()
@@ -722,8 +722,8 @@ def test_validation_scores_what_the_network_says(tmp_path: Path) -> None:
     for name, subset in zip(("t1+flair", "t1", "flair"), subsets, strict=True):
         predicted = one.model(images, subset)[0].argmax(dim=0).to(torch.uint8).numpy()
         expected[f"lesion {name}"] = region_dice(predicted, sample.classes, CONFIG)["lesion"]
-    assert one._scores(sample, subsets) == pytest.approx(expected, abs=1e-3)
-    assert list(one._scores(replace(sample, present=(False, True)), subsets)) == ["lesion flair"]
+    assert one.scores_of(sample, subsets) == pytest.approx(expected, abs=1e-3)
+    assert list(one.scores_of(replace(sample, present=(False, True)), subsets)) == ["lesion flair"]
 
 
 def test_a_validation_that_fails_costs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -749,8 +749,8 @@ def test_a_validation_that_fails_costs_no_training(tmp_path: Path, monkeypatch: 
 def test_validation_does_not_try_cudnns_algorithms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = trainer(tmp_path)
     seen: list[bool] = []
-    scores = one._scores
-    monkeypatch.setattr(one, "_scores", lambda *a: (seen.append(torch.backends.cudnn.benchmark), scores(*a))[1])
+    scores = one.scores_of
+    monkeypatch.setattr(one, "scores_of", lambda *a: (seen.append(torch.backends.cudnn.benchmark), scores(*a))[1])
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     one.validate()
     assert (seen, torch.backends.cudnn.benchmark) == ([False], True)

@@ -122,7 +122,7 @@ def evaluate(
         raise UsageError("--all-subsets and --subset exclude each other.")
     of_the_network = {
         "--all-subsets": all_subsets_, "--subset": subset, "--figure": figure, "--write-card": write_card,
-        "--device": device != "auto", "--precision": precision != "auto", "--window": window, "--tta": tta,
+        "--window": window, "--tta": tta,
     }  # fmt: skip
     if predictions is not None and (clash := [name for name, given in of_the_network.items() if given]):
         raise UsageError(f"--predictions scores files; {', '.join(clash)} would run the network.")

@@ -301,7 +301,7 @@ class Trainer:
         trained = {name: value.clone() for name, value in self.model.state_dict().items()}
         autotune, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # brains differ in size
         self.model.load_state_dict(self.mean)
-        mine = [self._scores(sample, subsets) for sample in self.processes.share(self.validation_samples)]
+        mine = [self.scores_of(sample, subsets) for sample in self.processes.share(self.validation_samples)]
         self.model.load_state_dict(trained)
         torch.backends.cudnn.benchmark = autotune
         patients = self.processes.collect(mine)
@@ -309,8 +309,8 @@ class Trainer:
         row = {name: float(np.mean([patient[name] for patient in patients if name in patient])) for name in names}
         return row | {"score": float(np.mean(list(row.values())))}
 
-    def _scores(self, sample: Sample, subsets: Sequence[tuple[bool, ...]]) -> dict[str, float]:
-        """Return a patient's Dice by `WT t1+flair`, for those subsets whose modalities it has."""
+    def scores_of(self, sample: Sample, subsets: Sequence[tuple[bool, ...]]) -> dict[str, float]:
+        """Return a patient's Dice by `WT t1+flair`, for those subsets whose modalities it has, on the working grid."""
         possible = [s for s in subsets if all(has or not wanted for has, wanted in zip(sample.present, s, strict=True))]
         predictor = Predictor(self.model, self.compute)
         scores: dict[str, float] = {}
