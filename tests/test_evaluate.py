@@ -282,6 +282,9 @@ class TestCommand:
             assert (out / name).read_bytes().startswith(b"\x89PNG"), name
 
         file, tensors = load_weights(card, parameter_shapes)
+        code, _, stderr = run(cohort, "--all-subsets", "--weights", weights, "--write-card", card)
+        assert code == 2
+        assert "scored.safetensors exists" in stderr
         _, originals = load_weights(weights, parameter_shapes)
         assert all(torch.equal(tensors[name], originals[name]) for name in originals)
         assert file.card["name"] == "toy"
@@ -315,7 +318,7 @@ class TestCommand:
     def test_bad_patients_are_reported_and_the_rest_goes_on(
         self, cohort: Path, weights: Path, tmp_path: Path, run: Run
     ) -> None:
-        data = tmp_path / "data"
+        data, card = tmp_path / "data", tmp_path / "card.safetensors"
         shutil.copytree(cohort, data)
         (data / "A" / "A_t2.nii.gz").write_bytes(b"no image")
         labels = truth()
@@ -325,6 +328,12 @@ class TestCommand:
         code, stdout, stderr = run(data, "--weights", weights, "--json", "-o", tmp_path / "out")
         assert code == 1
         content = json.loads(stdout)
+        more = ("--all-subsets", "--write-card", card, "--figure", "A", "-o", tmp_path / "all")
+        code, _, stderr = run(data, "--weights", weights, *more)
+        assert code == 1
+        assert "A could not be scored; --figure was not drawn" in stderr
+        assert "1 of 4 patients are scored; --write-card was not written" in stderr
+        assert not card.exists()
         assert content["patients"]["scored"] == ["C"]
         assert "A_t2.nii.gz" in content["patients"]["failed"]["A"]
         assert "unknown label 9" in content["patients"]["failed"]["B"]
@@ -352,6 +361,10 @@ class TestCommand:
             ["--figure", "Z", "-o", "out"],
             ["--write-card", "x.safetensors"],
             ["--predictions", "x", "--all-subsets"],
+            ["--predictions", "x", "--tta"],
+            ["--predictions", "x", "--window", "64"],
+            ["--prediction-labels", "brats2018"],
+            ["--nsd-tolerance", "-1"],
             ["--num-parts", "2"],
         ],
     )
@@ -481,6 +494,28 @@ class TestPredictions:
         assert "66.67" in stdout  # 1, 1 and 0
         with (tmp_path / "out" / "scores.csv").open() as file:
             assert [row["prediction"] for row in csv.DictReader(file)] == [""] * 6 + ["missing"] * 3
+
+    def test_surfaces_agree_up_to_the_tolerance_asked_for(self, cohort: Path, tmp_path: Path, run: Run) -> None:
+        """The truth moved by one voxel of 2 mm: surfaces up to 2 mm apart, so 2.1 mm is enough and 1.9 is not."""
+        for name in "ABC":
+            write(np.roll(truth(), 1, axis=2), tmp_path / f"{name}_seg.nii.gz")
+        shares = {}
+        for tolerance in ("1.9", "2.1"):
+            options = ["--predictions", tmp_path, "--metrics", "nsd", "--nsd-tolerance", tolerance]
+            code, stdout, stderr = run(cohort, *options)
+            assert code == 0, stderr
+            assert f"at {tolerance} mm" in stdout
+            code, stdout, _ = run(cohort, *options, "--json")
+            shares[tolerance] = json.loads(stdout)["scores"]["predictions"]["WT"]["nsd"]["mean"]
+        assert shares["2.1"] == 1
+        assert 0 < shares["1.9"] < 0.9
+
+    def test_quiet_still_says_what_was_assumed(self, cohort: Path, tmp_path: Path, run: Run) -> None:
+        for name in "ABC":
+            write(truth(4), tmp_path / f"{name}.nii.gz")
+        code, _, stderr = run(cohort, "--predictions", tmp_path, "-q")
+        assert code == 0
+        assert "labels read as brats2018" in stderr
 
     def test_the_wrong_folder_is_said(self, cohort: Path, tmp_path: Path, run: Run) -> None:
         code, _, stderr = run(cohort, "--predictions", tmp_path)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from a2fseg_cli.prediction.segmenter import Segmenter
 
 WHAT, SCORES, OUTPUT = "What is scored", "Scores", "Output"
-POLICY, METRICS = "brats2020", "dice,hd95"
+POLICY, METRICS, NSD_TOLERANCE_MM = "brats2020", "dice,hd95", 1.0
 MOST_MODALITIES = 8  # of which all subsets, 255, are still computed
 
 
@@ -72,6 +72,9 @@ def evaluate(
         str,
         typer.Option(help="HD95 and empty masks as brats2020 or brats2023; nan: undefined", rich_help_panel=SCORES),
     ] = POLICY,
+    nsd_tolerance: Annotated[
+        float, typer.Option(help="Distance up to which surfaces agree, mm", rich_help_panel=SCORES)
+    ] = NSD_TOLERANCE_MM,
     labels: Annotated[
         str, typer.Option(help="Of the truth: auto, brats2018 (ET 4), brats2023 (ET 3)", rich_help_panel=SCORES)
     ] = "auto",
@@ -164,6 +167,7 @@ def evaluate(
         labels,
         prediction_labels,
         attention=output is not None and predictions is None,
+        nsd_tolerance_mm=nsd_tolerance,
     )
     cases = _chosen(cases_of(data, {}, config.modalities), split)
     if figure and figure not in [case.name for case in cases]:
@@ -275,7 +279,7 @@ def _show(
     from a2fseg_cli.evaluation.tables import comparison_tables, score_keys, score_table, summary
 
     task, config = evaluation.task, evaluation.config
-    tables = [score_table(results, config, task.policy, key) for key in score_keys(task.metrics)]
+    tables = [score_table(results, config, task.policy, key, task.nsd_tolerance_mm) for key in score_keys(task.metrics)]
     tables += comparison_tables(results, config) if compare and "dice" in task.metrics else []
     content = summary(results, failed, config, task.metrics, task.policy, _origin(evaluation))
     if json_:

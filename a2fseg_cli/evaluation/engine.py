@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import time
 from collections import deque
@@ -19,7 +20,14 @@ import torch
 from a2fseg_cli import __version__
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.errors import InputError, ResourceError, UsageError
-from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY, METRICS, Scores, metric_definition
+from a2fseg_cli.evaluation.metrics import (
+    DEFAULT_METRICS,
+    DEFAULT_POLICY,
+    METRICS,
+    NSD_TOLERANCE_MM,
+    Scores,
+    metric_definition,
+)
 from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores, Row
 from a2fseg_cli.evaluation.scoring import Scorer
 from a2fseg_cli.files import file_state, remove_abandoned
@@ -48,6 +56,7 @@ class Task:
         labels: Scheme of the truth: auto, or a key of SCHEMES.
         prediction_labels: Scheme of predictions that exist.
         attention: Also note the mean attention weights of the full set inside the true classes.
+        nsd_tolerance_mm: Distance up to which surfaces agree, for `nsd`.
     """
 
     subsets: tuple[tuple[str, ...], ...] | None = None
@@ -56,6 +65,7 @@ class Task:
     labels: str = "auto"
     prediction_labels: str = "auto"
     attention: bool = False
+    nsd_tolerance_mm: float = NSD_TOLERANCE_MM
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored. Raises: UsageError."""
@@ -63,6 +73,8 @@ class Task:
         if unknown or not self.metrics:
             raise UsageError(f"--metrics {','.join(unknown)}: expected some of {', '.join(METRICS)}.")
         metric_definition(self.policy)
+        if not 0 <= self.nsd_tolerance_mm < math.inf:
+            raise UsageError(f"--nsd-tolerance {self.nsd_tolerance_mm:g}: expected 0 mm or more.")
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,10 @@ class Evaluation:
             raise ValueError("expected either a segmenter or predictions")
         self.task, self.config, self.segmenter, self.predictions = task, config, segmenter, predictions or {}
         self.folder, self.overwrite = folder, overwrite
+
+    @property
+    def _how(self) -> tuple[tuple[str, ...], str, float]:
+        return self.task.metrics, self.task.policy, self.task.nsd_tolerance_mm
 
     def path(self, case: Case) -> Path | None:
         """Return where a patient's scores are kept."""
@@ -207,7 +223,7 @@ class Evaluation:
         names = [subset for subset in wanted if set(subset) <= set(patient.files)]
         left_out = tuple(subset_name(s, self.config.modalities) for s in wanted if s not in names)
         truth, route = loaded.truth, patient.prepared.route
-        scorer = Scorer(truth, self.config, brain_box(route), self.task.metrics, self.task.policy)
+        scorer = Scorer(truth, self.config, brain_box(route), *self._how)
         attention: dict[str, dict[str, float]] = {}
 
         def score(subset: tuple[str, ...], segmentation: Segmentation) -> list[Row]:
@@ -242,7 +258,7 @@ class Evaluation:
     def _score_file(self, loaded: _Loaded) -> PatientScores:
         missing = loaded.prediction is None
         prediction = boxed(loaded.prediction.classes if loaded.prediction else np.zeros_like(loaded.truth.classes))
-        scorer = Scorer(loaded.truth, self.config, prediction.box, self.task.metrics, self.task.policy)
+        scorer = Scorer(loaded.truth, self.config, prediction.box, *self._how)
         notes = [*loaded.case.warnings]
         if missing:
             notes.append(f"{loaded.case.name}: no prediction found; an empty mask was scored")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.evaluation.metrics import Reference, Scores, score
+from a2fseg_cli.evaluation.metrics import NSD_TOLERANCE_MM, Reference, Scores, score
 from a2fseg_cli.imaging.label_maps import LabelMap
 from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.imaging.restoring import Box, BoxedClasses, boxed
@@ -25,10 +25,19 @@ class Scorer:
         reach: A box of the file's grid that holds every prediction to come.
         metrics: Keys of METRICS.
         policy: Key of POLICIES.
+        nsd_tolerance_mm: Distance up to which surfaces agree, for `nsd`.
     """
 
-    def __init__(self, truth: LabelMap, config: ModelConfig, reach: Box, metrics: Iterable[str], policy: str) -> None:
-        self._metrics, self._policy = tuple(metrics), policy
+    def __init__(
+        self,
+        truth: LabelMap,
+        config: ModelConfig,
+        reach: Box,
+        metrics: Iterable[str],
+        policy: str,
+        nsd_tolerance_mm: float = NSD_TOLERANCE_MM,
+    ) -> None:
+        self._how = (tuple(metrics), policy, nsd_tolerance_mm)
         self._members = {region: config.region_classes(region) for region, _ in config.regions}
         true = boxed(truth.classes)
         self._frame = true.box.union(reach)
@@ -44,6 +53,6 @@ class Scorer:
         """Return the scores of every region."""
         classes = prediction.placed(self._frame)
         return {
-            region: score(reference, region_mask(classes, self._members[region]), self._metrics, self._policy)
+            region: score(reference, region_mask(classes, self._members[region]), *self._how)
             for region, reference in self._references.items()
         }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig
-from a2fseg_cli.evaluation.metrics import HD95_DEFINITIONS, METRICS, POLICIES, metric_definition
+from a2fseg_cli.evaluation.metrics import HD95_DEFINITIONS, METRICS, NSD_TOLERANCE_MM, POLICIES, metric_definition
 from a2fseg_cli.evaluation.published import METHODS, REGIONS, TABLE_1, TABLE_1_MEANS
 from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores, Row
 from a2fseg_cli.evaluation.statistics import bootstrap_interval, summarise
@@ -27,7 +27,7 @@ _LENGTHS_AND_VOLUMES = {
 }
 _RATIOS = {
     "dice": "Dice in %",
-    "nsd": "normalised surface Dice at 1 mm in %",
+    "nsd": "normalised surface Dice in %",
     "lesionwise_dice": "lesion-wise Dice in %",
     "sensitivity": "sensitivity in %",
     "precision": "precision in %",
@@ -111,7 +111,13 @@ def mean_of_subsets(means: Means, region: str) -> float:
     return summarise([row[region] for row in means.values()]).mean
 
 
-def score_table(results: Sequence[PatientScores], config: ModelConfig, policy: str, key: str = "dice") -> Table:
+def score_table(
+    results: Sequence[PatientScores],
+    config: ModelConfig,
+    policy: str,
+    key: str = "dice",
+    nsd_tolerance_mm: float = NSD_TOLERANCE_MM,
+) -> Table:
     """Return the table of the paper for one score: a row a subset, a column a region, then the means.
 
     Args:
@@ -119,6 +125,7 @@ def score_table(results: Sequence[PatientScores], config: ModelConfig, policy: s
         config: Modalities and regions.
         policy: Under which the scores were computed.
         key: Which score; shares are given in per cent.
+        nsd_tolerance_mm: With which the normalised surface Dice was computed.
     """
     means = subset_means(results, config, key)
     regions = [region for region, _ in config.regions]
@@ -133,7 +140,8 @@ def score_table(results: Sequence[PatientScores], config: ModelConfig, policy: s
         cells = ["means", *[""] * (len(marks) - 1), *(_number(mean_of_subsets(means, r), key) for r in regions)]
         rows.append((*cells, *([] if same else [""])))
     n = " to ".join(str(count) for count in sorted({min(counts.values(), default=0), max(counts.values(), default=0)}))
-    title = f"{title_of(key)}, mean over patients, n = {n}, policy {policy}"
+    at = f" at {nsd_tolerance_mm:g} mm" if key == "nsd" else ""
+    title = f"{title_of(key)}{at}, mean over patients, n = {n}, policy {policy}"
     columns = (*marks, *regions, *([] if same else ["n"]))
     return Table(title, columns, tuple(rows), len(marks), tuple(filter(None, [_decided(results, key)])))
 
