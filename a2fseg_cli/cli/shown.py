@@ -54,7 +54,7 @@ def show_cohort(statuses: Sequence[Status], folder: Path, json_: bool) -> None:
                 s.case,
                 s.modalities,
                 s.status,
-                *(f"{(s.volumes_ml or {}).get(n, float('nan')):.1f}" for n in names),
+                *(f"{s.volumes_ml[n]:.1f}" if s.volumes_ml else "" for n in names),
                 s.seconds,
             )
             for s in sorted(statuses, key=lambda status: status.case)
