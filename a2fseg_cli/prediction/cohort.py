@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import threading
 import time
 from collections import deque
@@ -111,11 +112,8 @@ class Cohort:
         remove_abandoned(self.folder)
         tables = [self.status_path, *([self.stats.path] if self.stats else [])]
         check_outputs([*(path for case in cases for path in self._outputs(case)), *tables], cases)
-        self.statuses = self._read_statuses(self.status_path)
-        others = [table for table in sorted(self.folder.glob("status*.csv")) if table != self.status_path]
-        known = {name: status for table in others for name, status in self._read_statuses(table).items()}
-        self.statuses = {case.name: known[case.name] for case in cases if case.name in known} | self.statuses
         prints = {case.name: fingerprint(case, self.segmenter, self.settings) for case in cases}
+        self.statuses = self._known(prints)
         finished = [case for case in cases if self._is_finished(case, prints[case.name])]
         todo = [case for case in cases if case not in finished]
         if self.existing == "refuse":
@@ -213,6 +211,18 @@ class Cohort:
         if self.stats and not self.stats.holds(case.name, self.output(case)):
             return False
         return all(path.is_file() for path in self._outputs(case))
+
+    def _known(self, prints: Mapping[str, str]) -> dict[str, Status]:
+        """Return the statuses of the table, and those of these cases that another part's table knows better."""
+        statuses = self._read_statuses(self.status_path)
+        for table in sorted(self.folder.glob("status*.csv")):
+            if not re.fullmatch(r"status(-\d+-of-\d+)?\.csv", table.name) or table == self.status_path:
+                continue
+            for name, status in self._read_statuses(table).items():
+                done = status.status == OK and status.settings == prints.get(name)
+                if done or (name in prints and name not in statuses):
+                    statuses[name] = status
+        return statuses
 
     def _read_statuses(self, table: Path) -> dict[str, Status]:
         if not table.exists():
