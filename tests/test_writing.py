@@ -94,6 +94,18 @@ def test_nifti2_reference(tmp_path) -> None:
     np.testing.assert_allclose(nibabel.load(tmp_path / "b.nii").affine, affine, rtol=1e-6, atol=1e-6)
 
 
+def test_codes_that_only_nifti2_can_hold(tmp_path) -> None:
+    image = nibabel.Nifti2Image(LABELS.T.astype(np.int16), np.diag([1.0, 1.0, 1.0, 1.0]))
+    image.header["sform_code"] = 40_000
+    image.header["qform_code"] = 3
+    image.to_filename(tmp_path / "a.nii")
+    geometry, _ = peek_image(tmp_path / "a.nii")
+    write_label_map(LABELS, tmp_path / "a.nii", geometry, tmp_path / "b.nii")
+    header = nibabel.load(tmp_path / "b.nii").header
+    assert (int(header["sform_code"]), int(header["qform_code"])) == (2, 3)
+    assert same_grid(peek_image(tmp_path / "b.nii")[0], geometry)
+
+
 def test_a_reference_that_lies_elsewhere_by_now_does_not_count(tmp_path) -> None:
     reference = _reference(tmp_path / "a.nii", np.diag([3.0, 3, 3, 1]), np.diag([3.0, 3, 3, 1]), (1, 1))
     write_label_map(LABELS, reference, IDENTITY, tmp_path / "b.nii")

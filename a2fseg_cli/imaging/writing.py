@@ -25,6 +25,7 @@ _TYPES = {
     np.dtype(np.int16): {"nifti": 4, "nrrd": "int16", "mha": "MET_SHORT"},
     np.dtype(np.float32): {"nifti": 16, "nrrd": "float", "mha": "MET_FLOAT"},
 }
+_ALIGNED = 2  # NIFTI_XFORM_ALIGNED_ANAT
 _COMPRESSION_LEVEL = 5
 _NIFTI_DATA_OFFSET = 352
 _LARGEST_NIFTI1_SIZE = 2**15 - 1
@@ -111,10 +112,10 @@ def _reference_fields(reference_path: Path | None, geometry: Geometry) -> dict[s
         return None
     if not same_grid(described, geometry):
         return None
-    most = np.iinfo(np.int16).max  # NIfTI-2 has wider codes; all above 0 say that there is a form
-    return {name: header.fields[name] for name in _GRID_FIELDS} | {
-        name: min(int(header.fields[name]), most) for name in ("qform_code", "sform_code")
-    }
+    fields = {name: header.fields[name] for name in _GRID_FIELDS}
+    # NIfTI-2 has wider codes, of which NIfTI-1 holds none: such a form is aligned to something.
+    codes = {name: int(fields[name]) for name in ("qform_code", "sform_code")}
+    return fields | {name: _ALIGNED for name, code in codes.items() if code > np.iinfo(np.int16).max}
 
 
 def _geometry_fields(geometry: Geometry) -> dict[str, Any]:
