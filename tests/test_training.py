@@ -756,7 +756,7 @@ def test_validation_does_not_try_cudnns_algorithms(tmp_path: Path, monkeypatch: 
     assert (seen, torch.backends.cudnn.benchmark) == ([False], True)
 
 
-@pytest.mark.parametrize(("budget_s", "validation_s"), [(20.0, 5.0), (20.0, 6.0), (16.0, 4.0), (100.0, 3.0)])
+@pytest.mark.parametrize(("budget_s", "validation_s"), [(20.0, 5.0), (20.0, 6.0), (16.0, 4.0), (40.0, 3.0)])
 def test_a_time_budget_is_kept_and_the_rate_falls_to_nothing(
     budget_s: float, validation_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

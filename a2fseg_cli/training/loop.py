@@ -151,7 +151,7 @@ class Trainer:
             raise WeightsError(f"{self.folder / CHECKPOINT}: not a checkpoint of this network; start anew.") from error
 
     def save(self) -> None:
-        """Write the checkpoint, `metrics.csv` and `curves.png`, from the first process."""
+        """Write the checkpoint, from the first process."""
         if self.processes.rank:
             return
         state = vars(self.state) | {"rows": list(self.state.rows)}
@@ -165,7 +165,10 @@ class Trainer:
                 "state": state,
             },
         )
-        if self.state.rows:
+
+    def _write_rows(self) -> None:
+        """Write `metrics.csv` and `curves.png`, from the first process."""
+        if not self.processes.rank:
             names = list(dict.fromkeys(name for row in self.state.rows for name in row))
             text = io.StringIO(newline="")
             writer = csv.DictWriter(text, names, lineterminator="\n")
@@ -231,6 +234,7 @@ class Trainer:
             self.export("best.safetensors")
         if self.progress >= 1:  # the validation may have used the time up
             self.export("last.safetensors")
+        self._write_rows()
         state.finished = len(state.rows)
         self.save()
         return row
