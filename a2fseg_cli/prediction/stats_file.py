@@ -12,8 +12,6 @@ from typing import Any
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write_text, json_text
 
-SUFFIXES = (".json", ".csv")
-
 
 def write_stats(path: Path, stats: Mapping[str, Any]) -> None:
     """Write one patient's statistics: the record itself as .json, or a table with one row as .csv."""
@@ -26,7 +24,7 @@ class StatsFile:
     What the file already holds of other patients stays.
 
     Args:
-        path: A name that ends in one of `SUFFIXES`.
+        path: A name that ends in .json or .csv.
 
     Raises:
         UsageError: something else lies there.
