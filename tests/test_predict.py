@@ -403,6 +403,35 @@ def test_a_whole_run_knows_what_the_parts_finished(run: Run, phantom: Path, toy_
     assert read_status(tmp_path / "out") == {"case0": "ok", "case1": "ok", "case2": "ok"}
 
 
+def test_of_two_tables_the_later_counts(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    """Done in parts, then anew as a whole with other labels: the parts' tables no longer say what lies there."""
+    out = tmp_path / "out"
+    arguments = ("predict", make_cohort(phantom, tmp_path / "cohort", 2), "-o", out, "--weights", toy_weights)
+    for part in (0, 1):
+        assert run(*arguments, "--num-parts", 2, "--part-id", part)[0] == 0
+    assert run(*arguments, "--labels", "brats2018", "--overwrite")[0] == 0
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert "other inputs, weights or settings" in err
+    code, table, _ = run(*arguments, "--labels", "brats2018", "--json")
+    assert (code, json.loads(table)["skipped"]) == (0, 2)
+
+
+def test_pages_and_statistics_of_other_settings_are_not_taken_over(
+    run: Run, phantom: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    cohort, stats, pages = make_cohort(phantom, tmp_path / "cohort", 1), tmp_path / "s.json", tmp_path / "pages"
+    arguments = ("predict", cohort, "-o", tmp_path / "out", "--weights", toy_weights)
+    more = ("--stats", stats, "--report", pages)
+    assert run(*arguments, *more)[0] == 0
+    other = (*arguments, "--labels", "brats2018")
+    page = (pages / "case0.html").read_bytes()
+    assert run(*other, "--overwrite")[0] == 0
+    assert run(*other, *more)[0] == 0
+    assert [row["label"] for row in json.loads(stats.read_text())[0]["labels"]][:3] == [1, 2, 4]
+    assert (pages / "case0.html").read_bytes() != page
+
+
 @pytest.mark.parametrize(
     ("first", "last", "step", "shares"),
     [(0, 3, 1, [[0, 4], [1], [2], [3]]), (0, 4, 2, [[0, 3], [1, 4], [2]]), (5, 5, 1, [[0, 1, 2, 3, 4]])],

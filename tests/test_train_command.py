@@ -112,6 +112,18 @@ def test_a_run_goes_on_with_the_patients_it_began_with(
     assert "the patients the run began with" in capsys.readouterr().err
 
 
+def test_a_patient_that_cannot_be_used_is_left_out(
+    cohort: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("P1_t2.nii.gz", "P1_t2w.nii.gz"):  # two candidates
+        shutil.copy(cohort / "a" / "P1_flair.nii.gz", cohort / "c" / name)
+    options = ("train", cohort, "-o", tmp_path / "run", "--preset", "tiny", "--patch-size", "16")
+    assert call(*options) == 0
+    assert "left out: " in capsys.readouterr().err
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert sorted(name for names in split.values() for name in names) == ["a", "b"]
+
+
 def test_another_task_by_options(cohort: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
     """Two modalities and one label, trained, segmented and scored; then a third modality on top of those weights."""
     split = tmp_path / "split.json"

@@ -155,6 +155,9 @@ def train(
             raise UsageError("--precision fp16: training runs in bf16 or fp32.")
         compute = choose_compute(device, "fp32")
     cases = find_cases(data, config.modalities)
+    for case in cases:
+        if case.problem and not split:
+            say(f"Warning: left out: {case.problem}")
     with_truth = [case.name for case in cases if case.truth]
     if not with_truth:
         raise InputError(f"{data}: no patient has a segmentation beside its images (a file that ends in seg).")

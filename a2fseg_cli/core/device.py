@@ -160,16 +160,21 @@ def available_memory_bytes(device: torch.device) -> int:
 
 
 class _Mallinfo(ctypes.Structure):
-    """What glibc's `mallinfo2` returns: ten sizes, the ninth of which is the sum of the free blocks of all arenas."""
+    """What glibc's `mallinfo2` returns: ten sizes, of which the eighth and ninth are the
+    sums of the used and the free blocks of all arenas.
+    """
 
     _fields_ = [("sizes", ctypes.c_size_t * 10)]
 
 
 def _kept_bytes() -> int:
-    """Return how much the C allocator holds that no tensor uses; 0 where it does not say so."""
+    """Return how much the C allocator holds in memory that no tensor uses; 0 where it does not say so."""
     try:
         mallinfo = ctypes.CDLL("libc.so.6").mallinfo2
-    except (OSError, AttributeError):
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        resident = int(fields["RssAnon"].split()[0]) * 1024
+    except (OSError, AttributeError, KeyError, ValueError):
         return 0
     mallinfo.restype = _Mallinfo
-    return int(mallinfo().sizes[8])
+    used, free = mallinfo().sizes[7:9]
+    return int(min(free, max(0, resident - used)))  # free blocks that were never touched are the system's

@@ -32,6 +32,8 @@ _PROCESSED_WORDS = frozenset(
     ("brain", "bet", "stripped", "skullstripped", "reg", "registered", "coreg", "coregistered", "n4", "preproc", "norm",
      "resampled")
 )  # fmt: skip
+# Before the modality these say that another image was brought to it.
+_TARGET_WORDS = frozenset(("to", "onto", "in", "on"))
 # Before T1 these may mean a contrast agent, or an operation.
 _CONTRAST_WORDS = frozenset(("post", "contrast", "enhanced"))
 _TRUTH_WORDS = ("seg", "segmentation", "dseg", "truth", "groundtruth", "gt", "label", "labels")
@@ -129,14 +131,15 @@ def _read_name(path: Path, modalities: Sequence[str]) -> _Named | None:
     for width in (2, 1):
         word = "".join(tokens[-width:])
         if len(tokens) >= width and word in words:
-            return None if _is_derived(tokens, width) else _Named(path, tokens[:-width], words[word])
+            is_target = bool(_TARGET_WORDS & set(tokens[:-width][-1:]))
+            return None if is_target or _is_derived(tokens, width) else _Named(path, tokens[:-width], words[word])
     return None
 
 
 def _unread(files: Iterable[Path], modalities: Sequence[str]) -> list[Path]:
-    """Return the images whose names say neither a modality nor a mask, a map or a result."""
-    other = _NO_IMAGE_WORDS | {_OWN_WORD}
-    return [path for path in files if not other & set(_tokens(path.name)) and _read_name(path, modalities) is None]
+    """Return the images whose names say neither a modality, BraTS's included, nor a mask, a map or a result."""
+    other, known = _NO_IMAGE_WORDS | {_OWN_WORD}, tuple(dict.fromkeys((*modalities, *BRATS_MODALITIES)))
+    return [path for path in files if not other & set(_tokens(path.name)) and _read_name(path, known) is None]
 
 
 def _is_derived(tokens: Sequence[str], width: int) -> bool:
@@ -254,14 +257,9 @@ def _cases_below(folder: Path, modalities: Sequence[str], depth: int) -> list[tu
     for place in _folders_in(folder) if depth else ():
         name = f"{_folder_name(folder)}_{place.name}" if _is_session(place) else place.name
         try:
-            files = _own_files(place)
-            case = _patient_case(name, files, modalities)
-            below = [] if case.images or case.problem else _cases_below(place, modalities, depth - 1)
-            if not below and not case.images and (unread := _unread(files, modalities)):
-                case = replace(
-                    case, problem=f"{place}: no name says which of {', '.join(modalities)}: {_names(unread)}"
-                )
-            found += below or ([(place, case)] if case.images or case.problem else [])
+            case = _patient_case(name, _own_files(place), modalities)
+            has_files = bool(case.images or case.problem)
+            found += [(place, case)] if has_files else _cases_below(place, modalities, depth - 1)
         except InputError as error:
             found.append((place, Case(name, {}, problem=str(error))))
     return found
@@ -283,8 +281,11 @@ def _group_by_patient(files: Sequence[Path], modalities: Sequence[str]) -> list[
     for found in named:
         groups.setdefault(_root(found.patient, roots) or lone, []).append(found.path)
     written = {root: _written_name(paths[0], len(root)) for root, paths in groups.items()}
-    for other in (*_truth_files(files), *_unread(files, modalities)):
-        groups.get(_root(_tokens(other.name), roots) or lone, []).append(other)
+    for truth in _truth_files(files):
+        groups.get(_root(_tokens(truth.name), roots) or lone, []).append(truth)
+    first = next(iter(groups.values()))
+    for other in _unread(files, modalities):  # of nobody: said with the first patient
+        groups.get(_root(_tokens(other.name), roots) or lone, first).append(other)
     return [(written[root], paths) for root, paths in groups.items()]
 
 

@@ -10,9 +10,10 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from a2fseg_cli import __version__
@@ -27,6 +28,7 @@ from a2fseg_cli.prediction.stats_file import StatsFile
 
 OK, FAILED, SKIPPED, RUNNING = "ok", "failed", "skipped", "running"
 _COLUMNS = ("case", "modalities", "status", "reason", "seconds")
+_LAST = ("settings", "time")  # behind the volumes
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Status:
         seconds: From reading to the last file.
         volumes_ml: Region to volume.
         settings: Fingerprint of inputs, weights and settings; a result is only "finished" for the same one.
+        time: When this was noted, UTC; of several tables the latest counts.
     """
 
     case: str
@@ -51,6 +54,7 @@ class Status:
     seconds: float = 0.0
     volumes_ml: Mapping[str, float] | None = None
     settings: str = ""
+    time: str = ""
 
 
 def fingerprint(case: Case, segmenter: Segmenter, settings: Settings) -> str:
@@ -176,7 +180,7 @@ class Cohort:
         beside = (self._preview(case), self._page(case), self.stats is not None)
         result = finish_patient(patient, found, self.segmenter, self.settings, self.output(case), *beside)
         if self.stats:
-            self.stats.add(result.stats)
+            self.stats.add(result.stats | {"fingerprint": prints[case.name]})
         taken = round(time.perf_counter() - began, 2)
         status = Status(case.name, result.modalities, OK, "", taken, result.volumes_ml, prints[case.name])
         self._note(status)
@@ -191,7 +195,8 @@ class Cohort:
 
     def _note(self, status: Status) -> None:
         with self._lock:
-            self.statuses[status.case] = status
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self.statuses[status.case] = replace(status, time=now)
             self._write_statuses()
 
     def _preview(self, case: Case) -> Path | None:
@@ -208,20 +213,24 @@ class Cohort:
         known = self.statuses.get(case.name)
         if self.existing == "overwrite" or known is None or known.status != OK or known.settings != settings:
             return False
-        if self.stats and not self.stats.holds(case.name, self.output(case)):
+        if self.stats and not self.stats.holds(case.name, settings):
             return False
-        return all(path.is_file() for path in self._outputs(case))
+        try:  # what is written after the segmentation is of it; an older page is of another run
+            written = [path.stat().st_mtime_ns for path in self._outputs(case)]
+        except OSError:
+            return False
+        return min(written) == written[0]
 
-    def _known(self, prints: Mapping[str, str]) -> dict[str, Status]:
-        """Return the statuses of the table, and those of these cases that another part's table knows better."""
+    def _known(self, cases: Iterable[str]) -> dict[str, Status]:
+        """Return the statuses of the table, and those of these cases that another part noted later."""
         statuses = self._read_statuses(self.status_path)
         for table in sorted(self.folder.glob("status*.csv")):
             if not re.fullmatch(r"status(-\d+-of-\d+)?\.csv", table.name) or table == self.status_path:
                 continue
-            for name, status in self._read_statuses(table).items():
-                done = status.status == OK and status.settings == prints.get(name)
-                if done or (name in prints and name not in statuses):
-                    statuses[name] = status
+            theirs = self._read_statuses(table)
+            for name in theirs.keys() & set(cases):
+                if name not in statuses or statuses[name].time < theirs[name].time:
+                    statuses[name] = theirs[name]
         return statuses
 
     def _read_statuses(self, table: Path) -> dict[str, Status]:
@@ -240,6 +249,7 @@ class Cohort:
                     float(row["seconds"]),
                     {r: float(row[f"{r}_ml"]) for r in regions if row.get(f"{r}_ml")},
                     row["settings"],
+                    row.get("time", ""),
                 )
                 for row in rows
             }
@@ -251,11 +261,11 @@ class Cohort:
     def _write_statuses(self) -> None:
         regions = [region for region, _ in self.segmenter.config.regions]
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, [*_COLUMNS, *(f"{r}_ml" for r in regions), "settings"], lineterminator="\n")
+        writer = csv.DictWriter(text, [*_COLUMNS, *(f"{r}_ml" for r in regions), *_LAST], lineterminator="\n")
         writer.writeheader()
         for status in self.statuses.values():
             volumes = {f"{r}_ml": round(v, 3) for r, v in (status.volumes_ml or {}).items()}
-            writer.writerow({name: getattr(status, name) for name in (*_COLUMNS, "settings")} | volumes)
+            writer.writerow({name: getattr(status, name) for name in (*_COLUMNS, *_LAST)} | volumes)
         atomic_write_bytes(self.status_path, text.getvalue().encode())
 
 

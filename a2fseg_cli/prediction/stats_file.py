@@ -37,21 +37,19 @@ class StatsFile:
             text = path.read_text("utf-8") if path.exists() else ""
             records = json.loads(text or "[]") if path.suffix == ".json" else _rows(text)
             self._records = {record["case"]: record for record in records}
-            self._written = {case: _segmentation(record) for case, record in self._records.items()}
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}.") from error
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError, csv.Error) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, csv.Error) as error:
             raise UsageError(f"{path} exists and holds no statistics of this tool; move it away.") from error
 
-    def holds(self, case: str, segmentation: Path) -> bool:
-        """Return whether the file holds the numbers of that segmentation."""
-        return self._written.get(case) == str(segmentation)
+    def holds(self, case: str, fingerprint: str) -> bool:
+        """Return whether the file holds the case's numbers of these inputs, weights and settings."""
+        return case in self._records and self._records[case].get("fingerprint") == fingerprint
 
     def add(self, stats: Mapping[str, Any]) -> None:
-        """Put a patient's statistics in the place of what was there of it, and write the file."""
+        """Put a patient's statistics, with their `fingerprint`, in the place of what was there, and write the file."""
         case = stats["case"]
         self._records[case] = stats if self.path.suffix == ".json" else as_row(stats)
-        self._written[case] = _segmentation(self._records[case])
         records = [self._records[name] for name in sorted(self._records)]
         atomic_write_text(self.path, json_text(records) if self.path.suffix == ".json" else _table(records))
 
@@ -68,6 +66,7 @@ def as_row(stats: Mapping[str, Any]) -> dict[str, object]:
     row |= {"device": stats["device"]["name"], "precision": stats["device"]["precision"]}
     row |= {"weights": stats["weights"]["file"], "weights_sha256": stats["weights"]["sha256"]}
     row |= stats["versions"] | {"segmentation": stats["outputs"][0]}
+    row |= {name: stats[name] for name in ("fingerprint",) if name in stats}
     return row | {"note": stats["note"], "warnings": "; ".join(stats["warnings"])}
 
 
@@ -76,10 +75,6 @@ def _rows(text: str) -> list[dict[str, str]]:
     if text and "case" not in (reader.fieldnames or []):
         raise ValueError("no column case")
     return list(reader)
-
-
-def _segmentation(record: Mapping[str, Any]) -> str:
-    return str(record["segmentation"] if "segmentation" in record else record["outputs"][0])
 
 
 def _table(rows: Sequence[Mapping[str, object]]) -> str:
