@@ -518,7 +518,8 @@ def _evaluate(folder: Path, truth: Content | None, *options: object) -> list[obj
         _put(data / f"P1_{name}.nii", nifti(_brain(seed)))
     if truth is not None:
         _put(data / "P1_seg.nii", truth)
-    return ["evaluate", folder / "data", "-o", folder / "out", "--device", "cpu", *_weights(folder), *options]
+    device = () if "--predictions" in options else ("--device", "cpu")
+    return ["evaluate", folder / "data", "-o", folder / "out", *device, *_weights(folder), *options]
 
 
 def _train(folder: Path, truth: Content | None, *options: object) -> list[object]:

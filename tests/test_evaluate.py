@@ -18,12 +18,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import a2fseg_cli.cli.evaluate as evaluate_module
+from a2fseg_cli.cli.options import LEAST_OVERLAP
 from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name
 from a2fseg_cli.core.device import choose_compute
 from a2fseg_cli.core.model import A2FSeg, parameter_shapes
 from a2fseg_cli.errors import UsageError
-from a2fseg_cli.evaluation.engine import Evaluation, Failure, Task, find_predictions
-from a2fseg_cli.evaluation.metrics import Reference, score
+from a2fseg_cli.evaluation.engine import Evaluation, Failure, Task
+from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY, NSD_TOLERANCE_MM, Reference, score
+from a2fseg_cli.evaluation.predictions import find_predictions
 from a2fseg_cli.evaluation.results import PatientScores
 from a2fseg_cli.imaging.discovery import find_cases
 from a2fseg_cli.imaging.label_maps import read_classes
@@ -364,7 +367,10 @@ class TestCommand:
             ["--predictions", "x", "--tta"],
             ["--predictions", "x", "--window", "64"],
             ["--prediction-labels", "brats2018"],
-            ["--nsd-tolerance", "-1"],
+            ["--predictions", "x", "--device", "cpu"],
+            ["--predictions", "x", "--overlap", "0.25"],
+            ["--metrics", "nsd", "--nsd-tolerance", "-1"],
+            ["--nsd-tolerance", "2"],
             ["--num-parts", "2"],
         ],
     )
@@ -521,3 +527,10 @@ class TestPredictions:
         code, _, stderr = run(cohort, "--predictions", tmp_path)
         assert code == 3
         assert "no prediction for any of the 3 patients" in stderr
+
+
+def test_the_commands_defaults_are_the_metrics() -> None:
+    """Written twice, so that --help does not load the metrics."""
+    assert (DEFAULT_POLICY, ",".join(DEFAULT_METRICS)) == (evaluate_module.POLICY, evaluate_module.METRICS)
+    assert evaluate_module.NSD_TOLERANCE_MM == NSD_TOLERANCE_MM
+    assert Inference().overlap == LEAST_OVERLAP

@@ -321,11 +321,13 @@ def test_cohort_statistics_and_pages_are_made_when_asked_for_later_and_kept(
     assert (pages / "case3.html").read_text() == "mine"
 
 
-@pytest.mark.parametrize("text", ["mine", "[1]", "a,b\n1,2\n", '{"case": 1}'])
+@pytest.mark.parametrize(
+    "text", ["mine\n1\n", "[1]\n2\n", "case,t1\nA,a.nii\n", '[{"case": "A"}]\n1', '{"case": 1}\n1']
+)
 @pytest.mark.parametrize("name", ["s.json", "s.csv"])
 def test_a_foreign_statistics_file_is_not_taken_over(text: str, name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(UsageError, match="holds no statistics"):
+    with pytest.raises(UsageError, match="holds no cohort's statistics"):
         StatsFile(tmp_path / name)
 
 

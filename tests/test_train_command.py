@@ -117,9 +117,12 @@ def test_a_patient_that_cannot_be_used_is_left_out(
 ) -> None:
     for name in ("P1_t2.nii.gz", "P1_t2w.nii.gz"):  # two candidates
         shutil.copy(cohort / "a" / "P1_flair.nii.gz", cohort / "c" / name)
+    shutil.copy(cohort / "a" / "P1_flair.nii.gz", cohort / "a" / "contrast study.nii.gz")
     options = ("train", cohort, "-o", tmp_path / "run", "--preset", "tiny", "--patch-size", "16")
-    assert call(*options) == 0
-    assert "left out: " in capsys.readouterr().err
+    assert call(*options, "-q") == 0
+    err = capsys.readouterr().err
+    assert "left out: " in err
+    assert "contrast study.nii.gz" in err
     split = json.loads((tmp_path / "run" / "split.json").read_text())
     assert sorted(name for names in split.values() for name in names) == ["a", "b"]
 

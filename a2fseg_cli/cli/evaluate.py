@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from a2fseg_cli.cli.cohorts import CohortError, cases_of, share_of
-from a2fseg_cli.cli.console import print_json, print_table, progress, say
+from a2fseg_cli.cli.console import progress, say
 from a2fseg_cli.cli.options import (
+    LEAST_OVERLAP,
     PATH,
     Device,
     Json,
@@ -26,16 +27,15 @@ from a2fseg_cli.cli.options import (
     Window,
 )
 from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
+from a2fseg_cli.cli.scored import draw_progression, show_scores, write_scored_weights
 from a2fseg_cli.core.config import ModelConfig, all_subsets
 from a2fseg_cli.errors import InputError, UsageError
-from a2fseg_cli.files import atomic_write_text, check_place, json_text
+from a2fseg_cli.files import check_place
 
 if TYPE_CHECKING:
     from a2fseg_cli.evaluation.engine import Evaluation, Failure
     from a2fseg_cli.evaluation.results import PatientScores
-    from a2fseg_cli.evaluation.tables import Table
     from a2fseg_cli.imaging.discovery import Case
-    from a2fseg_cli.prediction.segmenter import Segmenter
 
 WHAT, SCORES, OUTPUT = "What is scored", "Scores", "Output"
 POLICY, METRICS, NSD_TOLERANCE_MM = "brats2020", "dice,hd95", 1.0
@@ -105,7 +105,7 @@ def evaluate(
     device: Device = "auto",
     precision: Precision = "auto",
     window: Window = None,
-    overlap: Overlap = 0.5,
+    overlap: Overlap = LEAST_OVERLAP,
     tta: Tta = False,
     threads: Threads = None,
     num_parts: NumParts = None,
@@ -125,12 +125,16 @@ def evaluate(
         raise UsageError("--all-subsets and --subset exclude each other.")
     of_the_network = {
         "--all-subsets": all_subsets_, "--subset": subset, "--figure": figure, "--write-card": write_card,
-        "--window": window, "--tta": tta,
+        "--device": device != "auto", "--precision": precision != "auto", "--window": window, "--tta": tta,
+        "--overlap": overlap != LEAST_OVERLAP,
     }  # fmt: skip
     if predictions is not None and (clash := [name for name, given in of_the_network.items() if given]):
         raise UsageError(f"--predictions scores files; {', '.join(clash)} would run the network.")
     if predictions is None and prediction_labels != "auto":
         raise UsageError("--prediction-labels needs --predictions.")
+    chosen = tuple(dict.fromkeys(metrics.replace(" ", "").split(",")))
+    if nsd_tolerance != NSD_TOLERANCE_MM and "nsd" not in chosen:
+        raise UsageError("--nsd-tolerance needs --metrics nsd.")
     if compare not in (None, "paper"):
         raise UsageError(f"--compare {compare}: expected paper.")
     if figure and output is None:
@@ -146,7 +150,8 @@ def evaluate(
 
     prepare_process(threads)
     from a2fseg_cli.core.device import choose_compute
-    from a2fseg_cli.evaluation.engine import Evaluation, Task, find_predictions
+    from a2fseg_cli.evaluation.engine import Evaluation, Task
+    from a2fseg_cli.evaluation.predictions import find_predictions
     from a2fseg_cli.prediction.segmenter import Inference
 
     segmenter = None
@@ -162,7 +167,7 @@ def evaluate(
     subsets = tuple(all_subsets(config.modalities)) if all_subsets_ else _subsets(subset, config.modalities)
     task = Task(
         subsets,
-        tuple(dict.fromkeys(metrics.replace(" ", "").split(","))),
+        chosen,
         policy,
         labels,
         prediction_labels,
@@ -184,15 +189,15 @@ def evaluate(
         known = [mine_by_name.get(case.name) or evaluation.finished(case) for case in cases]
         results = [result for result in known if result is not None]
     if results:
-        _show(evaluation, results, failed, compare is not None, output, json_)
+        show_scores(evaluation, results, failed, compare is not None, output, json_)
         if figure and figure in failed:
             say(f"Warning: {figure} could not be scored; --figure was not drawn.")
         elif figure and output and segmenter:
-            _figure(evaluation, segmenter, next(case for case in cases if case.name == figure), output)
+            draw_progression(evaluation, segmenter, next(case for case in cases if case.name == figure), output)
         if write_card and len(results) < len(cases):
             say(f"Warning: {len(results)} of {len(cases)} patients are scored; --write-card was not written.")
         elif write_card and segmenter:
-            _write_card(segmenter, results, policy, write_card)
+            write_scored_weights(segmenter, results, policy, write_card)
     if failed and len(mine) == 1:
         raise InputError(next(iter(failed.values())))
     if failed:
@@ -264,109 +269,3 @@ def _run(evaluation: Evaluation, cases: Sequence[Case], quiet: bool) -> tuple[li
 
         results = evaluation.run(cases, report)
     return results, failed
-
-
-def _show(
-    evaluation: Evaluation,
-    results: Sequence[PatientScores],
-    failed: dict[str, str],
-    compare: bool,
-    output: Path | None,
-    json_: bool,
-) -> None:
-    """Print the tables, and write them where a folder was given."""
-    from a2fseg_cli.evaluation.metrics import metric_definition
-    from a2fseg_cli.evaluation.tables import comparison_tables, score_keys, score_table, summary
-
-    task, config = evaluation.task, evaluation.config
-    tables = [score_table(results, config, task.policy, key, task.nsd_tolerance_mm) for key in score_keys(task.metrics)]
-    tables += comparison_tables(results, config) if compare and "dice" in task.metrics else []
-    content = summary(results, failed, config, task.metrics, task.policy, _origin(evaluation))
-    if json_:
-        print_json(content)
-    else:
-        for table in tables:
-            print(table.title)
-            print_table(table.columns, table.rows)
-            for note in table.notes:
-                print(note)
-        print(metric_definition(task.policy))
-    missing = [result.case for result in results if result.missing]
-    if missing:
-        say(f"Warning: no prediction for {', '.join(missing)}; empty masks were scored.")
-    if output is not None:
-        _write(evaluation, results, tables, content, output)
-
-
-def _origin(evaluation: Evaluation) -> dict[str, Any]:
-    """Return what made the predictions, and with which versions they were scored."""
-    from a2fseg_cli.versions import versions
-
-    origin: dict[str, Any] = {"versions": versions(), "settings": vars(evaluation.task)}
-    if segmenter := evaluation.segmenter:
-        origin["weights"] = {"file": segmenter.weights.path.name, "sha256": segmenter.weights.sha256}
-        origin["device"] = {"name": str(segmenter.compute.device), "precision": segmenter.compute.precision}
-        origin["inference"] = vars(segmenter.inference)
-    return origin
-
-
-def _write(
-    evaluation: Evaluation,
-    results: Sequence[PatientScores],
-    tables: Sequence[Table],
-    content: dict[str, Any],
-    output: Path,
-) -> None:
-    from a2fseg_cli.evaluation.formats import latex, markdown, scores_csv
-    from a2fseg_cli.evaluation.metrics import metric_definition
-    from a2fseg_cli.evaluation.tables import attention_means, dice_of_patients
-    from a2fseg_cli.reporting.charts import write_attention_bars, write_dice_boxes
-
-    task, config = evaluation.task, evaluation.config
-    definition = metric_definition(task.policy)
-    atomic_write_text(output / "scores.csv", scores_csv(results, task.metrics, task.policy))
-    atomic_write_text(output / "summary.json", json_text(content))
-    atomic_write_text(output / "table.md", markdown(tables, definition))
-    atomic_write_text(output / "table.tex", latex(tables, definition))
-    if "dice" in task.metrics:
-        write_dice_boxes(output / "dice.png", dice_of_patients(results, config))
-    if attention := attention_means(results, config):
-        write_attention_bars(output / "attention.png", attention)
-
-
-def _figure(evaluation: Evaluation, segmenter: Segmenter, case: Case, output: Path) -> None:
-    """Draw one patient from ever more modalities, as Figure 2 of the paper."""
-    from a2fseg_cli.evaluation.engine import progression
-    from a2fseg_cli.evaluation.tables import heading
-    from a2fseg_cli.imaging.label_maps import read_classes
-    from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
-    from a2fseg_cli.prediction.patient import Settings, load_patient
-    from a2fseg_cli.reporting.overlay import write_subset_progression
-
-    if case.problem or case.truth is None:
-        return
-    patient = load_patient(case.name, case.images, evaluation.config, Settings())
-    truth = read_classes(case.truth, evaluation.config, evaluation.task.labels)
-    reorient = patient.prepared.route.reorient
-    columns = enumerate(progression(segmenter, patient))
-    write_subset_progression(
-        output / f"progression_{case.name}.png",
-        reorient.apply(patient.shown[1]),
-        [(f"{'+ ' if n else ''}{heading(name)}", reorient.apply(classes)) for n, (name, classes) in columns],
-        reorient.apply(truth.classes),
-        canonical_spacing_mm(patient.geometry, reorient),
-        evaluation.config.classes,
-        title=case.name,
-    )
-
-
-def _write_card(segmenter: Segmenter, results: Sequence[PatientScores], policy: str, path: Path) -> None:
-    """Copy the weights with the scores in their card."""
-    from a2fseg_cli.core.model import parameter_shapes
-    from a2fseg_cli.evaluation.tables import card_scores
-    from a2fseg_cli.weights.file_format import load_weights, save_weights
-
-    file, tensors = load_weights(segmenter.weights.path, parameter_shapes)
-    card = {**file.card, "scores": card_scores(results, file.config, policy)}
-    written = save_weights(path, tensors, file.config, card)
-    say(f"{written.path}: sha256 {written.sha256}")

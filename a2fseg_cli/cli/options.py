@@ -10,6 +10,8 @@ RUN = "Running"
 # Of every path: whether it can be read or written is found out by doing so, whose errors have their own exit codes.
 PATH: dict[str, Any] = {"readable": False}
 
+LEAST_OVERLAP = 0.5  # of neighbouring windows, a share of their edge
+
 Weights = Annotated[
     str | None, typer.Option(help="Name in the manifest or a file (default: the bundled ones)", rich_help_panel=RUN)
 ]

@@ -13,6 +13,7 @@ from a2fseg_cli.cli.cohorts import CohortError, cases_of, share_of
 from a2fseg_cli.cli.console import progress, say
 from a2fseg_cli.cli.found import show_found
 from a2fseg_cli.cli.options import (
+    LEAST_OVERLAP,
     PATH,
     RUN,
     Device,
@@ -85,7 +86,7 @@ def predict(
     device: Device = "auto",
     precision: Precision = "auto",
     window: Window = None,
-    overlap: Overlap = 0.5,
+    overlap: Overlap = LEAST_OVERLAP,
     tta: Tta = False,
     threads: Threads = None,
     deterministic: Annotated[bool, typer.Option(help="Same bytes every time", rich_help_panel=RUN)] = False,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +15,9 @@ from a2fseg_cli.cli.runtime import prepare_process, three, three_numbers
 from a2fseg_cli.core.config import PRESETS, ModelConfig, subset_name
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.training.recipe import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from a2fseg_cli.imaging.discovery import Case
 
 RECIPE, NETWORK = "Recipe", "Network"
 
@@ -74,6 +78,13 @@ def train(
     dice_over: Annotated[
         str | None, typer.Option(help="Dice loss over classes or regions", rich_help_panel=RECIPE)
     ] = None,
+    draw: Annotated[
+        str | None,
+        typer.Option(
+            help="How often patients with different sequences are drawn: case, kind, or shares as flair=1,t1+flair=2",
+            rich_help_panel=RECIPE,
+        ),
+    ] = None,
     augment: Annotated[bool | None, typer.Option("--augment/--no-augment", rich_help_panel=RECIPE)] = None,
     mix_share: Annotated[
         float | None, typer.Option(help="Share of crops that get another patient's tumour", rich_help_panel=RECIPE)
@@ -112,6 +123,7 @@ def train(
         "foreground_share": foreground_share,
         "foreground_weight": foreground_weight,
         "dice_over": dice_over,
+        "draw": draw,
         "augment": augment,
         "mix_share": mix_share,
         "gradient_clip": gradient_clip,
@@ -155,9 +167,6 @@ def train(
             raise UsageError("--precision fp16: training runs in bf16 or fp32.")
         compute = choose_compute(device, "fp32")
     cases = find_cases(data, config.modalities)
-    for case in cases:
-        if case.problem and not split:
-            say(f"Warning: left out: {case.problem}")
     with_truth = [case.name for case in cases if case.truth]
     if not with_truth:
         raise InputError(f"{data}: no patient has a segmentation beside its images (a file that ends in seg).")
@@ -165,6 +174,8 @@ def train(
     parts = read_split(file) if (file := split or began_with) else random_split(with_truth, recipe.seed)
     if not parts.get("train"):
         raise InputError(f"{split or data}: no patients to train on: expected a list `train` of names.")
+    if processes.rank == 0:
+        _warn(cases, parts)
     together = f", {processes.size} processes" if processes.size > 1 else ""
     say(f"{compute.device} ({compute.reason}), {compute.precision}{together}; " + _sizes(parts), quiet)
     initial = initial_weights(init_weights, config) if init_weights else None
@@ -194,6 +205,16 @@ def train(
         best, name=card["name"], licence=licence, description=description, preset=preset, default=True
     )
     write_manifest(output / FILE_NAME, [entry])
+
+
+def _warn(cases: Sequence[Case], parts: Mapping[str, Sequence[str]]) -> None:
+    """Say what is left out, and what the names of those to be trained on leave open."""
+    chosen = {name for part in ("train", "validation") for name in parts.get(part, ())}
+    for case in cases:
+        for warning in case.warnings if case.name in chosen else ():
+            say(f"Warning: {warning}")
+        if case.problem and case.name not in chosen:
+            say(f"Warning: left out: {case.problem}")
 
 
 def _classes(labels: str | None, regions: str | None) -> dict[str, Any]:

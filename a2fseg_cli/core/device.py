@@ -160,9 +160,7 @@ def available_memory_bytes(device: torch.device) -> int:
 
 
 class _Mallinfo(ctypes.Structure):
-    """What glibc's `mallinfo2` returns: ten sizes, of which the eighth and ninth are the
-    sums of the used and the free blocks of all arenas.
-    """
+    """What glibc's `mallinfo2` returns: ten sizes, the eighth and ninth those of the used and the free blocks."""
 
     _fields_ = [("sizes", ctypes.c_size_t * 10)]
 

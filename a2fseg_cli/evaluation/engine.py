@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ from a2fseg_cli.evaluation.metrics import (
 from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores, Row
 from a2fseg_cli.evaluation.scoring import Scorer
 from a2fseg_cli.files import file_state, remove_abandoned
-from a2fseg_cli.imaging.discovery import Case, image_stem
+from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid, read_classes
 from a2fseg_cli.imaging.restoring import Box, ClassMap, boxed, brain_box, classes_to_file
 from a2fseg_cli.prediction.ahead import read_ahead, work_ahead
@@ -39,8 +38,6 @@ from a2fseg_cli.prediction.patient import Patient, Settings, load_patient
 from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
 from a2fseg_cli.prediction.sensitivity import attention_inside
 
-# What may follow the case in the name of a prediction, `_seg` as `predict` writes it; not `_seg_prob_WT`.
-_SUFFIX = re.compile(r"([_.-]?(seg|segmentation|dseg|pred|prediction|mask|label|labels|a2fseg))*", re.IGNORECASE)
 # Order in which Figure 2 of the paper adds the modalities.
 PROGRESSION = ("flair", "t1c", "t1", "t2")
 
@@ -325,35 +322,3 @@ def progression(segmenter: Segmenter, patient: Patient) -> list[tuple[str, Class
         (name, classes_to_file(route, result.probabilities).placed(whole))
         for name, result in zip(names, results, strict=True)
     ]
-
-
-def find_predictions(folder: Path, cases: Sequence[Case]) -> dict[str, tuple[Path, ...]]:
-    """Return the files of each case: `<case>.nii.gz`, `<case>_seg.nii.gz` and the like, or those in `<case>/`.
-
-    Raises:
-        InputError: no folder, or no file for any case.
-    """
-    try:
-        if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder of predictions.")
-        found = {case.name: tuple(_predictions_of(case.name, folder)) for case in cases}
-    except OSError as error:
-        raise InputError(f"{error.filename or folder}: cannot be read: {error.strerror}.") from error
-    if not any(found.values()):
-        raise InputError(
-            f"{folder}: no prediction for any of the {len(cases)} patients. Looked for names such as "
-            f"{cases[0].name}.nii.gz or {cases[0].name}_seg.nii.gz."
-        )
-    return found
-
-
-def _predictions_of(name: str, folder: Path) -> Iterator[Path]:
-    own = folder / name
-    for place in (folder, own) if own.is_dir() else (folder,):
-        for path in sorted(place.iterdir()):
-            stem = image_stem(path)
-            if stem is None or not path.is_file():
-                continue
-            rest = stem.removeprefix(name) if stem.startswith(name) else stem if place == own else None
-            if rest is not None and _SUFFIX.fullmatch(rest):
-                yield path

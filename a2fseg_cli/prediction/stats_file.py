@@ -37,19 +37,21 @@ class StatsFile:
             text = path.read_text("utf-8") if path.exists() else ""
             records = json.loads(text or "[]") if path.suffix == ".json" else _rows(text)
             self._records = {record["case"]: record for record in records}
+            self._fingerprints = {record["case"]: record["fingerprint"] for record in records}
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}.") from error
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError, csv.Error) as error:
-            raise UsageError(f"{path} exists and holds no statistics of this tool; move it away.") from error
+            raise UsageError(f"{path} exists and holds no cohort's statistics; move it away.") from error
 
     def holds(self, case: str, fingerprint: str) -> bool:
         """Return whether the file holds the case's numbers of these inputs, weights and settings."""
-        return case in self._records and self._records[case].get("fingerprint") == fingerprint
+        return self._fingerprints.get(case) == fingerprint
 
     def add(self, stats: Mapping[str, Any]) -> None:
         """Put a patient's statistics, with their `fingerprint`, in the place of what was there, and write the file."""
         case = stats["case"]
         self._records[case] = stats if self.path.suffix == ".json" else as_row(stats)
+        self._fingerprints[case] = stats["fingerprint"]
         records = [self._records[name] for name in sorted(self._records)]
         atomic_write_text(self.path, json_text(records) if self.path.suffix == ".json" else _table(records))
 
@@ -72,8 +74,8 @@ def as_row(stats: Mapping[str, Any]) -> dict[str, object]:
 
 def _rows(text: str) -> list[dict[str, str]]:
     reader = csv.DictReader(io.StringIO(text))
-    if text and "case" not in (reader.fieldnames or []):
-        raise ValueError("no column case")
+    if text and "fingerprint" not in (reader.fieldnames or []):  # a table of something else, with rows or without
+        raise ValueError("no column fingerprint")
     return list(reader)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,8 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.errors import InputError
+from a2fseg_cli.core.config import ModelConfig, subset_name
+from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write, file_state
 from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.imaging.label_maps import check_on_grid, read_classes
@@ -166,10 +168,48 @@ class Crop:
     subsets: tuple[tuple[bool, ...], ...]
 
 
-def draw_crop(samples: Sequence[Sample], config: ModelConfig, recipe: Recipe, step: int, index: int) -> Crop:
-    """Return a crop of a step. It follows from the seed, the step and its place in the batch, and nothing else."""
+def draw_weights(samples: Sequence[Sample], config: ModelConfig, recipe: Recipe) -> npt.NDArray[np.float64] | None:
+    """Return the probability with which each patient is drawn, as `Recipe.draw` says; None when all are the same.
+
+    Raises:
+        UsageError: shares that leave out a combination of sequences that a patient has, or name one that nobody has.
+    """
+    if recipe.draw == "case":
+        return None
+    kinds = [subset_name(itertools.compress(config.modalities, s.present), config.modalities) for s in samples]
+    counts = Counter(kinds)
+    shares = recipe.draw_shares() or dict.fromkeys(counts, 1.0)
+    shares = {subset_name(kind.split("+"), config.modalities): share for kind, share in shares.items()}
+    if shares.keys() != counts.keys():
+        here = ", ".join(f"{kind} ({count} patients)" for kind, count in counts.items())
+        raise UsageError(f"draw {recipe.draw}: the training patients have {here}; give each of these a share.")
+    weights = np.array([shares[kind] / counts[kind] for kind in kinds])
+    return np.asarray(weights / weights.sum())
+
+
+def draw_crop(
+    samples: Sequence[Sample],
+    config: ModelConfig,
+    recipe: Recipe,
+    step: int,
+    index: int,
+    weights: npt.NDArray[np.float64] | None = None,
+) -> Crop:
+    """Return a crop of a step. It follows from the seed, the step and its place in the batch, and nothing else.
+
+    Args:
+        samples: The training patients.
+        config: The network.
+        recipe: How crops are drawn and changed.
+        step: Number of the step.
+        index: Place in the batch.
+        weights: What `draw_weights` gives.
+    """
     random = np.random.default_rng([recipe.seed, step, index])
-    sample = samples[int(random.integers(len(samples)))]
+    if weights is None:
+        sample = samples[int(random.integers(len(samples)))]
+    else:
+        sample = samples[int(random.choice(len(samples), p=weights))]
     size = patch_size(sample, config)
     images, classes = random_crop(sample, size, recipe.foreground_share, random)
     if recipe.mix_share and random.random() < recipe.mix_share and (others := _donors(samples, sample)):

@@ -26,7 +26,7 @@ from a2fseg_cli.imaging.labels import region_dice
 from a2fseg_cli.prediction.segmenter import Predictor
 from a2fseg_cli.reporting.charts import write_learning_curves
 from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
-from a2fseg_cli.training.data import Crop, CropReader, Sample, draw_crop
+from a2fseg_cli.training.data import Crop, CropReader, Sample, draw_crop, draw_weights
 from a2fseg_cli.training.optimizers import make_optimizer
 from a2fseg_cli.training.processes import Processes
 from a2fseg_cli.training.recipe import Recipe
@@ -116,6 +116,7 @@ class Trainer:
         self.groups = (
             [config.region_classes(region) for region, _ in config.regions] if recipe.dice_over == "regions" else None
         )
+        self.draw_weights = draw_weights(train, config, recipe)
         self.crops = CropReader(self._draw, workers)
         self.state = State()
         torch.manual_seed(recipe.seed)
@@ -249,7 +250,9 @@ class Trainer:
 
     def _draw(self, step: int) -> list[Crop]:
         mine = self.processes.share(range(self.recipe.batch_size))
-        return [draw_crop(self.train_samples, self.config, self.recipe, step, index) for index in mine]
+        return [
+            draw_crop(self.train_samples, self.config, self.recipe, step, index, self.draw_weights) for index in mine
+        ]
 
     def step(self) -> float:
         """Do one step and return its loss: one encode a crop, the full set and some random subsets."""

@@ -25,6 +25,9 @@ class Recipe:
         foreground_share: Share of crops centred on a voxel of a random foreground class (not in the paper).
         foreground_weight: Of a tumour voxel in the cross-entropy, against 1 of the background (paper: 1).
         dice_over: What the Dice loss is the mean of: classes (paper), or the task's regions, as it is scored.
+        draw: How often patients who have different sequences are drawn: `case`, each patient as often as any other;
+            `kind`, each combination of sequences as often as any other; or shares of the steps by combination, such
+            as `t1+t1c+t2+flair=2,flair=1` (not in the paper).
         augment: Flips, small rotations and scalings, intensity, noise (not in the paper).
         mix_share: Share of crops that get another patient's tumour, turned and scaled a little, pasted in as
             `mix_tumours` does; with `augment` or without (not in the paper).
@@ -46,6 +49,7 @@ class Recipe:
     foreground_share: float = 0.6
     foreground_weight: float = 1.0
     dice_over: str = "classes"
+    draw: str = "case"
     augment: bool = True
     mix_share: float = 0.0
     gradient_clip: float = 12.0
@@ -67,6 +71,7 @@ class Recipe:
             raise ValueError(f"the foreground weight must be above 0; got {self.foreground_weight}")
         if self.dice_over not in ("classes", "regions"):
             raise ValueError(f"the Dice loss is over classes or regions; got {self.dice_over}")
+        self.draw_shares()
         if not self.gradient_clip > 0 or not 0 <= self.weight_decay < 1 or not 0 <= self.time_budget_s < math.inf:
             raise ValueError("gradient clip must be above 0, weight decay in [0, 1), time budget 0 s or more")
         if self.seed < 0:
@@ -76,6 +81,22 @@ class Recipe:
     def steps(self) -> int:
         """Steps in all, when no time budget ends the training."""
         return self.epochs * self.iterations_per_epoch
+
+    def draw_shares(self) -> dict[str, float] | None:
+        """Return the shares of the steps by combination of sequences that `draw` gives; None for `case` and `kind`.
+
+        Raises:
+            ValueError: `draw` is neither a word it knows nor a list of shares above 0.
+        """
+        if self.draw in ("case", "kind"):
+            return None
+        try:
+            pairs = [(kind.strip(), float(share)) for kind, share in (item.split("=") for item in self.draw.split(","))]
+        except ValueError as error:
+            raise ValueError(f"draw is case, kind or shares such as t1+flair=2,flair=1; got {self.draw}") from error
+        if len(dict(pairs)) < len(pairs) or any(not 0 < share < math.inf for _, share in pairs):
+            raise ValueError(f"draw names each combination of sequences once, with a share above 0; got {self.draw}")
+        return dict(pairs)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values for JSON."""
