@@ -11,6 +11,10 @@ class A2FSegError(Exception):
     exit_code = 1
 
 
+class CohortError(A2FSegError):
+    """Some patients of a cohort failed; the others are done."""
+
+
 class UsageError(A2FSegError):
     """Options that contradict each other, or an output that would be overwritten."""
 

@@ -1,14 +1,17 @@
-"""Files that appear whole or not at all, and JSON that is valid."""
+"""Files that appear whole or not at all, what a file has become, and texts: CSV, and JSON that is valid."""
 
 from __future__ import annotations
 
+import csv
 import errno
+import hashlib
+import io
 import json
 import math
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -96,6 +99,21 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 def atomic_write_text(path: Path, text: str) -> None:
     """Write UTF-8 text whole or not at all. Raises: ResourceError, as `atomic_write`."""
     atomic_write_bytes(path, text.encode())
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return 16 hexadecimal digits that differ when any of the parts, plain values for JSON, does."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def csv_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
+    """Return rows as CSV with a heading; without `columns`, those of all rows in the order they first occur in."""
+    text = io.StringIO(newline="")
+    names = columns or list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def json_text(value: Any) -> str:

@@ -22,17 +22,17 @@ keep_pages()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from a2fseg_cli.cases.case_lists import read_split  # noqa: E402
+from a2fseg_cli.cases.discovery import find_cases  # noqa: E402
+from a2fseg_cli.core.a2fseg import A2FSeg, Output  # noqa: E402
 from a2fseg_cli.core.config import PRESETS, ModelConfig, all_subsets  # noqa: E402
 from a2fseg_cli.core.device import choose_compute  # noqa: E402
 from a2fseg_cli.core.fusion import average  # noqa: E402
-from a2fseg_cli.core.model import A2FSeg, Output  # noqa: E402
-from a2fseg_cli.imaging.case_lists import read_split  # noqa: E402
-from a2fseg_cli.imaging.discovery import find_cases  # noqa: E402
 from a2fseg_cli.training.data import Sample, load_samples  # noqa: E402
 from a2fseg_cli.training.loop import Trainer  # noqa: E402
 from a2fseg_cli.training.recipe import RECIPES, Recipe  # noqa: E402
 
-CONFIG = replace(PRESETS["tiny"], spacing_mm=(3.0, 3.0, 3.0), window=(48, 64, 48))
+CONFIG = replace(PRESETS["tiny"], spacing_mm=(3.0, 3.0, 3.0), patch_size=(48, 64, 48))
 RECIPE = Recipe(**RECIPES["tiny"] | {"learning_rate": 0.03, "foreground_share": 0.3})
 
 

@@ -33,14 +33,14 @@ from monai.inferers import sliding_window_inference  # noqa: E402
 from plain import PlainA2FSeg  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
+from a2fseg_cli.cases.discovery import find_cases  # noqa: E402
+from a2fseg_cli.core.a2fseg import A2FSeg  # noqa: E402
 from a2fseg_cli.core.config import PRESETS, ModelConfig  # noqa: E402
-from a2fseg_cli.core.model import A2FSeg  # noqa: E402
-from a2fseg_cli.imaging.discovery import find_cases  # noqa: E402
 from a2fseg_cli.imaging.label_maps import read_classes  # noqa: E402
 from a2fseg_cli.imaging.labels import region_dice  # noqa: E402
-from a2fseg_cli.prediction.patient import Settings, load_patient, segment_patient  # noqa: E402
-from a2fseg_cli.prediction.results import finish_patient  # noqa: E402
-from a2fseg_cli.prediction.segmenter import Segmenter  # noqa: E402
+from a2fseg_cli.inference.exports import finish_patient  # noqa: E402
+from a2fseg_cli.inference.patient import OutputOptions, load_patient, segment_patient  # noqa: E402
+from a2fseg_cli.inference.predictor import Segmenter  # noqa: E402
 from a2fseg_cli.weights.cache import resolve_weights  # noqa: E402
 from a2fseg_cli.weights.file_format import save_weights  # noqa: E402
 
@@ -132,9 +132,9 @@ def yardstick(net: PlainA2FSeg, files: Mapping[str, Path], way: Way, out: Path, 
 def ours(segmenter: Segmenter, files: Mapping[str, Path], out: Path) -> Run:
     """Return the run of `predict`'s own path."""
     began = time.perf_counter()
-    patient = load_patient("one", files, segmenter.config, Settings())
-    found = segment_patient(patient, segmenter, Settings())
-    finish_patient(patient, found, segmenter, Settings(), out)
+    patient = load_patient("one", files, segmenter.config, OutputOptions())
+    found = segment_patient(patient, segmenter, OutputOptions())
+    finish_patient(patient, found, segmenter, OutputOptions(), out)
     seconds = time.perf_counter() - began
     return Run(seconds, read_classes(out, segmenter.config).classes, len(found.segmentation.plan.starts))
 

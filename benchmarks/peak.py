@@ -23,9 +23,9 @@ from torch.nn import functional as F  # noqa: E402
 from torch.profiler import ProfilerActivity, profile  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
+from a2fseg_cli.core.a2fseg import A2FSeg  # noqa: E402
 from a2fseg_cli.core.config import PRESETS, ModelConfig  # noqa: E402
 from a2fseg_cli.core.device import Compute, choose_compute  # noqa: E402
-from a2fseg_cli.core.model import A2FSeg  # noqa: E402
 
 CONVOLUTIONS = ((32, 96), (64, 64), (128, 48), (256, 24))  # channels in and out, edge of the cube
 

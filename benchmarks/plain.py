@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from a2fseg_cli.core.model import A2FSeg
+from a2fseg_cli.core.a2fseg import A2FSeg
 from a2fseg_cli.core.unet import InstanceNorm
 
 

@@ -27,8 +27,9 @@ import numpy as np
 import SimpleITK as sitk
 from one_patient import new_weights
 
-from a2fseg_cli.core.config import BRATS_MODALITIES, PRESETS
-from a2fseg_cli.imaging.phantom import write_phantom
+from a2fseg_cli.core.config import PRESETS
+from a2fseg_cli.modalities import BRATS_MODALITIES
+from a2fseg_cli.phantom import write_phantom
 
 # The command, and at its end the largest memory it had. Linux's getrusage would count what the parent had as well.
 RUN = """

@@ -34,10 +34,10 @@ from a2fseg_cli.training.recipe import Recipe  # noqa: E402
 def patient(config: ModelConfig) -> Sample:
     """Return noise with a sphere of nested classes, of the size of one crop."""
     random = np.random.default_rng(0)
-    grid = np.meshgrid(*(np.linspace(-1, 1, edge) for edge in config.window), indexing="ij")
+    grid = np.meshgrid(*(np.linspace(-1, 1, edge) for edge in config.patch_size), indexing="ij")
     radius = np.sqrt(sum(axis**2 for axis in grid))
     classes = sum((radius < 0.15 * k).astype(np.uint8) for k in range(1, len(config.classes)))
-    images = random.standard_normal((len(config.modalities), *config.window)) + classes
+    images = random.standard_normal((len(config.modalities), *config.patch_size)) + classes
     return Sample("sphere", images.astype(np.float16), classes, (True,) * len(config.modalities))
 
 
@@ -66,7 +66,7 @@ def measure(config: ModelConfig, compute: Compute, repeats: int) -> str:
     losses = [loss for _, loss in turns[0]]
     assert abs(losses[0] - losses[1]) < 0.01 * losses[0], f"the losses of the first step differ: {losses}"
     slow, fast = (statistics.median(turn[side][0] for turn in turns[1:]) for side in (0, 1))
-    size = " x ".join(map(str, config.window))
+    size = " x ".join(map(str, config.patch_size))
     where = f"{compute.device}, {torch.get_num_threads()} threads; torch {torch.__version__}; {platform.machine()}"
     widths = ", ".join(map(str, config.features_per_stage))
     return (
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--edge", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    config = replace(PRESETS[options.preset], window=(options.edge,) * 3)
+    config = replace(PRESETS[options.preset], patch_size=(options.edge,) * 3)
     print(measure(config, choose_compute("cpu"), options.repeats))
 
 

@@ -12,7 +12,7 @@ from harm_faults import toy_network
 from hypothesis import HealthCheck, settings
 
 from a2fseg_cli.cli.main import main
-from a2fseg_cli.imaging.phantom import make_phantom
+from a2fseg_cli.phantom import make_phantom
 
 # The same examples every time, however slow the machine: what fails, fails because of what was changed. New ones are
 # looked for by `pytest --hypothesis-profile search`.

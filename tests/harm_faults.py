@@ -28,9 +28,10 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig
-from a2fseg_cli.core.model import A2FSeg
-from a2fseg_cli.imaging.phantom import make_phantom
+from a2fseg_cli.core.a2fseg import A2FSeg
+from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.modalities import BRATS_MODALITIES
+from a2fseg_cli.phantom import make_phantom
 from a2fseg_cli.weights.file_format import save_weights
 
 COMMAND = (sys.executable, "-m", "a2fseg_cli")
@@ -39,7 +40,7 @@ GIB = 2**30
 
 def toy_network(folder: Path, modalities: tuple[str, ...] = BRATS_MODALITIES) -> Path:
     """Write the weights of a tiny random network at 4 mm; return the file."""
-    config = ModelConfig(modalities, features_per_stage=(4, 8), spacing_mm=(4.0, 4.0, 4.0), window=(16, 16, 16))
+    config = ModelConfig(modalities, features_per_stage=(4, 8), spacing_mm=(4.0, 4.0, 4.0), patch_size=(16, 16, 16))
     torch.manual_seed(3)
     network = A2FSeg(config)
     torch.nn.init.zeros_(network.head.bias)  # undecided, so that there are masks

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.imaging.nifti import NIFTI1, NIFTI2
+from a2fseg_cli.imaging.formats.nifti import NIFTI1, NIFTI2
 
 COMMAND = (sys.executable, "-m", "a2fseg_cli")
 Array = npt.NDArray[Any]
@@ -1209,7 +1209,9 @@ def _checkpoint(config: str = "", own: bool = False) -> Content:
 
         from a2fseg_cli.core.config import PRESETS
 
-        mine = replace(PRESETS["tiny"], features_per_stage=(4, 8), spacing_mm=(4.0,) * 3, window=(16,) * 3).to_json()
+        mine = replace(
+            PRESETS["tiny"], features_per_stage=(4, 8), spacing_mm=(4.0,) * 3, patch_size=(16,) * 3
+        ).to_json()
         torch.save({"config": mine if own else config, "model": {}, "optimizer": {}, "mean": {}, "state": {}}, path)
 
     return write
@@ -1356,7 +1358,7 @@ def _read(format_: str, path: Path) -> None:
 
         read_manifest(path)
     elif format_ == "weights":
-        from a2fseg_cli.core.model import parameter_shapes
+        from a2fseg_cli.core.a2fseg import parameter_shapes
         from a2fseg_cli.weights.file_format import inspect_weights, load_weights
 
         inspect_weights(path)

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 
 from a2fseg_cli.core.config import PRESETS
 from a2fseg_cli.core.device import choose_compute
-from a2fseg_cli.prediction.segmenter import Segmenter
+from a2fseg_cli.inference.predictor import Segmenter
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -30,7 +30,7 @@ def load(name: str) -> Any:
 
 
 def test_training_step_prints_its_table() -> None:
-    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), window=(16, 16, 16))
+    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), patch_size=(16, 16, 16))
     table = load("training_step").measure(config, choose_compute("cpu", "fp32"), repeats=1)
     losses = re.search(r"first step \| ([0-9.]+) \| ([0-9.]+) \|", table)
     assert losses is not None
@@ -52,7 +52,7 @@ def test_ablation_prints_its_table(phantom: Path, tmp_path: Path) -> None:
         sitk.WriteImage(sitk.Cast(image > 100, sitk.sitkUInt8) * 2, tmp_path / "data" / name / "P1_seg.nii.gz")
     split = tmp_path / "split.json"
     split.write_text('{"train": ["a"], "test": ["b"]}')
-    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), spacing_mm=(6.0, 6.0, 6.0), window=(16, 16, 16))
+    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), spacing_mm=(6.0, 6.0, 6.0), patch_size=(16, 16, 16))
     module = load("ablation")
     table = module.measure(tmp_path / "data", split, tmp_path / "out", list(module.VARIANTS), 0.5, config)
     rows = re.findall(r"^\| ([a-z-]+) \| (\d+) \| ([0-9.]+) \|", table, re.MULTILINE)
@@ -73,7 +73,7 @@ def test_one_patient_prints_its_table(phantom: Path, toy_weights: Path) -> None:
 
 
 def test_peak_prints_its_table() -> None:
-    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), window=(16, 16, 16))
+    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), patch_size=(16, 16, 16))
     module = load("peak")
     # The first convolution of the U-Nets alone: 2 x 27 x 4 operations a voxel, four times.
     assert module.operations(config, (16, 16, 16)) > 4 * 2 * 27 * 4 * 16**3

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2fseg_cli.core.config import BRATS_MODALITIES, PRESETS, ModelConfig, all_subsets, subset_name
+from a2fseg_cli.core.config import PRESETS, ModelConfig, all_subsets, subset_name
+from a2fseg_cli.modalities import BRATS_MODALITIES
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,8}", fullmatch=True)
 
@@ -35,7 +36,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         features_per_stage=features,
         attention_kernel_size=draw(st.sampled_from((1, 3, 5, 7))),
         spacing_mm=draw(st.tuples(*[st.floats(0.1, 20)] * 3)),
-        window=(window[0] * stride, window[1] * stride, window[2] * stride),
+        patch_size=(window[0] * stride, window[1] * stride, window[2] * stride),
     )
 
 
@@ -106,13 +107,13 @@ def test_every_subset_comes_once(modalities: list[str]) -> None:
         ({"regions": (("WT", ("ET",)), ("WT", ("ED",)))}, "twice"),
         ({"features_per_stage": (32,)}, "features_per_stage"),
         ({"features_per_stage": (32, 0)}, "features_per_stage"),
-        ({"features_per_stage": (1,) * 9, "window": (512, 512, 512)}, "8 stages"),
+        ({"features_per_stage": (1,) * 9, "patch_size": (512, 512, 512)}, "8 stages"),
         ({"attention_kernel_size": 2}, "attention_kernel_size"),
         ({"spacing_mm": (1.0, 1.0, 0.0)}, "spacing_mm"),
         ({"spacing_mm": (1.0, 1.0, float("nan"))}, "spacing_mm"),
         ({"spacing_mm": (1.0, 1.0)}, "spacing_mm"),
-        ({"window": (128, 128, 124)}, "multiples of 8"),
-        ({"window": (128, 128, 56)}, "at least 64"),
+        ({"patch_size": (128, 128, 124)}, "multiples of 8"),
+        ({"patch_size": (128, 128, 56)}, "at least 64"),
     ],
 )
 def test_refuses_what_cannot_be_a_network(change: dict[str, object], message: str) -> None:
@@ -129,13 +130,13 @@ def test_refuses_what_cannot_be_a_network(change: dict[str, object], message: st
         "{}",
         "[" * 100_000,
         json.dumps(json.loads(ModelConfig().to_json()) | {"extra": 1}),
-        json.dumps({k: v for k, v in json.loads(ModelConfig().to_json()).items() if k != "window"}),
+        json.dumps({k: v for k, v in json.loads(ModelConfig().to_json()).items() if k != "patch_size"}),
         *(
             json.dumps(json.loads(ModelConfig().to_json()) | change)
             for change in (
-                {"window": [128, 128]},
-                {"window": [128, 128, float("inf")]},
-                {"window": None},
+                {"patch_size": [128, 128]},
+                {"patch_size": [128, 128, float("inf")]},
+                {"patch_size": None},
                 {"regions": [["WT"]]},
                 {"regions": 3},
                 {"label_values": ["a", "b", "c", "d"]},

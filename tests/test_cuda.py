@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-import a2fseg_cli.prediction.segmenter as segmenter_module
+import a2fseg_cli.inference.predictor as predictor_module
 from a2fseg_cli.core.config import PRESETS, ModelConfig, all_subsets
 from a2fseg_cli.core.device import choose_compute
 from a2fseg_cli.imaging.labels import region_dice
-from a2fseg_cli.imaging.phantom import make_phantom
-from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
+from a2fseg_cli.inference.predictor import Prediction, Segmenter
+from a2fseg_cli.phantom import make_phantom
 from a2fseg_cli.training.data import Sample
 from a2fseg_cli.training.loop import Trainer
 from a2fseg_cli.training.recipe import Recipe
@@ -42,7 +42,7 @@ def images() -> np.ndarray:
     return stack
 
 
-def dice(one: Segmentation, two: Segmentation, config: ModelConfig) -> float:
+def dice(one: Prediction, two: Prediction, config: ModelConfig) -> float:
     """Return the lowest Dice of the regions."""
     a, b = (found.probabilities.argmax(axis=0).astype(np.uint8) for found in (one, two))
     return min(region_dice(a, b, config).values())
@@ -67,7 +67,7 @@ def test_windows_shrink_to_the_cards_memory(images: np.ndarray, monkeypatch: pyt
     there = Segmenter(resolve_weights(None), choose_compute("cuda"))
     whole = there.segment(images, (True,) * 4)
     assert len(whole.plan.starts) == 1
-    monkeypatch.setattr(segmenter_module, "available_memory_bytes", lambda _: 2**26)
+    monkeypatch.setattr(predictor_module, "available_memory_bytes", lambda _: 2**26)
     parts = there.segment(images, (True,) * 4)
     assert len(parts.plan.starts) > 1
     assert np.isfinite(parts.probabilities).all()
@@ -78,7 +78,7 @@ def test_a_card_that_runs_out_of_memory_gets_smaller_windows(
 ) -> None:
     """More is said to be free than the process may take."""
     there = Segmenter(resolve_weights(None), choose_compute("cuda"))
-    monkeypatch.setattr(segmenter_module, "available_memory_bytes", lambda _: 2**40)
+    monkeypatch.setattr(predictor_module, "available_memory_bytes", lambda _: 2**40)
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 150 * 2**20) / total)
@@ -91,7 +91,7 @@ def test_a_card_that_runs_out_of_memory_gets_smaller_windows(
 
 
 def test_a_training_step_as_on_the_cpu(tmp_path: Path) -> None:
-    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), window=(16, 16, 16))
+    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), patch_size=(16, 16, 16))
     random = np.random.default_rng(0)
     classes = np.zeros((16, 16, 16), np.uint8)
     classes[4:9, 4:9, 4:9] = 1

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from a2fseg_cli.cases.case_lists import read_case_table, read_split
+from a2fseg_cli.cases.discovery import Case, _read_name, find_cases
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.imaging.case_lists import read_case_table, read_split
-from a2fseg_cli.imaging.discovery import ALIASES, BRATS_MODALITIES, Case, _read_name, find_cases
+from a2fseg_cli.modalities import MODALITIES
 
 
 def _touch(folder: Path, *names: str) -> Path:
@@ -102,7 +103,7 @@ def test_modality_by_name(name, modality) -> None:
 
 @given(
     st.text("abcXYZ0123456789_-. ", max_size=20),
-    st.sampled_from(BRATS_MODALITIES).flatmap(lambda m: st.tuples(st.just(m), st.sampled_from(ALIASES[m]))),
+    st.sampled_from([(row.name, word) for row in MODALITIES for word in (row.name, *row.aliases)]),
     st.sampled_from("_-. "),
     st.sampled_from([".nii", ".nii.gz", ".nrrd", ".mha"]),
     st.booleans(),
@@ -402,7 +403,7 @@ def test_a_case_table_with_odd_cells(tmp_path) -> None:
 
 
 def test_discovery_needs_neither_torch_nor_simpleitk() -> None:
-    code = "import sys, a2fseg_cli.imaging.discovery; print({'torch', 'SimpleITK', 'numpy'} & set(sys.modules))"
+    code = "import sys, a2fseg_cli.cases.discovery; print({'torch', 'SimpleITK', 'numpy'} & set(sys.modules))"
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONUTF8": "1"}
     )

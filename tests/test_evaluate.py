@@ -19,29 +19,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import a2fseg_cli.cli.evaluate as evaluate_module
+from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.cli.options import LEAST_OVERLAP
+from a2fseg_cli.core.a2fseg import A2FSeg, parameter_shapes
 from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name
 from a2fseg_cli.core.device import choose_compute
-from a2fseg_cli.core.model import A2FSeg, parameter_shapes
 from a2fseg_cli.errors import UsageError
-from a2fseg_cli.evaluation.engine import Evaluation, Failure, Task
-from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY, NSD_TOLERANCE_MM, Reference, score
+from a2fseg_cli.evaluation.cohort import Evaluation, Failure, ScoringOptions
+from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY, NSD_TOLERANCE_MM, TruthMask, score
+from a2fseg_cli.evaluation.patient_scores import PatientScores
 from a2fseg_cli.evaluation.predictions import find_predictions
-from a2fseg_cli.evaluation.results import PatientScores
-from a2fseg_cli.imaging.discovery import find_cases
 from a2fseg_cli.imaging.label_maps import read_classes
 from a2fseg_cli.imaging.labels import region_mask
-from a2fseg_cli.imaging.preprocessing import Crop, Reorient, Resample, Route
+from a2fseg_cli.imaging.preprocessing import CropStep, Reorient, Resample, Route
 from a2fseg_cli.imaging.restoring import Box, classes_to_file
-from a2fseg_cli.prediction import segmenter as segmenter_module
-from a2fseg_cli.prediction.patient import Settings, load_patient
-from a2fseg_cli.prediction.segmenter import Inference, Segmenter
-from a2fseg_cli.prediction.sensitivity import attention_inside
+from a2fseg_cli.inference import predictor as predictor_module
+from a2fseg_cli.inference.agreement import attention_inside
+from a2fseg_cli.inference.patient import OutputOptions, load_patient
+from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
 from a2fseg_cli.reporting import charts
 from a2fseg_cli.weights.cache import resolve_weights
 from a2fseg_cli.weights.file_format import load_weights, save_weights
 
-CONFIG = ModelConfig(features_per_stage=(4, 8), spacing_mm=(3.0, 3.0, 3.0), window=(8, 8, 8))
+CONFIG = ModelConfig(features_per_stage=(4, 8), spacing_mm=(3.0, 3.0, 3.0), patch_size=(8, 8, 8))
 ALL = tuple(all_subsets(CONFIG.modalities))
 SHAPE = (22, 26, 24)
 Labels = npt.NDArray[np.uint8]
@@ -97,7 +97,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def load(weights: Path, precision: str = "fp32", inference: Inference | None = None) -> Segmenter:
+def load(weights: Path, precision: str = "fp32", inference: WindowOptions | None = None) -> Segmenter:
     return Segmenter(weights, choose_compute("cpu", precision), inference)
 
 
@@ -115,14 +115,14 @@ def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestManySubsets:
-    @pytest.mark.parametrize("inference", [Inference(), Inference((8, 8, 8)), Inference(tta=True)])
-    def test_scores_equal_fifteen_separate_runs(self, cohort: Path, weights: Path, inference: Inference) -> None:
+    @pytest.mark.parametrize("inference", [WindowOptions(), WindowOptions((8, 8, 8)), WindowOptions(tta=True)])
+    def test_scores_equal_fifteen_separate_runs(self, cohort: Path, weights: Path, inference: WindowOptions) -> None:
         segmenter = load(weights, inference=inference)
         case = find_cases(cohort)[0]
-        (together,) = Evaluation(Task(ALL), CONFIG, segmenter).run([case], lambda *_: None)
+        (together,) = Evaluation(ScoringOptions(ALL), CONFIG, segmenter).run([case], lambda *_: None)
 
         assert case.truth is not None
-        patient, true = load_patient("A", case.images, CONFIG, Settings()), read_classes(case.truth, CONFIG)
+        patient, true = load_patient("A", case.images, CONFIG, OutputOptions()), read_classes(case.truth, CONFIG)
         foreground = 0
         for subset in ALL:
             alone = segmenter.segment(patient.prepared.images, CONFIG.presence(subset))
@@ -131,7 +131,7 @@ class TestManySubsets:
             foreground += np.count_nonzero(classes)
             for region, _ in CONFIG.regions:
                 members = CONFIG.region_classes(region)
-                reference = Reference(region_mask(true.classes, members), patient.geometry.spacing_mm)
+                reference = TruthMask(region_mask(true.classes, members), patient.geometry.spacing_mm)
                 expected = score(reference, region_mask(classes, members))
                 name = subset_name(subset, CONFIG.modalities)
                 (row,) = [row for row in together.rows if (row.subset, row.region) == (name, region)]
@@ -177,8 +177,8 @@ class TestManySubsets:
             encoder.register_forward_hook(lambda *_, name=name: encoded.append(name))
         segmenter.model.head.register_forward_hook(lambda *_: fused.append(1))
         voxels = 12 * 8 * 8  # with the one plane of padding that the kernel reaches
-        monkeypatch.setattr(segmenter_module, "MOST_LOGITS_BYTES", 4 * (4 * 4 * voxels))
-        monkeypatch.setattr(segmenter_module, "SLAB_VOXELS", 3 * 8 * 8)
+        monkeypatch.setattr(predictor_module, "MOST_LOGITS_BYTES", 4 * (4 * 4 * voxels))
+        monkeypatch.setattr(predictor_module, "SLAB_VOXELS", 3 * 8 * 8)
         results = segmenter.segment_subsets(images, masks, flags)
         found = [next(results)]
         assert len(fused) == 4 * 4  # the other eleven do not exist yet
@@ -195,14 +195,14 @@ class TestManySubsets:
         path = resolve_weights(None)
         one, all_ = (load(path, "bf16").bytes_per_voxel(4, subsets) for subsets in (1, 15))
         assert one == all_ == 2 * 8 * (4 + 9) + 12 * 4
-        mirrored = load(path, "bf16", Inference(tta=True))
+        mirrored = load(path, "bf16", WindowOptions(tta=True))
         assert mirrored.bytes_per_voxel(4, 15) == all_ + 4 * 15 * 4
 
     def test_slabs_of_one_subset(self, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         segmenter = load(weights)
         images = np.random.default_rng(0).normal(size=(4, 11, 8, 8)).astype(np.float32)
         whole = segmenter.segment(images, (True, False, True, True), attention=True)
-        monkeypatch.setattr(segmenter_module, "SLAB_VOXELS", 3 * 8 * 8)
+        monkeypatch.setattr(predictor_module, "SLAB_VOXELS", 3 * 8 * 8)
         slabs = segmenter.segment(images, (True, False, True, True), attention=True)
         np.testing.assert_allclose(slabs.probabilities, whole.probabilities, atol=1e-6)
         assert len(whole.attention) == 3
@@ -210,14 +210,14 @@ class TestManySubsets:
             np.testing.assert_allclose(slabs.attention[m], weight, atol=1e-6)
 
     def test_several_windows_sum_up_few_subsets_at_a_time(self, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        segmenter = load(weights, inference=Inference((8, 8, 8)))
+        segmenter = load(weights, inference=WindowOptions((8, 8, 8)))
         images = np.random.default_rng(0).normal(size=(4, 12, 8, 8)).astype(np.float32)
         masks = [CONFIG.presence(subset) for subset in ALL]
         expected = list(segmenter.segment_subsets(images, masks))
         assert len(expected[0].plan.starts) == 2
         encoded = []
         segmenter.model.encoders["t1"].register_forward_hook(lambda *_: encoded.append(1))
-        monkeypatch.setattr(segmenter_module, "MOST_LOGITS_BYTES", 4 * (4 * 4 * 12 * 8 * 8))
+        monkeypatch.setattr(predictor_module, "MOST_LOGITS_BYTES", 4 * (4 * 4 * 12 * 8 * 8))
         found = list(segmenter.segment_subsets(images, masks))
         # Groups of 4, 4, 4 and 3 subsets, two windows each; the first group, up to T1c alone, has no T1 to encode.
         assert len(encoded) == 2 * sum(any("t1" in subset for subset in ALL[i : i + 4]) for i in (0, 4, 8, 12))
@@ -236,7 +236,7 @@ class TestManySubsets:
     ) -> None:
         network, source = tuple(n for n, _ in edges), tuple(m for _, m in edges)
         canonical = tuple(m + 3 for m in source)
-        crop = Crop(canonical, (1, 0, 2), tuple(a + m for a, m in zip((1, 0, 2), source, strict=True)))  # type: ignore[arg-type]
+        crop = CropStep(canonical, (1, 0, 2), tuple(a + m for a, m in zip((1, 0, 2), source, strict=True)))  # type: ignore[arg-type]
         route = Route(Reorient(tuple(permutation), tuple(sorted(flips))), crop, Resample(source, network))
         rng = np.random.default_rng(seed)
         probabilities = rng.random((4, *network), dtype=np.float32)
@@ -416,7 +416,7 @@ class TestResuming:
         self, cohort: Path, weights: Path, tmp_path: Path
     ) -> None:
         case = find_cases(cohort)[0]
-        evaluation = Evaluation(Task(), CONFIG, load(weights), folder=tmp_path)
+        evaluation = Evaluation(ScoringOptions(), CONFIG, load(weights), folder=tmp_path)
         (scores,) = evaluation.run([case], lambda *_: None)
         assert PatientScores.read(tmp_path / "patients" / "A.json") == scores
         (tmp_path / "patients" / "A.json").write_text("{")
@@ -436,7 +436,7 @@ class TestResuming:
         write(np.zeros(SHAPE, np.uint8), empty / "A.nii.gz")
         case = find_cases(cohort)[0]
         evaluation = Evaluation(
-            Task(policy="nan"), CONFIG, predictions=find_predictions(empty, [case]), folder=tmp_path / "out"
+            ScoringOptions(policy="nan"), CONFIG, predictions=find_predictions(empty, [case]), folder=tmp_path / "out"
         )
         evaluation.run([case], lambda *_: None)
         known = evaluation.finished(case)
@@ -451,7 +451,7 @@ class TestPredictions:
     def score(self, cohort: Path, folder: Path, **task: Any) -> dict[str, PatientScores | Failure]:
         cases = find_cases(cohort)
         outcomes: dict[str, PatientScores | Failure] = {}
-        evaluation = Evaluation(Task(**task), ModelConfig(), predictions=find_predictions(folder, cases))
+        evaluation = Evaluation(ScoringOptions(**task), ModelConfig(), predictions=find_predictions(folder, cases))
         evaluation.run(cases, lambda outcome, _: outcomes.update({outcome.case: outcome}))
         return outcomes
 
@@ -533,4 +533,4 @@ def test_the_commands_defaults_are_the_metrics() -> None:
     """Written twice, so that --help does not load the metrics."""
     assert (DEFAULT_POLICY, ",".join(DEFAULT_METRICS)) == (evaluate_module.POLICY, evaluate_module.METRICS)
     assert evaluate_module.NSD_TOLERANCE_MM == NSD_TOLERANCE_MM
-    assert Inference().overlap == LEAST_OVERLAP
+    assert WindowOptions().overlap == LEAST_OVERLAP

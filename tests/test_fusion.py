@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from a2fseg_cli.core.a2fseg import A2FSeg
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.fusion import AdaptiveFusion, average
-from a2fseg_cli.core.model import A2FSeg
 
-CONFIG = ModelConfig(features_per_stage=(4, 8), window=(8, 8, 8))
+CONFIG = ModelConfig(features_per_stage=(4, 8), patch_size=(8, 8, 8))
 SUBSETS = [flags for flags in itertools.product((False, True), repeat=4) if any(flags)]
 
 

@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.evaluation.lesions import LesionScores, find_lesions, score_lesions
-from a2fseg_cli.evaluation.metrics import METRICS, POLICIES, Counts, Reference, metric_definition, score
+from a2fseg_cli.evaluation.metrics import METRICS, POLICIES, Counts, TruthMask, metric_definition, score
 from a2fseg_cli.evaluation.surfaces import Surface, surfel_areas_mm2
 
 Mask = npt.NDArray[np.bool_]
@@ -51,7 +51,7 @@ def blobs(seed: int, shape: tuple[int, int, int] = (24, 30, 27)) -> tuple[Mask, 
 
 
 def values(reference: Mask, prediction: Mask, spacing: tuple[float, float, float], policy: str, *names: str) -> Any:
-    return score(Reference(reference, spacing), prediction, names, policy).values
+    return score(TruthMask(reference, spacing), prediction, names, policy).values
 
 
 # By hand
@@ -66,7 +66,7 @@ def test_two_neighbouring_voxels_are_one_spacing_apart(neighbour: tuple[int, int
 def test_cube_shifted_by_one_voxel() -> None:
     truth = box((8, 8, 8), ((2, 6), (2, 6), (2, 6)))
     shifted = box((8, 8, 8), ((2, 6), (2, 6), (3, 7)))
-    scores = score(Reference(truth, UNIT), shifted, ("dice", "hd95", "sensitivity", "precision"))
+    scores = score(TruthMask(truth, UNIT), shifted, ("dice", "hd95", "sensitivity", "precision"))
     # 4 x 4 x 3 = 48 of 64 voxels in common.
     assert scores.values == {"dice": 0.75, "hd95_mm": 1.0, "sensitivity": 0.75, "precision": 0.75}
     assert scores.counts == Counts(48, 16, 16, 64, 64)
@@ -88,13 +88,13 @@ def test_the_two_hd95_differ() -> None:
 @pytest.mark.parametrize(("tolerance_mm", "share"), [(1.0, 0.0), (2.0, 0.5), (2.9, 0.5), (3.0, 1.0)])
 def test_surface_dice_at_tolerance(tolerance_mm: float, share: float) -> None:
     """Voxels 1 and 4 along z: their facing sides are 2 mm apart, the far sides 3 mm from the nearer one."""
-    scores = score(Reference(voxel(1, 3, 3), UNIT), voxel(4, 3, 3), ("nsd",), tolerance_mm=tolerance_mm)
+    scores = score(TruthMask(voxel(1, 3, 3), UNIT), voxel(4, 3, 3), ("nsd",), tolerance_mm=tolerance_mm)
     assert scores.values == {"nsd": pytest.approx(share)}
 
 
 def test_distance_of_exactly_the_tolerance_is_within() -> None:
     """Three steps of 0.4 mm are 1.2000000000000002 in floating point."""
-    scores = score(Reference(voxel(1, 3, 3), (0.4, 9, 9)), voxel(4, 3, 3), ("nsd",), tolerance_mm=1.2)
+    scores = score(TruthMask(voxel(1, 3, 3), (0.4, 9, 9)), voxel(4, 3, 3), ("nsd",), tolerance_mm=1.2)
     assert scores.values == {"nsd": 1.0}
 
 
@@ -118,7 +118,7 @@ def test_sensitivity_and_precision() -> None:
 
 def test_surface_area_of_a_cube() -> None:
     """Edge of 3 voxels at (3, 2, 1) mm: 4 wall corners a side, 2 cut corners an edge, 8 corner triangles."""
-    mask = Reference(box((5, 5, 5), ((1, 4), (1, 4), (1, 4))), (3, 2, 1)).mask
+    mask = TruthMask(box((5, 5, 5), ((1, 4), (1, 4), (1, 4))), (3, 2, 1)).mask
     walls = 2 * 4 * (3 * 2 + 3 * 1 + 2 * 1)
     cuts = 4 * 2 * (math.hypot(2, 3) + math.hypot(2, 6) + math.hypot(3, 6)) / 2
     corners = 8 * math.sqrt(2**2 + 3**2 + 6**2) / 8
@@ -154,7 +154,7 @@ def test_empty_masks(policy: str, empty: str) -> None:
     truth = EMPTY if empty in ("both", "truth") else full
     prediction = EMPTY if empty in ("both", "prediction") else full
     names = ("dice", "hd95", "nsd", "sensitivity", "precision", "lesionwise")
-    scores = score(Reference(truth, UNIT), prediction, names, policy)
+    scores = score(TruthMask(truth, UNIT), prediction, names, policy)
     assert list(scores.values.values()) == pytest.approx(EXPECTED_WHEN_EMPTY[policy, empty], abs=0, nan_ok=True)
     assert scores.convention == ("both_empty" if empty == "both" else "one_empty")
 
@@ -167,7 +167,7 @@ def test_penalty_of_brats2020_is_the_diagonal_of_its_images() -> None:
 
 
 def test_score_keys_come_in_the_order_asked_for() -> None:
-    scores = score(Reference(FULL, UNIT), FULL, METRICS)
+    scores = score(TruthMask(FULL, UNIT), FULL, METRICS)
     assert list(scores.values) == [key for metric in METRICS.values() for key in metric.score_keys]
 
 
@@ -179,7 +179,7 @@ def test_definitions_name_the_policy_and_the_hd95() -> None:
 
 
 def test_unknown_names_are_named_with_the_choices() -> None:
-    reference = Reference(FULL, UNIT)
+    reference = TruthMask(FULL, UNIT)
     with pytest.raises(UsageError, match=r"'dise'; expected some of dice, hd95"):
         score(reference, FULL, ("dise",))
     with pytest.raises(UsageError, match=r"'brats2021'; expected one of brats2020"):
@@ -189,15 +189,15 @@ def test_unknown_names_are_named_with_the_choices() -> None:
 
 
 def test_what_is_no_pair_of_masks_is_refused() -> None:
-    reference = Reference(FULL, UNIT)
+    reference = TruthMask(FULL, UNIT)
     with pytest.raises(ValueError, match="shape"):
         score(reference, np.zeros((8, 8, 9), np.bool_))
     with pytest.raises(ValueError, match="uint8"):
         score(reference, FULL.astype(np.uint8))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="2 axes"):
-        Reference(FULL[0], UNIT)
+        TruthMask(FULL[0], UNIT)
     with pytest.raises(ValueError, match="spacing"):
-        Reference(FULL, (1, 0, 1))
+        TruthMask(FULL, (1, 0, 1))
 
 
 def test_import_does_not_load_simpleitk() -> None:
@@ -216,8 +216,8 @@ padding = st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 3)
 def test_padding_both_masks_changes_nothing(
     truth: Mask, prediction: Mask, pad: Any, spacing: tuple[float, float, float], policy: str
 ) -> None:
-    tight = score(Reference(truth, spacing), prediction, METRICS, policy)
-    wide = score(Reference(np.pad(truth, pad), spacing), np.pad(prediction, pad), METRICS, policy)
+    tight = score(TruthMask(truth, spacing), prediction, METRICS, policy)
+    wide = score(TruthMask(np.pad(truth, pad), spacing), np.pad(prediction, pad), METRICS, policy)
     assert wide.values == pytest.approx(tight.values, abs=1e-6, nan_ok=True)
     assert (wide.counts, wide.convention) == (tight.counts, tight.convention)
 
@@ -238,14 +238,14 @@ def test_a_reference_gives_the_same_scores_however_often_and_in_whatever_order()
     truth, near = np.pad(truth, 4), np.pad(near, 4)
     before, behind = near.copy(), near.copy()
     before[0, 1, 2] = behind[-1, -2, -3] = True
-    reference = Reference(truth, (3, 2, 1))
+    reference = TruthMask(truth, (3, 2, 1))
     for prediction in (near, behind, near, truth, before, behind):
-        assert score(reference, prediction, METRICS) == score(Reference(truth, (3, 2, 1)), prediction, METRICS)
+        assert score(reference, prediction, METRICS) == score(TruthMask(truth, (3, 2, 1)), prediction, METRICS)
 
 
 def test_a_reference_is_independent_of_later_changes_to_its_mask() -> None:
     truth = FULL.copy()
-    reference = Reference(truth, UNIT)
+    reference = TruthMask(truth, UNIT)
     truth[:] = False
     assert score(reference, FULL).values == {"dice": 1.0, "hd95_mm": 0.0}
 
@@ -278,9 +278,9 @@ def cube(x: int, edge: int = 4, z: int = 4) -> tuple[tuple[int, int], tuple[int,
 
 def lesions(truth: Mask, prediction: Mask, policy: str = "brats2023") -> LesionScores:
     rules = POLICIES[policy]
-    predicted = Reference(prediction, UNIT).mask
+    predicted = TruthMask(prediction, UNIT).mask
     return score_lesions(
-        Reference(truth, UNIT).lesions, predicted, rules.both_empty_overlap, rules.both_empty_distance_mm
+        TruthMask(truth, UNIT).lesions, predicted, rules.both_empty_overlap, rules.both_empty_distance_mm
     )
 
 
@@ -300,7 +300,7 @@ def test_lesions_merge_when_their_dilations_touch(gap: int, expected: LesionScor
 
 def test_elements_of_the_dilation_differ_across_a_corner() -> None:
     """Two voxels 7 apart along all three axes: cubes of radius 3 touch at a corner that the other element lacks."""
-    mask = Reference(box((12, 12, 12), *[((i, i + 1),) * 3 for i in (2, 9)]), UNIT).mask
+    mask = TruthMask(box((12, 12, 12), *[((i, i + 1),) * 3 for i in (2, 9)]), UNIT).mask
     assert len(find_lesions(mask)) == len(find_lesions(mask, 26)) == 1
     assert len(find_lesions(mask, 18)) == 2
 
@@ -399,7 +399,7 @@ def assert_agrees_with_oracles(truth: Mask, prediction: Mask, spacing: tuple[flo
     """MedPy for Dice and the pooled HD95, surface_distance for the directed HD95 and the surface Dice."""
     medpy = pytest.importorskip("medpy.metric.binary")
     surface_distance = pytest.importorskip("surface_distance.metrics")
-    reference = Reference(truth, spacing)
+    reference = TruthMask(truth, spacing)
     pooled = score(reference, prediction, ("dice", "hd95", "sensitivity", "precision"), "brats2020").values
     assert pooled["dice"] == pytest.approx(medpy.dc(prediction, truth), abs=1e-6)
     assert pooled["sensitivity"] == pytest.approx(medpy.sensitivity(prediction, truth), abs=1e-6)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from a2fseg_cli.prediction.results import _entropy
+from a2fseg_cli.inference.exports import _entropy
 from a2fseg_cli.reporting.page import patient_page
 
 Run = Callable[..., tuple[int, str, str]]
@@ -107,7 +107,7 @@ def test_by_the_command(run: Run, phantom: Path, toy_weights: Path, tmp_path: Pa
     """One patient's page beside a preview and statistics, and a cohort's in a folder; numbers as in the statistics."""
     data = phantom.parent if several else phantom
     out, report = (tmp_path / "out", tmp_path / "pages") if several else (tmp_path / "s.nii.gz", tmp_path / "r.html")
-    more = ("--sensitivity", "--uncertainty", "--stats", tmp_path / "s.json")
+    more = ("--agreement", "--uncertainty", "--stats", tmp_path / "s.json")
     code, _, err = run("predict", data, "-o", out, "--report", report, *more, "--weights", toy_weights)
     assert code == 0, err
     page = Reader((report / "P1.html" if several else report).read_text())

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from a2fseg_cli.errors import ResourceError
-from a2fseg_cli.imaging.phantom import TUMOUR_Z, Phantom, make_phantom, write_phantom
+from a2fseg_cli.phantom import TUMOUR_Z, Phantom, make_phantom, write_phantom
 
 COARSE = {"size": (39, 60, 60), "spacing_mm": (4.0, 4.0, 4.0)}
 
@@ -138,7 +138,7 @@ def test_files_have_the_challenges_grid(tmp_path: Path, patient: Phantom) -> Non
 
 def test_a_disk_that_is_full_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = make_phantom(0, (8, 8, 8), (8.0, 8.0, 8.0))
-    monkeypatch.setattr("a2fseg_cli.imaging.phantom.make_phantom", lambda _: small)
+    monkeypatch.setattr("a2fseg_cli.phantom.make_phantom", lambda _: small)
     monkeypatch.setattr("a2fseg_cli.files.os.fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     with pytest.raises(ResourceError, match="the disk is full"):
         write_phantom(tmp_path)

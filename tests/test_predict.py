@@ -22,12 +22,12 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from a2fseg_cli.cli.cohorts import share_of
+from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.selection import share_of
+from a2fseg_cli.core.a2fseg import parameter_shapes
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.model import parameter_shapes
 from a2fseg_cli.errors import UsageError
-from a2fseg_cli.imaging.discovery import Case
-from a2fseg_cli.prediction.stats_file import StatsFile
+from a2fseg_cli.inference.stats_file import StatsFile
 from a2fseg_cli.weights.card import subset_cost
 from a2fseg_cli.weights.file_format import load_weights, save_weights
 
@@ -115,7 +115,7 @@ def test_sensitivity_compares_with_every_smaller_subset(
 ) -> None:
     images = [part for m in ("t1", "t1c", "flair") for part in (f"--{m}", phantom / f"P1_{m}.nii.gz")]
     arguments = ("predict", *images, "--weights", toy_weights, "--precision", "fp32", "--json")
-    code, out, _ = run(*arguments, "-o", tmp_path / "a.nii.gz", "--sensitivity")
+    code, out, _ = run(*arguments, "-o", tmp_path / "a.nii.gz", "--agreement")
     assert code == 0
     agreement = json.loads(out)["agreement_with_fewer"]
     assert list(agreement) == ["flair", "t1c", "t1c+flair", "t1", "t1+flair", "t1+t1c"]
@@ -157,7 +157,7 @@ def test_refuses_to_overwrite(run: Run, phantom: Path, toy_weights: Path, tmp_pa
         (("--t1", "{t1}", "-o", "s.nii.gz", "--skip-existing"), 2, "cohort"),
         (("{folder}", "-o", "out", "--preview", "out/seg.png"), 2, "a folder"),
         (("{folder}", "-o", "out", "--stats", "out/status.csv"), 2, "two outputs"),
-        (("{folder}", "-o", "out", "--sensitivity"), 2, "--stats FILE.json"),
+        (("{folder}", "-o", "out", "--agreement"), 2, "--stats FILE.json"),
         (("{folder}", "-o", "out", "--labels", "brats1999"), 2, "brats1999"),
         (("{folder}", "-o", "out", "--num-parts", "2"), 2, "--part-id"),
     ],

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.imaging.discovery import find_cases
 from a2fseg_cli.imaging.geometry import Geometry, axes_to_canonical
 from a2fseg_cli.imaging.labels import SCHEMES, detect_scheme, to_classes
-from a2fseg_cli.imaging.preprocessing import Crop, Reorient, Resample, Route, bounding_box, brain_mask, prepare
+from a2fseg_cli.imaging.preprocessing import CropStep, Reorient, Resample, Route, bounding_box, brain_mask, prepare
 from a2fseg_cli.imaging.reading import MedicalImage, read_image, read_label_map
 from a2fseg_cli.imaging.restoring import Box, classes_to_file
 
@@ -103,7 +103,7 @@ def test_identity_through_all_steps(
 
 
 def test_crop_puts_zero_outside() -> None:
-    crop = Crop((2, 2, 4), (0, 1, 1), (2, 2, 3))
+    crop = CropStep((2, 2, 4), (0, 1, 1), (2, 2, 3))
     array = np.arange(16).reshape(2, 2, 4)
     assert crop.apply(array).tolist() == [[[5, 6]], [[13, 14]]]
     assert crop.undo(crop.apply(array)).tolist() == [[[0, 0, 0, 0], [0, 5, 6, 0]], [[0, 0, 0, 0], [0, 13, 14, 0]]]

@@ -64,7 +64,7 @@ def cohort(phantom: Path, tmp_path: Path) -> Path:
 def test_no_command_but_download_weights_uses_the_network(
     call: Call, cohort: Path, toy_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), spacing_mm=(6.0, 6.0, 6.0), window=(8, 8, 8))
+    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), spacing_mm=(6.0, 6.0, 6.0), patch_size=(8, 8, 8))
     monkeypatch.setitem(PRESETS, "tiny", config)
     monkeypatch.setitem(RECIPES, "tiny", {"epochs": 1, "iterations_per_epoch": 2, "optimizer": "adamw"})
     out, weights = tmp_path / "out", ("--weights", toy_weights)

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.imaging import limits
+from a2fseg_cli.imaging.formats import limits
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.reading import (
     MedicalImage,

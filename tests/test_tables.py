@@ -12,7 +12,7 @@ import pytest
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.evaluation.formats import latex, markdown, scores_csv
 from a2fseg_cli.evaluation.metrics import METRICS
-from a2fseg_cli.evaluation.results import PatientScores, Row
+from a2fseg_cli.evaluation.patient_scores import PatientScores, Row
 from a2fseg_cli.evaluation.tables import (
     _decided,
     card_scores,

@@ -40,7 +40,7 @@ def cohort(phantom: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def toy_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     """The preset `tiny`, small enough to train in a second."""
-    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), spacing_mm=(6.0, 6.0, 6.0), window=(8, 8, 8))
+    config = replace(PRESETS["tiny"], features_per_stage=(4, 8), spacing_mm=(6.0, 6.0, 6.0), patch_size=(8, 8, 8))
     monkeypatch.setitem(PRESETS, "tiny", config)
     monkeypatch.setitem(RECIPES, "tiny", {"epochs": 1, "iterations_per_epoch": 3, "optimizer": "adamw"})
 
@@ -56,12 +56,12 @@ def test_from_folders_to_weights(cohort: Path, tmp_path: Path, call: Call, capsy
     assert "(all modalities: WT " in err
     assert torch.backends.cudnn.benchmark  # on a card, crops of one size: worth trying the algorithms
     found = inspect_weights(out / "best.safetensors")
-    assert found.config.window == (16, 16, 16)
+    assert found.config.patch_size == (16, 16, 16)
     assert found.card["name"] == "toy"
     assert found.card["data"] == {"train": ["a", "b"], "validation": ["c"]}
     (entry,) = read_manifest(out / "weights_manifest.json").entries
     assert (entry.name, entry.licence, entry.sha256) == ("toy", "CC0-1.0", sha256_of(out / "best.safetensors"))
-    assert json.loads((out / "config.json").read_text())["model"]["window"] == [16, 16, 16]
+    assert json.loads((out / "config.json").read_text())["model"]["patch_size"] == [16, 16, 16]
     prediction = ("predict", cohort / "a", "-o", tmp_path / "s.nii.gz", "--weights", out / "best.safetensors")
     assert call(*prediction) == 0
     assert not torch.backends.cudnn.benchmark  # each brain has its own window

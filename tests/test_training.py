@@ -22,14 +22,14 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
+from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.core.a2fseg import A2FSeg, parameter_shapes
 from a2fseg_cli.core.config import PRESETS, ModelConfig
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.core.losses import total_loss
-from a2fseg_cli.core.model import A2FSeg, parameter_shapes
 from a2fseg_cli.errors import InputError, ResourceError, UsageError, WeightsError
-from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.imaging.labels import region_dice
-from a2fseg_cli.prediction.segmenter import Predictor
+from a2fseg_cli.inference.predictor import Predictor
 from a2fseg_cli.training import data as data_module
 from a2fseg_cli.training.augmentation import augment, mix_tumours, rotate_and_scale
 from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
@@ -54,7 +54,7 @@ CONFIG = ModelConfig(
     label_values=(0, 1),
     regions=(("lesion", ("lesion",)),),
     features_per_stage=(4, 8),
-    window=(8, 8, 8),
+    patch_size=(8, 8, 8),
 )
 RECIPE = Recipe(epochs=4, iterations_per_epoch=2, random_subsets=1, augment=True, ema_decay=0.9, seed=5)
 CUBES = (1.0, 1.0, 1.0)  # spacing in mm
@@ -299,7 +299,7 @@ def test_tumours_are_mixed_as_often_as_asked_and_only_where_the_modalities_are_t
     empty = replace(lesion_sample(), classes=np.zeros((16,) * 3, np.uint8), name="empty")
     full = lesion_sample()
     half = replace(full, present=(True, False))
-    config = replace(CONFIG, window=(16, 16, 16))
+    config = replace(CONFIG, patch_size=(16, 16, 16))
 
     def share(samples: list[Sample], mix_share: float) -> float:
         recipe = replace(RECIPE, mix_share=mix_share, augment=False)
@@ -504,7 +504,7 @@ def test_a_small_network_learns_one_patient(tmp_path: Path) -> None:
     )
     rows: list[dict[str, float]] = []
     patient = [lesion_sample()]
-    config = replace(CONFIG, window=(16, 16, 16))
+    config = replace(CONFIG, patch_size=(16, 16, 16))
     one = trainer(tmp_path / "run", recipe, config, train=patient, validation=patient)
     first = trainer(tmp_path / "first", recipe, config, train=patient).step()
     one.run(rows.append)

@@ -27,12 +27,12 @@ def demo(
         raise UsageError(f"--seed {seed}: expected 0 or more.")
     prepare_process()
     from a2fseg_cli.core.device import choose_compute
-    from a2fseg_cli.evaluation.metrics import Reference, score
+    from a2fseg_cli.evaluation.metrics import TruthMask, score
     from a2fseg_cli.imaging.labels import SCHEMES, region_mask, to_classes
-    from a2fseg_cli.imaging.phantom import write_phantom
     from a2fseg_cli.imaging.reading import read_label_map
-    from a2fseg_cli.prediction.patient import Settings, load_patient, segment_patient
-    from a2fseg_cli.prediction.results import finish_patient
+    from a2fseg_cli.inference.exports import finish_patient
+    from a2fseg_cli.inference.patient import OutputOptions, load_patient, segment_patient
+    from a2fseg_cli.phantom import write_phantom
 
     segmenter = load_segmenter(None, choose_compute(device))
     wanted = modalities.split("+")
@@ -41,7 +41,7 @@ def demo(
     say("Making a phantom: a synthetic brain with oedema, enhancing rim and necrosis.")
     paths = write_phantom(output, seed)
     say(f"Segmenting it from {modalities} alone on {segmenter.compute.device} ({segmenter.compute.reason}).")
-    settings = Settings()
+    settings = OutputOptions()
     patient = load_patient("phantom", {m: paths[m] for m in wanted}, segmenter.config, settings)
     found = segment_patient(patient, segmenter, settings)
     preview = output / "preview.png"
@@ -52,7 +52,7 @@ def demo(
     rows = []
     for region, _ in segmenter.config.regions:
         members = segmenter.config.region_classes(region)
-        reference = Reference(region_mask(truth, members), patient.geometry.spacing_mm)
+        reference = TruthMask(region_mask(truth, members), patient.geometry.spacing_mm)
         values_of = score(reference, region_mask(predicted, members), ("dice", "volume")).values
         dice, found_ml, true_ml = (values_of[key] for key in ("dice", "volume_ml", "reference_volume_ml"))
         rows.append((region, f"{100 * dice:.1f}", f"{found_ml:.1f}", f"{true_ml:.1f}"))

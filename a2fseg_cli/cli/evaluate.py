@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from a2fseg_cli.cli.cohorts import CohortError, cases_of, share_of
+from a2fseg_cli.cases.selection import cases_of, share_of
 from a2fseg_cli.cli.console import progress, say
 from a2fseg_cli.cli.options import (
     LEAST_OVERLAP,
@@ -29,13 +29,13 @@ from a2fseg_cli.cli.options import (
 from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
 from a2fseg_cli.cli.scored import draw_progression, show_scores, write_scored_weights
 from a2fseg_cli.core.config import ModelConfig, all_subsets
-from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.errors import CohortError, InputError, UsageError
 from a2fseg_cli.files import check_place
 
 if TYPE_CHECKING:
-    from a2fseg_cli.evaluation.engine import Evaluation, Failure
-    from a2fseg_cli.evaluation.results import PatientScores
-    from a2fseg_cli.imaging.discovery import Case
+    from a2fseg_cli.cases.discovery import Case
+    from a2fseg_cli.evaluation.cohort import Evaluation, Failure
+    from a2fseg_cli.evaluation.patient_scores import PatientScores
 
 WHAT, SCORES, OUTPUT = "What is scored", "Scores", "Output"
 POLICY, METRICS, NSD_TOLERANCE_MM = "brats2020", "dice,hd95", 1.0
@@ -150,22 +150,22 @@ def evaluate(
 
     prepare_process(threads)
     from a2fseg_cli.core.device import choose_compute
-    from a2fseg_cli.evaluation.engine import Evaluation, Task
+    from a2fseg_cli.evaluation.cohort import Evaluation, ScoringOptions
     from a2fseg_cli.evaluation.predictions import find_predictions
-    from a2fseg_cli.prediction.segmenter import Inference
+    from a2fseg_cli.inference.predictor import WindowOptions
 
     segmenter = None
     config = ModelConfig()
     if predictions is None:
         compute = choose_compute(device, precision)
-        segmenter = load_segmenter(weights, compute, Inference(three(window, "--window"), overlap, tta))
+        segmenter = load_segmenter(weights, compute, WindowOptions(three(window, "--window"), overlap, tta))
         config = segmenter.config
     elif weights is not None:
         config = _config_of(weights)
     if all_subsets_ and len(config.modalities) > MOST_MODALITIES:
         raise UsageError(f"--all-subsets: 2^{len(config.modalities)} - 1 subsets; name those you want with --subset.")
     subsets = tuple(all_subsets(config.modalities)) if all_subsets_ else _subsets(subset, config.modalities)
-    task = Task(
+    task = ScoringOptions(
         subsets,
         chosen,
         policy,
@@ -226,7 +226,7 @@ def _subsets(names: Sequence[str] | None, modalities: Sequence[str]) -> tuple[tu
 
 def _chosen(cases: list[Case], split: str | None) -> list[Case]:
     """Return the cases of a split. Raises: UsageError, or InputError for a case that is not there."""
-    from a2fseg_cli.imaging.case_lists import read_split
+    from a2fseg_cli.cases.case_lists import read_split
 
     if split is None:
         return cases
@@ -247,7 +247,7 @@ def _chosen(cases: list[Case], split: str | None) -> list[Case]:
 
 
 def _run(evaluation: Evaluation, cases: Sequence[Case], quiet: bool) -> tuple[list[PatientScores], dict[str, str]]:
-    from a2fseg_cli.evaluation.results import PatientScores
+    from a2fseg_cli.evaluation.patient_scores import PatientScores
 
     failed: dict[str, str] = {}
     with progress("patients", len(cases), quiet) as advance:

@@ -38,7 +38,7 @@ def info(
         "modalities": ", ".join(config.modalities),
         "regions": ", ".join(f"{name} = {' + '.join(members)}" for name, members in config.regions),
         "features per stage": ", ".join(map(str, config.features_per_stage)),
-        "trained on crops of": " x ".join(map(str, config.window)),
+        "trained on crops of": " x ".join(map(str, config.patch_size)),
         "working spacing mm": ", ".join(f"{mm:g}" for mm in config.spacing_mm),
     }
     if json_:
@@ -68,7 +68,7 @@ def _stages(card: Mapping[str, Any]) -> list[tuple[object, ...]]:
     rows: list[tuple[object, ...]] = []
     for number, stage in enumerate(stages(card), start=1):
         network, recipe = _mapping(stage.get("network")), _mapping(stage.get("recipe"))
-        sizes = [network.get("spacing_mm"), network.get("window")]
+        sizes = [network.get("spacing_mm"), network.get("patch_size", network.get("window"))]
         grid = [" x ".join(map(str, size)) if isinstance(size, list) else "" for size in sizes]
         told = [
             stage.get("steps", ""),

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from a2fseg_cli.cli.cohorts import CohortError, cases_of, share_of
+from a2fseg_cli.cases.selection import cases_of, share_of
 from a2fseg_cli.cli.console import progress, say
-from a2fseg_cli.cli.found import show_found
+from a2fseg_cli.cli.dry_run import show_found
 from a2fseg_cli.cli.options import (
     LEAST_OVERLAP,
     PATH,
@@ -29,17 +29,17 @@ from a2fseg_cli.cli.options import (
     Window,
 )
 from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
-from a2fseg_cli.cli.shown import show_cohort, show_result
-from a2fseg_cli.core.config import BRATS_MODALITIES
-from a2fseg_cli.errors import InputError, UsageError, WeightsError
+from a2fseg_cli.cli.summaries import show_cohort, show_result
+from a2fseg_cli.errors import CohortError, InputError, UsageError, WeightsError
 from a2fseg_cli.files import check_place
+from a2fseg_cli.modalities import BRATS_MODALITIES
 
 if TYPE_CHECKING:
-    from a2fseg_cli.imaging.discovery import Case
-    from a2fseg_cli.prediction.cohort import Cohort, Status
-    from a2fseg_cli.prediction.patient import Settings
-    from a2fseg_cli.prediction.results import Result
-    from a2fseg_cli.prediction.segmenter import Segmenter
+    from a2fseg_cli.cases.discovery import Case
+    from a2fseg_cli.inference.cohort import Cohort, Status
+    from a2fseg_cli.inference.exports import PatientResult
+    from a2fseg_cli.inference.patient import OutputOptions
+    from a2fseg_cli.inference.predictor import Segmenter
 
 IMAGES, MORE, BATCH = "Images", "Further outputs", "Cohorts"
 
@@ -99,7 +99,7 @@ def predict(
         bool, typer.Option(help="Entropy of the classes, 0 (sure) to 1", rich_help_panel=MORE)
     ] = False,
     attention: Annotated[bool, typer.Option(help="Each modality's attention weight", rich_help_panel=MORE)] = False,
-    sensitivity: Annotated[
+    agreement: Annotated[
         bool, typer.Option(help="Agreement with every smaller subset of the modalities", rich_help_panel=MORE)
     ] = False,
     preview: Annotated[
@@ -163,15 +163,15 @@ def predict(
 
     prepare_process(threads, deterministic)
     from a2fseg_cli.core.device import choose_compute
-    from a2fseg_cli.prediction.cohort import FAILED, Cohort, part_name
-    from a2fseg_cli.prediction.patient import Settings
-    from a2fseg_cli.prediction.results import label_values
-    from a2fseg_cli.prediction.segmenter import Inference
-    from a2fseg_cli.prediction.stats_file import StatsFile, write_stats
+    from a2fseg_cli.inference.cohort import FAILED, Cohort, part_name
+    from a2fseg_cli.inference.exports import label_values
+    from a2fseg_cli.inference.patient import OutputOptions
+    from a2fseg_cli.inference.predictor import WindowOptions
+    from a2fseg_cli.inference.stats_file import StatsFile, write_stats
 
-    settings = Settings(labels, regions, probabilities, uncertainty, attention, sensitivity, on_mismatch, reference)
+    settings = OutputOptions(labels, regions, probabilities, uncertainty, attention, agreement, on_mismatch, reference)
     compute = choose_compute(device, precision)
-    segmenter = load_segmenter(weights, compute, Inference(three(window, "--window"), overlap, tta))
+    segmenter = load_segmenter(weights, compute, WindowOptions(three(window, "--window"), overlap, tta))
     if unknown := [m for m in given if m in BRATS_MODALITIES and m not in segmenter.config.modalities]:
         takes = ", ".join(segmenter.config.modalities)
         raise WeightsError(f"{segmenter.weights.path}: made for {takes}, not for {', '.join(unknown)}. Take others.")
@@ -201,8 +201,8 @@ def predict(
         show_result(result, json_)
         empty = [result.name] if result.empty else []
     else:
-        if sensitivity and report is None and (stats is None or stats.suffix != ".json"):
-            raise UsageError("--sensitivity of a cohort goes to --report FOLDER or --stats FILE.json: give one.")
+        if agreement and report is None and (stats is None or stats.suffix != ".json"):
+            raise UsageError("--agreement of a cohort goes to --report FOLDER or --stats FILE.json: give one.")
         mine, part = share_of(cases, num_parts, part_id, quiet)
         table = part_name(output / "status.csv", *part)
         stats = part_name(stats, *part) if stats else None
@@ -261,15 +261,15 @@ def _modalities(weights: str | None) -> tuple[str, ...]:
 
 
 def _is_image_name(path: Path) -> bool:
-    from a2fseg_cli.imaging.discovery import EXTENSIONS
+    from a2fseg_cli.cases.discovery import EXTENSIONS
 
     return path.name.lower().endswith(EXTENSIONS) and not os.path.isdir(path)
 
 
 def _refuse_to_overwrite(
-    segmenter: Segmenter, settings: Settings, case: Case, output: Path, beside: Sequence[Path], overwrite: bool
+    segmenter: Segmenter, settings: OutputOptions, case: Case, output: Path, beside: Sequence[Path], overwrite: bool
 ) -> None:
-    from a2fseg_cli.prediction.results import check_outputs, planned_outputs
+    from a2fseg_cli.inference.exports import check_outputs, planned_outputs
 
     planned = [*planned_outputs(output, segmenter.config, case.images, settings), *beside]
     for path in planned:
@@ -282,16 +282,16 @@ def _refuse_to_overwrite(
 
 def _one(
     segmenter: Segmenter,
-    settings: Settings,
+    settings: OutputOptions,
     case: Case,
     output: Path,
     preview: Path | None,
     report: Path | None,
     with_stats: bool,
     verbose: bool,
-) -> Result:
-    from a2fseg_cli.prediction.patient import load_patient, segment_patient
-    from a2fseg_cli.prediction.results import finish_patient
+) -> PatientResult:
+    from a2fseg_cli.inference.exports import finish_patient
+    from a2fseg_cli.inference.patient import load_patient, segment_patient
 
     patient = load_patient(case.name, case.images, segmenter.config, settings, case.warnings)
     found = segment_patient(patient, segmenter, settings, report is not None)
@@ -304,19 +304,19 @@ def _one(
     return result
 
 
-def _timings(result: Result) -> str:
+def _timings(result: PatientResult) -> str:
     return ", ".join(f"{step} {value:.2f} s" for step, value in result.seconds.items())
 
 
 def _many(cohort: Cohort, cases: Sequence[Case], quiet: bool, verbose: bool) -> list[Status]:
     """Segment the cases and return what became of each."""
-    from a2fseg_cli.prediction.cohort import FAILED
+    from a2fseg_cli.inference.cohort import FAILED
 
     statuses: list[Status] = []
     notes: set[str] = set()  # what absent modalities cost is said once for each set of them
     with progress("patients", len(cases), quiet) as advance:
 
-        def report(status: Status, result: Result | None) -> None:
+        def report(status: Status, result: PatientResult | None) -> None:
             statuses.append(status)
             line = f"{status.case} {status.modalities} {status.status}"
             line += (f": {status.reason}" if status.reason else "") + f" ({status.seconds:.1f} s)"

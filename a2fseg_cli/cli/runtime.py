@@ -9,7 +9,7 @@ from a2fseg_cli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from a2fseg_cli.core.device import Compute
-    from a2fseg_cli.prediction.segmenter import Inference, Segmenter
+    from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
 
 
 # Below this the libraries end the process, each in its own way, while they load or read the weights.
@@ -66,9 +66,9 @@ def _check_address_space() -> None:
         )
 
 
-def load_segmenter(weights: str | None, compute: Compute, inference: Inference | None = None) -> Segmenter:
+def load_segmenter(weights: str | None, compute: Compute, inference: WindowOptions | None = None) -> Segmenter:
     """Return the loaded network of a weights file, a name in the manifest, or the bundled weights."""
-    from a2fseg_cli.prediction.segmenter import Segmenter
+    from a2fseg_cli.inference.predictor import Segmenter
     from a2fseg_cli.weights.cache import resolve_weights
 
     return Segmenter(resolve_weights(weights), compute, inference)

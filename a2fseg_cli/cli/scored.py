@@ -10,11 +10,11 @@ from a2fseg_cli.cli.console import print_json, print_table, say
 from a2fseg_cli.files import atomic_write_text, json_text
 
 if TYPE_CHECKING:
-    from a2fseg_cli.evaluation.engine import Evaluation
-    from a2fseg_cli.evaluation.results import PatientScores
+    from a2fseg_cli.cases.discovery import Case
+    from a2fseg_cli.evaluation.cohort import Evaluation
+    from a2fseg_cli.evaluation.patient_scores import PatientScores
     from a2fseg_cli.evaluation.tables import Table
-    from a2fseg_cli.imaging.discovery import Case
-    from a2fseg_cli.prediction.segmenter import Segmenter
+    from a2fseg_cli.inference.predictor import Segmenter
 
 
 def show_scores(
@@ -87,16 +87,16 @@ def _write(
 
 def draw_progression(evaluation: Evaluation, segmenter: Segmenter, case: Case, output: Path) -> None:
     """Draw one patient from ever more modalities, as Figure 2 of the paper."""
-    from a2fseg_cli.evaluation.engine import progression
-    from a2fseg_cli.evaluation.tables import heading
+    from a2fseg_cli.evaluation.cohort import progression
     from a2fseg_cli.imaging.label_maps import read_classes
     from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
-    from a2fseg_cli.prediction.patient import Settings, load_patient
+    from a2fseg_cli.inference.patient import OutputOptions, load_patient
+    from a2fseg_cli.modalities import heading
     from a2fseg_cli.reporting.overlay import write_subset_progression
 
     if case.problem or case.truth is None:
         return
-    patient = load_patient(case.name, case.images, evaluation.config, Settings())
+    patient = load_patient(case.name, case.images, evaluation.config, OutputOptions())
     truth = read_classes(case.truth, evaluation.config, evaluation.task.labels)
     reorient = patient.prepared.route.reorient
     columns = enumerate(progression(segmenter, patient))
@@ -113,7 +113,7 @@ def draw_progression(evaluation: Evaluation, segmenter: Segmenter, case: Case, o
 
 def write_scored_weights(segmenter: Segmenter, results: Sequence[PatientScores], policy: str, path: Path) -> None:
     """Copy the weights with the scores in their card."""
-    from a2fseg_cli.core.model import parameter_shapes
+    from a2fseg_cli.core.a2fseg import parameter_shapes
     from a2fseg_cli.evaluation.tables import card_scores
     from a2fseg_cli.weights.file_format import load_weights, save_weights
 

@@ -17,7 +17,7 @@ from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.training.recipe import RECIPES, Recipe
 
 if TYPE_CHECKING:
-    from a2fseg_cli.imaging.discovery import Case
+    from a2fseg_cli.cases.discovery import Case
 
 RECIPE, NETWORK = "Recipe", "Network"
 
@@ -133,7 +133,7 @@ def train(
     network: dict[str, Any] = {
         "modalities": tuple(modalities.split(",")) if modalities else None,
         **_classes(labels, regions),
-        "window": three(patch_size, "--patch-size"),
+        "patch_size": three(patch_size, "--patch-size"),
         "spacing_mm": three_numbers(spacing, "--spacing"),
         "features_per_stage": _widths(features),
     }
@@ -149,9 +149,9 @@ def train(
         raise UsageError(f"{error}.") from error
 
     prepare_process(threads, autotune=True)
+    from a2fseg_cli.cases.case_lists import read_split
+    from a2fseg_cli.cases.discovery import find_cases
     from a2fseg_cli.core.device import choose_compute
-    from a2fseg_cli.imaging.case_lists import read_split
-    from a2fseg_cli.imaging.discovery import find_cases
     from a2fseg_cli.training.initial import initial_weights
     from a2fseg_cli.training.processes import device_of_process, join_processes
     from a2fseg_cli.training.run import SPLIT, parse_duration_s, random_split, start_run

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-BRATS_MODALITIES = ("t1", "t1c", "t2", "flair")
+from a2fseg_cli.modalities import BRATS_MODALITIES
 
 # Modalities and regions stand in file names, subset names (t1c+flair) and parameter names (a dot would nest).
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -30,8 +30,8 @@ class ModelConfig:
         features_per_stage: Channels of each resolution level; the first is C, the width of F_m.
         attention_kernel_size: Edge of the kernel of f_m in equation (1), voxels, odd.
         spacing_mm: Working voxel spacing (z, y, x).
-        window: Edges (D, H, W) of the crops it is trained on, in voxels of the working spacing. Inference plans its
-            own window over the whole brain; the nearer the crops come to it, the better it works.
+        patch_size: Edges (D, H, W) of the crops it is trained on, in voxels of the working spacing. Inference plans a
+            window of its own over the whole brain; the nearer the crops come to it, the better it works.
     """
 
     modalities: tuple[str, ...] = BRATS_MODALITIES
@@ -45,7 +45,7 @@ class ModelConfig:
     features_per_stage: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
     attention_kernel_size: int = 3
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    window: tuple[int, int, int] = (128, 128, 128)
+    patch_size: tuple[int, int, int] = (128, 128, 128)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a network. Raises: ValueError."""
@@ -74,8 +74,8 @@ class ModelConfig:
         if len(self.spacing_mm) != 3 or any(not 0.1 <= mm <= 20 for mm in self.spacing_mm):
             raise ValueError(f"spacing_mm needs three values of 0.1 to 20; got {self.spacing_mm}")
         least, step = self.smallest_edge, self.edge_step
-        if len(self.window) != 3 or any(edge < least or edge % step for edge in self.window):
-            raise ValueError(f"window edges must be multiples of {step}, at least {least}; got {self.window}")
+        if len(self.patch_size) != 3 or any(edge < least or edge % step for edge in self.patch_size):
+            raise ValueError(f"patch_size: edges must be multiples of {step}, at least {least}; got {self.patch_size}")
 
     @property
     def stride(self) -> int:
@@ -119,6 +119,7 @@ class ModelConfig:
         except RecursionError as error:
             raise ValueError("not a model configuration: nested too deeply") from error
         names = {field.name for field in fields(cls)}
+        raw = of_today(raw)
         if not isinstance(raw, dict) or set(raw) != names:
             raise ValueError(f"expected exactly the fields {sorted(names)}")
         try:
@@ -130,10 +131,17 @@ class ModelConfig:
                 features_per_stage=tuple(int(width) for width in raw["features_per_stage"]),
                 attention_kernel_size=int(raw["attention_kernel_size"]),
                 spacing_mm=_three(raw["spacing_mm"], float),
-                window=_three(raw["window"], int),
+                patch_size=_three(raw["patch_size"], int),
             )
         except (TypeError, KeyError, IndexError, OverflowError) as error:
             raise ValueError(f"not a model configuration: {error}") from error
+
+
+def of_today(raw: Any) -> Any:
+    """Return a configuration's fields under the names they have now: until 0.1 `patch_size` was called `window`."""
+    if isinstance(raw, dict) and "window" in raw and "patch_size" not in raw:
+        return {"patch_size" if name == "window" else name: value for name, value in raw.items()}
+    return raw
 
 
 def _three(values: Sequence[Any], kind: type) -> Any:
@@ -148,8 +156,8 @@ def _three(values: Sequence[Any], kind: type) -> Any:
 # Dice of 98, 98 and 93 % (WT, TC, ET; at 1.5 mm 99, 99 and 96 %), far above what two cores can train.
 PRESETS: dict[str, ModelConfig] = {
     "paper": ModelConfig(),
-    "small": ModelConfig(features_per_stage=(16, 32, 64, 128, 160), spacing_mm=(1.0, 1.0, 1.0), window=(96, 96, 96)),
-    "tiny": ModelConfig(features_per_stage=(8, 16, 32, 64, 96), spacing_mm=(2.0, 2.0, 2.0), window=(80, 96, 80)),
+    "small": ModelConfig(features_per_stage=(16, 32, 64, 128, 160), patch_size=(96, 96, 96)),
+    "tiny": ModelConfig(features_per_stage=(8, 16, 32, 64, 96), spacing_mm=(2.0, 2.0, 2.0), patch_size=(80, 96, 80)),
 }
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 
 from a2fseg_cli.evaluation.metrics import POLICIES
-from a2fseg_cli.evaluation.results import PatientScores
+from a2fseg_cli.evaluation.patient_scores import PatientScores
 from a2fseg_cli.evaluation.tables import ABSENT, PRESENT, Table, score_keys
+from a2fseg_cli.files import csv_text
 
 
 def markdown(tables: Sequence[Table], definition: str) -> str:
@@ -82,24 +81,19 @@ def scores_csv(results: Sequence[PatientScores], metrics: Sequence[str], policy:
     keys = score_keys(metrics)
     counts = ["true_positives", "false_positives", "false_negatives", "reference_voxels", "predicted_voxels"]
     columns = ["case", "subset", "region", *keys, *counts, "convention", "prediction", "policy", "hd95_definition"]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    definition = POLICIES[policy].hd95
-    for result in results:
-        for row in result.rows:
-            values = {key: "" if math.isnan(value) else value for key, value in row.values.items()}
-            writer.writerow(
-                {
-                    "case": result.case,
-                    "subset": row.subset,
-                    "region": row.region,
-                    **values,
-                    **row.counts,
-                    "convention": row.convention,
-                    "prediction": "missing" if result.missing else "",
-                    "policy": policy,
-                    "hd95_definition": definition,
-                }
-            )
-    return text.getvalue()
+    rows = [
+        {
+            "case": result.case,
+            "subset": row.subset,
+            "region": row.region,
+            **{key: "" if math.isnan(value) else value for key, value in row.values.items()},
+            **row.counts,
+            "convention": row.convention,
+            "prediction": "missing" if result.missing else "",
+            "policy": policy,
+            "hd95_definition": POLICIES[policy].hd95,
+        }
+        for result in results
+        for row in result.rows
+    ]
+    return csv_text(rows, columns)

@@ -141,7 +141,7 @@ class Scores:
 
 
 def score(
-    reference: Reference,
+    reference: TruthMask,
     prediction: BoolArray,
     metrics: Iterable[str] = DEFAULT_METRICS,
     policy: str = DEFAULT_POLICY,
@@ -179,7 +179,7 @@ def score(
     return Scores(values, counts, _convention(counts))
 
 
-class Reference:
+class TruthMask:
     """A true mask with everything about it that does not depend on the prediction, computed once when needed.
 
     Args:

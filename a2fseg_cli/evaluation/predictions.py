@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from a2fseg_cli.cases.discovery import Case, image_stem
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.imaging.discovery import Case, image_stem
 
 # What may follow the case in the name of a prediction, `_seg` as `predict` writes it; not `_seg_prob_WT`.
 _SUFFIX = re.compile(r"([_.-]?(seg|segmentation|dseg|pred|prediction|mask|label|labels|a2fseg))*", re.IGNORECASE)

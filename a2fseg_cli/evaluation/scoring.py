@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.evaluation.metrics import NSD_TOLERANCE_MM, Reference, Scores, score
+from a2fseg_cli.evaluation.metrics import NSD_TOLERANCE_MM, Scores, TruthMask, score
 from a2fseg_cli.imaging.label_maps import LabelMap
 from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.imaging.restoring import Box, BoxedClasses, boxed
@@ -45,9 +45,9 @@ class Scorer:
         self._spacing_mm = truth.geometry.spacing_mm
 
     @cached_property
-    def _references(self) -> Mapping[str, Reference]:
+    def _references(self) -> Mapping[str, TruthMask]:
         masks = {region: region_mask(self._true, members) for region, members in self._members.items()}
-        return {region: Reference(mask, self._spacing_mm) for region, mask in masks.items()}
+        return {region: TruthMask(mask, self._spacing_mm) for region, mask in masks.items()}
 
     def score(self, prediction: BoxedClasses) -> dict[str, Scores]:
         """Return the scores of every region."""

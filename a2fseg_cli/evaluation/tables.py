@@ -7,11 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from a2fseg_cli.core.config import BRATS_MODALITIES, ModelConfig
+from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.evaluation.metrics import HD95_DEFINITIONS, METRICS, NSD_TOLERANCE_MM, POLICIES, metric_definition
+from a2fseg_cli.evaluation.patient_scores import PREDICTIONS, PatientScores, Row
 from a2fseg_cli.evaluation.published import METHODS, REGIONS, TABLE_1, TABLE_1_MEANS
-from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores, Row
 from a2fseg_cli.evaluation.statistics import bootstrap_interval, summarise
+from a2fseg_cli.modalities import BRATS_MODALITIES, heading
 
 PRESENT, ABSENT = "x", "-"
 OTHER_PATIENTS = (
@@ -209,11 +210,6 @@ def _by_convention(row: Row, key: str) -> bool:
     if key.startswith("lesionwise"):  # a missed or invented lesion has its score by definition
         return row.convention == "both_empty"
     return bool(row.convention)
-
-
-def heading(modality: str) -> str:
-    """Return a modality's name as the paper writes it."""
-    return {"t1": "T1", "t1c": "T1c", "t2": "T2", "flair": "FLAIR"}.get(modality, modality)
 
 
 def title_of(key: str) -> str:

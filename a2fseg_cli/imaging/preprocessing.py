@@ -43,7 +43,7 @@ class Reorient:
 
 
 @dataclass(frozen=True)
-class Crop:
+class CropStep:
     """A box in a volume."""
 
     shape: Shape
@@ -166,7 +166,7 @@ class Route:
     """The steps between a patient's file grid and the network's grid."""
 
     reorient: Reorient
-    crop: Crop
+    crop: CropStep
     resample: Resample
 
     def to_network(self, array: FloatVolume) -> FloatVolume:
@@ -251,7 +251,7 @@ def prepare(
     boxes = np.array([box for _, box in found.values()])
     start, stop = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
     canonical = next(iter(arrays.values())).shape
-    crop = Crop(_shape(canonical), _shape(start), _shape(stop))
+    crop = CropStep(_shape(canonical), _shape(start), _shape(stop))
     extent_mm = (stop - start) * np.asarray(canonical_spacing_mm(geometry, reorient))
     # Halves go up: an odd edge at twice its spacing is then shrunk by less than two, and not smoothed.
     target = np.maximum(1, np.floor(extent_mm / np.asarray(spacing_mm) + 0.5))

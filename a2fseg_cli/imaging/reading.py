@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from a2fseg_cli.cases.discovery import EXTENSIONS
 from a2fseg_cli.errors import InputError, ResourceError
-from a2fseg_cli.imaging import metaimage, nifti, nrrd
-from a2fseg_cli.imaging.discovery import EXTENSIONS
+from a2fseg_cli.imaging.formats import metaimage, nifti, nrrd
+from a2fseg_cli.imaging.formats.limits import check_extent
+from a2fseg_cli.imaging.formats.voxel_block import VoxelBlock, read_block
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
-from a2fseg_cli.imaging.limits import check_extent
-from a2fseg_cli.imaging.voxel_block import VoxelBlock, read_block
 
 _THICK_SLICE_MM = 2.0
 # An adult brain with its cerebrospinal fluid has at most about 2 litres, a head 3.5 and more.

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from a2fseg_cli.cases.discovery import EXTENSIONS
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write_bytes
-from a2fseg_cli.imaging import nifti
-from a2fseg_cli.imaging.discovery import EXTENSIONS
+from a2fseg_cli.imaging.formats import nifti
 from a2fseg_cli.imaging.geometry import Geometry, same_grid
 
 # What lays a NIfTI grid in space. Everything else of a reference's header stays behind: descriptions, file

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,10 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from a2fseg_cli.cases.discovery import Case
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.errors import InputError, UsageError
-from a2fseg_cli.files import atomic_write, file_state
-from a2fseg_cli.imaging.discovery import Case
+from a2fseg_cli.files import atomic_write, file_state, fingerprint
 from a2fseg_cli.imaging.label_maps import check_on_grid, read_classes
 from a2fseg_cli.imaging.preprocessing import prepare
 from a2fseg_cli.imaging.reading import check_same_grid, read_image
@@ -72,8 +70,7 @@ def _fingerprint(case: Case, config: ModelConfig) -> str:
     """Return what the cached arrays depend on: the files, the settings and the version of this code."""
     files = {**case.images, "truth": case.truth}
     states = {name: file_state(path) for name, path in files.items() if path is not None}
-    settings = (CACHE_VERSION, config.modalities, config.label_values, config.spacing_mm)
-    return hashlib.sha256(json.dumps([states, settings], sort_keys=True).encode()).hexdigest()[:16]
+    return fingerprint(states, CACHE_VERSION, config.modalities, config.label_values, config.spacing_mm)
 
 
 def _load(case: Case, config: ModelConfig, cache: Path) -> Sample:
@@ -139,7 +136,7 @@ def patch_size(sample: Sample, config: ModelConfig) -> list[int]:
     """Return the edges of a patient's crops: the network's `window`, or what holds the brain, as inference plans it."""
     step = config.edge_step
     whole = [max(config.smallest_edge, math.ceil(n / step) * step) for n in sample.classes.shape]
-    return [min(edges) for edges in zip(config.window, whole, strict=True)]
+    return [min(edges) for edges in zip(config.patch_size, whole, strict=True)]
 
 
 def random_subset(present: Sequence[bool], random: np.random.Generator) -> tuple[bool, ...]:
@@ -154,7 +151,7 @@ def random_subset(present: Sequence[bool], random: np.random.Generator) -> tuple
 
 
 @dataclass(frozen=True)
-class Crop:
+class TrainingCrop:
     """What one encode of a training step works on.
 
     Attributes:
@@ -194,7 +191,7 @@ def draw_crop(
     step: int,
     index: int,
     weights: npt.NDArray[np.float64] | None = None,
-) -> Crop:
+) -> TrainingCrop:
     """Return a crop of a step. It follows from the seed, the step and its place in the batch, and nothing else.
 
     Args:
@@ -219,7 +216,7 @@ def draw_crop(
     if recipe.augment:
         images, classes = augment(images, classes, config.spacing_mm, random)
     drawn = [random_subset(sample.present, random) for _ in range(recipe.random_subsets)]
-    return Crop(images, classes, (sample.present, *(subset for subset in drawn if subset != sample.present)))
+    return TrainingCrop(images, classes, (sample.present, *(subset for subset in drawn if subset != sample.present)))
 
 
 def _donors(samples: Sequence[Sample], sample: Sample) -> list[Sample]:
@@ -240,12 +237,12 @@ class CropReader:
         workers: Threads, and how many steps are drawn ahead; 0 draws each when it is asked for.
     """
 
-    def __init__(self, draw: Callable[[int], list[Crop]], workers: int) -> None:
+    def __init__(self, draw: Callable[[int], list[TrainingCrop]], workers: int) -> None:
         self._draw, self._workers = draw, workers
-        self._coming: dict[int, Future[list[Crop]]] = {}
+        self._coming: dict[int, Future[list[TrainingCrop]]] = {}
         self._threads = ThreadPoolExecutor(workers, "crops") if workers else None
 
-    def __call__(self, step: int) -> list[Crop]:
+    def __call__(self, step: int) -> list[TrainingCrop]:
         """Return the crops of a step, the same for any number of workers."""
         if self._threads is None:
             return self._draw(step)

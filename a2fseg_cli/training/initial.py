@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from a2fseg_cli.core.a2fseg import parameter_shapes
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.model import parameter_shapes
 from a2fseg_cli.errors import WeightsError
 from a2fseg_cli.weights.card import STAGE
 from a2fseg_cli.weights.file_format import load_weights

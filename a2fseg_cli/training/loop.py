@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import math
 import time
@@ -16,17 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from a2fseg_cli.core.a2fseg import A2FSeg
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.core.losses import total_loss
-from a2fseg_cli.core.model import A2FSeg
 from a2fseg_cli.errors import A2FSegError, UsageError, WeightsError
-from a2fseg_cli.files import atomic_write_text
+from a2fseg_cli.files import atomic_write_text, csv_text
 from a2fseg_cli.imaging.labels import region_dice
-from a2fseg_cli.prediction.segmenter import Predictor
+from a2fseg_cli.inference.predictor import Predictor
 from a2fseg_cli.reporting.charts import write_learning_curves
 from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
-from a2fseg_cli.training.data import Crop, CropReader, Sample, draw_crop, draw_weights
+from a2fseg_cli.training.data import CropReader, Sample, TrainingCrop, draw_crop, draw_weights
 from a2fseg_cli.training.optimizers import make_optimizer
 from a2fseg_cli.training.processes import Processes
 from a2fseg_cli.training.recipe import Recipe
@@ -170,12 +168,7 @@ class Trainer:
     def _write_rows(self) -> None:
         """Write `metrics.csv` and `curves.png`, from the first process."""
         if not self.processes.rank:
-            names = list(dict.fromkeys(name for row in self.state.rows for name in row))
-            text = io.StringIO(newline="")
-            writer = csv.DictWriter(text, names, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.state.rows)
-            atomic_write_text(self.folder / "metrics.csv", text.getvalue())
+            atomic_write_text(self.folder / "metrics.csv", csv_text(self.state.rows))
             write_learning_curves(self.folder / "curves.png", self.state.rows)
 
     def run(self, report: Callable[[dict[str, float]], None], stepped: Callable[[float], None] | None = None) -> None:
@@ -248,7 +241,7 @@ class Trainer:
         self.state.validation_s = max(self.state.validation_s, self.state.elapsed_s - base)
         return scores
 
-    def _draw(self, step: int) -> list[Crop]:
+    def _draw(self, step: int) -> list[TrainingCrop]:
         mine = self.processes.share(range(self.recipe.batch_size))
         return [
             draw_crop(self.train_samples, self.config, self.recipe, step, index, self.draw_weights) for index in mine
@@ -279,7 +272,7 @@ class Trainer:
         self._average()
         return total
 
-    def _loss(self, crop: Crop) -> Tensor:
+    def _loss(self, crop: TrainingCrop) -> Tensor:
         device = self.compute.device
         with self.compute.autocast():
             features = self.model.encode(crop.images[None].to(device), crop.subsets[0])
@@ -336,7 +329,9 @@ class Trainer:
         trained = {
             "steps": self.state.step,
             "hours": round(self.state.elapsed_s / 3600, 2),
-            "network": {name: getattr(self.config, name) for name in ("features_per_stage", "spacing_mm", "window")},
+            "network": {
+                name: getattr(self.config, name) for name in ("features_per_stage", "spacing_mm", "patch_size")
+            },
             "recipe": self.recipe.to_dict(),
             "validation": {k: round(v, 4) for k, v in self._last_scores().items()},
         }

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from a2fseg_cli.cases.case_lists import Split, read_split
+from a2fseg_cli.cases.discovery import Case
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write_text, remove_abandoned
-from a2fseg_cli.imaging.case_lists import Split, read_split
-from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.training.data import load_samples
 from a2fseg_cli.training.initial import Initial
 from a2fseg_cli.training.loop import CHECKPOINT, Trainer, read_checkpoint

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.config import ModelConfig, of_today
 from a2fseg_cli.errors import WeightsError
 from a2fseg_cli.files import atomic_write, finite_or_null
 from a2fseg_cli.weights.strict_json import parse_object, printable
@@ -291,7 +291,7 @@ def _parse_config(path: Path, metadata: Mapping[str, str]) -> ModelConfig:
     except (ValueError, OverflowError) as error:
         raise WeightsError(f"{path}: its configuration is not one of a network: {printable(str(error))}.") from error
     # What the constructor has to convert ("abc" to three names, 3.7 to 3) was not written by this tool.
-    if json.loads(config.to_json()) != raw:
+    if json.loads(config.to_json()) != of_today(raw):
         raise WeightsError(f"{path}: its configuration is not one of a network: a field has the wrong type.")
     return config
 

@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from a2fseg_cli.cli.console import say
-from a2fseg_cli.core.config import BRATS_MODALITIES
-from a2fseg_cli.errors import A2FSegError, UsageError
+from a2fseg_cli.errors import UsageError
+from a2fseg_cli.modalities import BRATS_MODALITIES
 
 if TYPE_CHECKING:
-    from a2fseg_cli.imaging.discovery import Case
-
-
-class CohortError(A2FSegError):
-    """Some patients of a cohort failed; the others are done."""
+    from a2fseg_cli.cases.discovery import Case
 
 
 def cases_of(source: Path | None, given: dict[str, Path], modalities: Sequence[str]) -> list[Case]:
@@ -26,8 +22,8 @@ def cases_of(source: Path | None, given: dict[str, Path], modalities: Sequence[s
         UsageError: the source is an image; which sequence it is has to be said.
         InputError: nothing was found, or the table is not acceptable.
     """
-    from a2fseg_cli.imaging.case_lists import read_case_table
-    from a2fseg_cli.imaging.discovery import Case, find_cases
+    from a2fseg_cli.cases.case_lists import read_case_table
+    from a2fseg_cli.cases.discovery import Case, find_cases
 
     if source is None:
         return [Case(next(iter(given.values())).name.split(".")[0], given)]

@@ -15,18 +15,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from a2fseg_cli.core.config import BRATS_MODALITIES
 from a2fseg_cli.errors import InputError
+from a2fseg_cli.modalities import BRATS_MODALITIES, BY_NAME, MODALITIES
 
 EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
-# Other names of a modality, lower case, its own first. Two tokens count as one: `T1_Gd` is `t1gd`.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "t1": ("t1", "t1n", "t1w", "t1pre"),
-    "t1c": ("t1c", "t1ce", "t1gd", "t1wce", "t1wgd", "t1post", "t1contrast", "cet1", "cet1w", "gdt1", "gdt1w"),
-    "t2": ("t2", "t2w"),
-    "flair": ("flair", "fla", "t2f", "t2flair"),
-}
 # What may stand behind the modality: steps that leave an image of it.
 _PROCESSED_WORDS = frozenset(
     ("brain", "bet", "stripped", "skullstripped", "reg", "registered", "coreg", "coregistered", "n4", "preproc", "norm",
@@ -45,6 +38,7 @@ _NO_IMAGE_WORDS = frozenset(
 _OWN_WORD = "a2fseg"
 _PREDICTION_WORDS = frozenset((_OWN_WORD, "pred", "prediction", "predictions", "prob", "probs", "attention"))
 _NO_TUMOUR_WORDS = frozenset(("brain", "parenchyma", "tissue", "head"))
+_BIDS_SUFFIXES = frozenset(suffix for modality in MODALITIES for suffix in modality.bids_suffixes)
 _SKIPPED_FOLDERS = frozenset(("derivatives", "sourcedata", "code", "stimuli"))
 _DEPTH = 3
 
@@ -108,7 +102,9 @@ def _tokens(stem: str) -> tuple[str, ...]:
 
 
 def _aliases(modality: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(("".join(_tokens(modality)), *ALIASES.get(modality, ()))))
+    """Return the words that name a modality, its own name first."""
+    others = BY_NAME[modality].aliases if modality in BY_NAME else ()
+    return tuple(dict.fromkeys(("".join(_tokens(modality)), *others)))
 
 
 def modality_words(modalities: Sequence[str]) -> dict[str, str]:
@@ -151,7 +147,10 @@ def _read_bids_name(stem: str) -> tuple[tuple[str, ...], str] | None:
     """Return patient and modality word of `sub-01_ses-1_ce-GD_run-1_T1w`: the contrast agent is the key `ce`."""
     *entities, suffix = stem.lower().split("_")
     values = dict(entity.split("-", 1) for entity in entities if "-" in entity)
-    if suffix not in ("t1w", "t1", "t2w", "flair") or not values.keys() & {"sub", "ce"}:
+    if suffix not in _BIDS_SUFFIXES or not values.keys() & {
+        "sub",
+        "ce",
+    }:
         return None
     patient = "_".join(f"{key}-{values[key]}" for key in ("sub", "ses") if key in values)
     return _tokens(patient), "t1c" if "ce" in values and suffix.startswith("t1") else suffix

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from a2fseg_cli import __version__
+from a2fseg_cli.cases.discovery import Case
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.errors import InputError, ResourceError, UsageError
 from a2fseg_cli.evaluation.metrics import (
@@ -27,23 +27,22 @@ from a2fseg_cli.evaluation.metrics import (
     Scores,
     metric_definition,
 )
-from a2fseg_cli.evaluation.results import PREDICTIONS, PatientScores, Row
+from a2fseg_cli.evaluation.patient_scores import PREDICTIONS, PatientScores, Row
 from a2fseg_cli.evaluation.scoring import Scorer
-from a2fseg_cli.files import file_state, remove_abandoned
-from a2fseg_cli.imaging.discovery import Case
+from a2fseg_cli.files import file_state, fingerprint, remove_abandoned
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid, read_classes
 from a2fseg_cli.imaging.restoring import Box, ClassMap, boxed, brain_box, classes_to_file
-from a2fseg_cli.prediction.ahead import read_ahead, work_ahead
-from a2fseg_cli.prediction.patient import Patient, Settings, load_patient
-from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
-from a2fseg_cli.prediction.sensitivity import attention_inside
+from a2fseg_cli.inference.agreement import attention_inside
+from a2fseg_cli.inference.patient import OutputOptions, Patient, load_patient
+from a2fseg_cli.inference.predictor import Prediction, Segmenter
+from a2fseg_cli.inference.prefetch import read_ahead, work_ahead
 
 # Order in which Figure 2 of the paper adds the modalities.
 PROGRESSION = ("flair", "t1c", "t1", "t2")
 
 
 @dataclass(frozen=True)
-class Task:
+class ScoringOptions:
     """What to score, and how. All of it changes the scores.
 
     Attributes:
@@ -108,7 +107,7 @@ class Evaluation:
 
     def __init__(
         self,
-        task: Task,
+        task: ScoringOptions,
         config: ModelConfig,
         segmenter: Segmenter | None = None,
         predictions: Mapping[str, Sequence[Path]] | None = None,
@@ -195,7 +194,7 @@ class Evaluation:
             raise InputError(f"{case.name}: no truth beside the images (a file that ends in seg, e.g. _seg.nii.gz).")
         truth = read_classes(case.truth, self.config, self.task.labels)
         if self.segmenter is not None:
-            patient = load_patient(case.name, case.images, self.config, Settings())
+            patient = load_patient(case.name, case.images, self.config, OutputOptions())
             check_on_grid(truth, patient.reference, patient.geometry)
             return _Loaded(case, truth, patient, None, began)
         prediction = None
@@ -223,7 +222,7 @@ class Evaluation:
         scorer = Scorer(truth, self.config, brain_box(route), *self._how)
         attention: dict[str, dict[str, float]] = {}
 
-        def score(subset: tuple[str, ...], segmentation: Segmentation) -> list[Row]:
+        def score(subset: tuple[str, ...], segmentation: Prediction) -> list[Row]:
             scores = scorer.score(classes_to_file(route, segmentation.probabilities))
             if segmentation.attention:
                 true = route.classes_to_network(truth.classes, len(self.config.classes))
@@ -296,8 +295,7 @@ class Evaluation:
                 asdict(self.segmenter.inference),
                 self.segmenter.compute.precision,
             ]
-        parts = [states, asdict(self.task), json.loads(self.config.to_json()), network, __version__]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        return fingerprint(states, asdict(self.task), json.loads(self.config.to_json()), network, __version__)
 
 
 def _rows(subset: str, scores: Mapping[str, Scores]) -> list[Row]:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from a2fseg_cli.core.a2fseg import A2FSeg, parameter_shapes
 from a2fseg_cli.core.config import PRESETS, ModelConfig, all_subsets
 from a2fseg_cli.core.losses import total_loss
-from a2fseg_cli.core.model import A2FSeg, parameter_shapes
 
-CONFIG = ModelConfig(features_per_stage=(4, 8, 16), window=(16, 16, 16))
+CONFIG = ModelConfig(features_per_stage=(4, 8, 16), patch_size=(16, 16, 16))
 
 
 def network(config: ModelConfig = CONFIG) -> A2FSeg:
@@ -123,7 +123,7 @@ def test_other_modalities_and_classes(modalities: tuple[str, ...], classes: tupl
         regions=(("all", classes[1:]),),
         features_per_stage=(2, 3),
         attention_kernel_size=kernel,
-        window=(4, 4, 4),
+        patch_size=(4, 4, 4),
     )
     net, images = network(config), random_images(1, len(modalities), 4, 6, 8)
     for present in (config.presence(modalities), config.presence(modalities[-1:])):

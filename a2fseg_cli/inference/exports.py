@@ -15,17 +15,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from a2fseg_cli.cases.discovery import Case
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.files import atomic_write_bytes, atomic_write_text
-from a2fseg_cli.imaging.discovery import Case
 from a2fseg_cli.imaging.labels import SCHEMES, region_mask, scheme_values, to_labels
 from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
 from a2fseg_cli.imaging.restoring import Box, classes_to_file
 from a2fseg_cli.imaging.writing import check_output_name, write_label_map, write_map
-from a2fseg_cli.prediction.patient import Found, Patient, Settings
-from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
-from a2fseg_cli.prediction.sensitivity import Agreement, attention_inside, found_classes
+from a2fseg_cli.inference.agreement import Agreement, attention_inside, found_classes
+from a2fseg_cli.inference.patient import OutputOptions, Patient, PatientPrediction
+from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.reporting.overlay import write_preview
 from a2fseg_cli.reporting.page import patient_page
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
@@ -34,7 +34,7 @@ from a2fseg_cli.weights.card import subset_cost
 
 
 @dataclass(frozen=True)
-class Result:
+class PatientResult:
     """What came of a patient.
 
     Attributes:
@@ -72,7 +72,7 @@ def output_stem(segmentation: Path) -> str:
 
 
 def planned_outputs(
-    segmentation: Path, config: ModelConfig, names: Mapping[str, Path], settings: Settings
+    segmentation: Path, config: ModelConfig, names: Mapping[str, Path], settings: OutputOptions
 ) -> list[Path]:
     """Return every image file that a run will write, the segmentation first."""
     stem = output_stem(segmentation)
@@ -101,7 +101,7 @@ def check_outputs(planned: Iterable[Path], cases: Iterable[Case]) -> None:
         raise UsageError(f"{clash[0]} is one of the inputs, which are never written over. Give another name.")
 
 
-def label_values(config: ModelConfig, settings: Settings) -> tuple[int, ...]:
+def label_values(config: ModelConfig, settings: OutputOptions) -> tuple[int, ...]:
     """Return the voxel value written for each class. Raises: UsageError for an unknown scheme."""
     if settings.labels not in SCHEMES:
         raise UsageError(f"--labels {settings.labels}: expected {' or '.join(SCHEMES)}.")
@@ -110,14 +110,14 @@ def label_values(config: ModelConfig, settings: Settings) -> tuple[int, ...]:
 
 def finish_patient(
     patient: Patient,
-    found: Found,
+    found: PatientPrediction,
     segmenter: Segmenter,
-    settings: Settings,
+    settings: OutputOptions,
     output: Path,
     preview: Path | None = None,
     report: Path | None = None,
     with_stats: bool = False,
-) -> Result:
+) -> PatientResult:
     """Bring the network's result back to the file's grid, write what was asked for and return the numbers.
 
     Args:
@@ -152,7 +152,7 @@ def finish_patient(
     outputs += [path for path in (preview, report) if path is not None]
     masks = {region: region_mask(classes, config.region_classes(region)) for region, _ in config.regions}
     values = label_values(config, settings)
-    result = Result(
+    result = PatientResult(
         name=patient.name,
         modalities=subset,
         segmentation=output,
@@ -176,10 +176,10 @@ def finish_patient(
 
 def _write_images(
     patient: Patient,
-    segmentation: Segmentation,
+    segmentation: Prediction,
     classes: npt.NDArray[np.uint8],
     config: ModelConfig,
-    settings: Settings,
+    settings: OutputOptions,
     output: Path,
 ) -> list[Path]:
     """Write the segmentation and the maps asked for; return the files, in the order of `planned_outputs`."""
@@ -215,11 +215,11 @@ def _result_warnings(name: str, masks: Mapping[str, npt.NDArray[np.bool_]]) -> l
 
 
 def _stats(
-    result: Result,
+    result: PatientResult,
     patient: Patient,
-    segmentation: Segmentation,
+    segmentation: Prediction,
     segmenter: Segmenter,
-    settings: Settings,
+    settings: OutputOptions,
     diameters_mm: Mapping[str, Any],
 ) -> dict[str, Any]:
     weights = segmentation.attention

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from a2fseg_cli.core.a2fseg import A2FSeg
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.model import A2FSeg
-from a2fseg_cli.core.sliding_window import (
+from a2fseg_cli.inference.windows import (
     WindowPlan,
     gaussian_importance,
     plan_windows,
@@ -197,7 +197,7 @@ def test_refuses_a_plan_for_another_shape() -> None:
 
 def network() -> A2FSeg:
     torch.manual_seed(0)
-    return A2FSeg(ModelConfig(features_per_stage=(4, 8, 16), window=(16, 16, 16))).requires_grad_(False)
+    return A2FSeg(ModelConfig(features_per_stage=(4, 8, 16), patch_size=(16, 16, 16))).requires_grad_(False)
 
 
 def test_monai_gives_the_same() -> None:

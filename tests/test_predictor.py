@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-import a2fseg_cli.prediction.segmenter as segmenter_module
+import a2fseg_cli.inference.predictor as predictor_module
 from a2fseg_cli.core.config import all_subsets
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.errors import ResourceError
-from a2fseg_cli.prediction.segmenter import Inference, Segmenter
+from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
 
 CPU = Compute(torch.device("cpu"), "fp32", "for the tests")
 
@@ -63,13 +63,13 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(toy_weights: Path, imag
 
 
 def test_a_window_that_was_asked_for_does_not_shrink(toy_weights: Path, images: np.ndarray) -> None:
-    segmenter = Segmenter(toy_weights, CPU, Inference(window=(64, 64, 64)))
+    segmenter = Segmenter(toy_weights, CPU, WindowOptions(window=(64, 64, 64)))
     failing_above(50_000, segmenter, MemoryError())
     with pytest.raises(ResourceError, match="--window"):
         segmenter.segment(images, (True,) * 4)
 
 
 def test_no_window_fits(toy_weights: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segmenter_module, "available_memory_bytes", lambda _: 1000)
+    monkeypatch.setattr(predictor_module, "available_memory_bytes", lambda _: 1000)
     with pytest.raises(ResourceError, match="Out of memory"):
         Segmenter(toy_weights, CPU).segment(images, (True,) * 4)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from a2fseg_cli.core.config import all_subsets, subset_name
 from a2fseg_cli.imaging.labels import region_dice
 from a2fseg_cli.imaging.preprocessing import Prepared
-from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
+from a2fseg_cli.inference.predictor import Prediction, Segmenter
 
 # Subset, such as t1c+flair, to region to Dice with the result of all modalities that are present.
 Agreement = Mapping[str, Mapping[str, float]]
@@ -21,7 +21,7 @@ Agreement = Mapping[str, Mapping[str, float]]
 
 def segment_with_agreement(
     segmenter: Segmenter, prepared: Prepared, attention: bool = False
-) -> tuple[Segmentation, Agreement]:
+) -> tuple[Prediction, Agreement]:
     """Return the result of all present modalities, and its Dice with that of every smaller subset of them.
 
     The masks are compared on the network's grid. A region that is empty in both agrees (1).
@@ -40,7 +40,7 @@ def segment_with_agreement(
     return full, agreement
 
 
-def found_classes(result: Segmentation) -> npt.NDArray[np.uint8]:
+def found_classes(result: Prediction) -> npt.NDArray[np.uint8]:
     """Return the class indices (d, h, w) on the network's grid."""
     classes: npt.NDArray[np.uint8] = result.probabilities.argmax(axis=0).astype(np.uint8)
     return classes

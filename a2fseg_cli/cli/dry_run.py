@@ -9,7 +9,7 @@ from a2fseg_cli.cli.console import print_json, print_table
 from a2fseg_cli.errors import InputError
 
 if TYPE_CHECKING:
-    from a2fseg_cli.imaging.discovery import Case
+    from a2fseg_cli.cases.discovery import Case
 
 
 def show_found(cases: Sequence[Case], resample: bool, reference: str | None, json_: bool) -> None:

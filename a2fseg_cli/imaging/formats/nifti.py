@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.formats.limits import check_capacity, check_volume_size
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, right_angled, shear_warning
-from a2fseg_cli.imaging.limits import check_capacity, check_volume_size
 
 NIFTI1 = np.dtype(
     [

@@ -10,13 +10,13 @@ from a2fseg_cli.cli.console import print_json, print_table, say
 from a2fseg_cli.core.config import ModelConfig
 
 if TYPE_CHECKING:
-    from a2fseg_cli.prediction.cohort import Status
-    from a2fseg_cli.prediction.results import Result
+    from a2fseg_cli.inference.cohort import Status
+    from a2fseg_cli.inference.exports import PatientResult
 
 
-def show_result(result: Result, json_: bool) -> None:
+def show_result(result: PatientResult, json_: bool) -> None:
     """Print a patient's warnings and volumes, and how far fewer modalities agree, if that was asked for."""
-    from a2fseg_cli.prediction.sensitivity import agreement_rows
+    from a2fseg_cli.inference.agreement import agreement_rows
 
     for warning in result.warnings:
         say(f"Warning: {warning}")

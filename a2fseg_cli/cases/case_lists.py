@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fseg_cli.core.config import BRATS_MODALITIES
+from a2fseg_cli.cases.discovery import Case, modality_words
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.imaging.discovery import Case, modality_words
+from a2fseg_cli.modalities import BRATS_MODALITIES
 
 TRUTH_COLUMN = "seg"
 LONGEST_NAME = 200  # bytes: with `_attention_flair.nii.gz` behind it still the name of a file

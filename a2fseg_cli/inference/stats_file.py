@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from a2fseg_cli.errors import InputError, UsageError
-from a2fseg_cli.files import atomic_write_text, json_text
+from a2fseg_cli.files import atomic_write_text, csv_text, json_text
 
 
 def write_stats(path: Path, stats: Mapping[str, Any]) -> None:
     """Write one patient's statistics: the record itself as .json, or a table with one row as .csv."""
-    atomic_write_text(path, json_text(stats) if path.suffix == ".json" else _table([as_row(stats)]))
+    atomic_write_text(path, json_text(stats) if path.suffix == ".json" else csv_text([as_row(stats)]))
 
 
 class StatsFile:
@@ -53,7 +53,7 @@ class StatsFile:
         self._records[case] = stats if self.path.suffix == ".json" else as_row(stats)
         self._fingerprints[case] = stats["fingerprint"]
         records = [self._records[name] for name in sorted(self._records)]
-        atomic_write_text(self.path, json_text(records) if self.path.suffix == ".json" else _table(records))
+        atomic_write_text(self.path, json_text(records) if self.path.suffix == ".json" else csv_text(records))
 
 
 def as_row(stats: Mapping[str, Any]) -> dict[str, object]:
@@ -77,11 +77,3 @@ def _rows(text: str) -> list[dict[str, str]]:
     if text and "fingerprint" not in (reader.fieldnames or []):  # a table of something else, with rows or without
         raise ValueError("no column fingerprint")
     return list(reader)
-
-
-def _table(rows: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from a2fseg_cli.core.a2fseg import A2FSeg, parameter_shapes
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.device import Compute, available_memory_bytes, choose_compute, is_out_of_memory
-from a2fseg_cli.core.model import A2FSeg, parameter_shapes
-from a2fseg_cli.core.sliding_window import WindowPlan, plan_windows, stream_windows
 from a2fseg_cli.errors import ResourceError
+from a2fseg_cli.inference.windows import WindowPlan, plan_windows, stream_windows
 from a2fseg_cli.weights.file_format import load_weights
 
 FloatVolume = npt.NDArray[np.float32]
@@ -38,7 +38,7 @@ Wanted = tuple[Sequence[bool], bool]
 
 
 @dataclass(frozen=True)
-class Inference:
+class WindowOptions:
     """How windows are laid and read.
 
     Attributes:
@@ -53,7 +53,7 @@ class Inference:
 
 
 @dataclass(frozen=True)
-class Segmentation:
+class Prediction:
     """What the network says, on its own grid.
 
     Attributes:
@@ -76,8 +76,8 @@ class Predictor:
         inference: How windows are laid.
     """
 
-    def __init__(self, model: A2FSeg, compute: Compute, inference: Inference | None = None) -> None:
-        self.model, self.compute, self.inference = model, compute, inference or Inference()
+    def __init__(self, model: A2FSeg, compute: Compute, inference: WindowOptions | None = None) -> None:
+        self.model, self.compute, self.inference = model, compute, inference or WindowOptions()
 
     @property
     def config(self) -> ModelConfig:
@@ -114,7 +114,7 @@ class Predictor:
                 "Close other programs or take another machine."
             ) from error
 
-    def segment(self, images: FloatVolume, present: Sequence[bool], attention: bool = False) -> Segmentation:
+    def segment(self, images: FloatVolume, present: Sequence[bool], attention: bool = False) -> Prediction:
         """Return the probabilities for a prepared patient; windows shrink until they fit the device's memory.
 
         Args:
@@ -130,7 +130,7 @@ class Predictor:
 
     def segment_subsets(
         self, images: FloatVolume, subsets: Sequence[Sequence[bool]], attention: Sequence[bool] | None = None
-    ) -> Iterator[Segmentation]:
+    ) -> Iterator[Prediction]:
         """Yield the probabilities of each subset in turn; per window every encoder runs once for all of them.
 
         The logits of as many subsets as `MOST_LOGITS_BYTES` holds exist at a time. With several windows they are
@@ -176,11 +176,11 @@ class Predictor:
         """Return of how many subsets the logits of so many voxels are kept at a time."""
         return max(1, MOST_LOGITS_BYTES // (itemsize * len(self.config.classes) * voxels))
 
-    def _segmentation(self, result: Tensor, present: Sequence[bool], attention: bool, plan: WindowPlan) -> Segmentation:
+    def _segmentation(self, result: Tensor, present: Sequence[bool], attention: bool, plan: WindowPlan) -> Prediction:
         classes = len(self.config.classes)
         names = self.model.present_names(present)
         maps = {m: result[classes + i].numpy() for i, m in enumerate(names)} if attention else {}
-        return Segmentation(result[:classes].softmax(dim=0).numpy(), maps, plan)
+        return Prediction(result[:classes].softmax(dim=0).numpy(), maps, plan)
 
     def _predict(self, window: Tensor, subsets: Sequence[Wanted], shape: Sequence[int]) -> Iterator[Tensor]:
         """Yield for each subset the logits of a window (1, M, d, h, w) and, where its flag is set, its attention.
@@ -264,7 +264,7 @@ class Segmenter(Predictor):
         ResourceError: the device is not there.
     """
 
-    def __init__(self, weights: Path, compute: Compute | None = None, inference: Inference | None = None) -> None:
+    def __init__(self, weights: Path, compute: Compute | None = None, inference: WindowOptions | None = None) -> None:
         self.weights, tensors = load_weights(weights, parameter_shapes)
         compute = compute or choose_compute()
         with torch.device("meta"):

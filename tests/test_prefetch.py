@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from a2fseg_cli.prediction.ahead import read_ahead
+from a2fseg_cli.inference.prefetch import read_ahead
 
 
 def test_one_item_ahead_and_in_order() -> None:

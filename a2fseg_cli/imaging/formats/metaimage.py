@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.formats.limits import MAX_DIMENSIONS, check_capacity, check_volume_size
+from a2fseg_cli.imaging.formats.voxel_block import VoxelBlock
 from a2fseg_cli.imaging.geometry import Geometry, right_angled, shear_warning
-from a2fseg_cli.imaging.limits import MAX_DIMENSIONS, check_capacity, check_volume_size
-from a2fseg_cli.imaging.voxel_block import VoxelBlock
 
 _SCALAR_TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",

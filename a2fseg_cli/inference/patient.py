@@ -18,12 +18,12 @@ from a2fseg_cli.errors import UsageError
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
 from a2fseg_cli.imaging.preprocessing import Prepared, prepare
 from a2fseg_cli.imaging.reading import check_distinct, check_same_grid, read_image, resample_to
-from a2fseg_cli.prediction.segmenter import Segmentation, Segmenter
-from a2fseg_cli.prediction.sensitivity import Agreement, segment_with_agreement
+from a2fseg_cli.inference.agreement import Agreement, segment_with_agreement
+from a2fseg_cli.inference.predictor import Prediction, Segmenter
 
 
 @dataclass(frozen=True)
-class Settings:
+class OutputOptions:
     """What to write, and what to do with images that do not share a grid. All of it changes the output.
 
     Attributes:
@@ -32,7 +32,7 @@ class Settings:
         probabilities: Also write one probability map a region.
         uncertainty: Also write the entropy of the classes, 0 (sure) to 1 (every class as likely).
         attention: Also write the mean attention weight of each modality.
-        sensitivity: Also compare with the result of every smaller subset of the modalities.
+        agreement: Also compare with the result of every smaller subset of the modalities.
         on_mismatch: error, or resample: put every image on the reference's grid.
         reference: Modality whose grid the output has; None takes the first given.
     """
@@ -42,7 +42,7 @@ class Settings:
     probabilities: bool = False
     uncertainty: bool = False
     attention: bool = False
-    sensitivity: bool = False
+    agreement: bool = False
     on_mismatch: str = "error"
     reference: str | None = None
 
@@ -72,7 +72,7 @@ class Patient:
 
 
 def load_patient(
-    name: str, files: Mapping[str, Path], config: ModelConfig, settings: Settings, warnings: Sequence[str] = ()
+    name: str, files: Mapping[str, Path], config: ModelConfig, settings: OutputOptions, warnings: Sequence[str] = ()
 ) -> Patient:
     """Return a patient's images, checked, on the network's grid. Only the files given are opened.
 
@@ -141,15 +141,17 @@ def _read(
 
 
 @dataclass(frozen=True)
-class Found:
+class PatientPrediction:
     """What the network found, how long it took, and, if asked for, how far fewer modalities agree with it."""
 
-    segmentation: Segmentation
+    segmentation: Prediction
     agreement: Agreement
     seconds: float
 
 
-def segment_patient(patient: Patient, segmenter: Segmenter, settings: Settings, with_attention: bool = False) -> Found:
+def segment_patient(
+    patient: Patient, segmenter: Segmenter, settings: OutputOptions, with_attention: bool = False
+) -> PatientPrediction:
     """Run the network on a patient. Raises: ResourceError when not even the smallest window fits.
 
     Args:
@@ -161,8 +163,8 @@ def segment_patient(patient: Patient, segmenter: Segmenter, settings: Settings, 
     started = time.perf_counter()
     agreement: Agreement = {}
     attention = settings.attention or with_attention
-    if settings.sensitivity:
+    if settings.agreement:
         result, agreement = segment_with_agreement(segmenter, patient.prepared, attention)
     else:
         result = segmenter.segment(patient.prepared.images, patient.prepared.present, attention)
-    return Found(result, agreement, time.perf_counter() - started)
+    return PatientPrediction(result, agreement, time.perf_counter() - started)

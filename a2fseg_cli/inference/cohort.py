@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
-import io
-import json
 import re
 import threading
 import time
@@ -17,14 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from a2fseg_cli import __version__
+from a2fseg_cli.cases.discovery import Case
 from a2fseg_cli.errors import A2FSegError, InputError, ResourceError, UsageError
-from a2fseg_cli.files import atomic_write_bytes, file_state, remove_abandoned
-from a2fseg_cli.imaging.discovery import Case
-from a2fseg_cli.prediction.ahead import read_ahead, work_ahead
-from a2fseg_cli.prediction.patient import Found, Patient, Settings, load_patient, segment_patient
-from a2fseg_cli.prediction.results import Result, check_outputs, finish_patient, planned_outputs
-from a2fseg_cli.prediction.segmenter import Segmenter
-from a2fseg_cli.prediction.stats_file import StatsFile
+from a2fseg_cli.files import atomic_write_text, csv_text, file_state, fingerprint, remove_abandoned
+from a2fseg_cli.inference.exports import PatientResult, check_outputs, finish_patient, planned_outputs
+from a2fseg_cli.inference.patient import OutputOptions, Patient, PatientPrediction, load_patient, segment_patient
+from a2fseg_cli.inference.predictor import Segmenter
+from a2fseg_cli.inference.prefetch import read_ahead, work_ahead
+from a2fseg_cli.inference.stats_file import StatsFile
 
 OK, FAILED, SKIPPED, RUNNING = "ok", "failed", "skipped", "running"
 _COLUMNS = ("case", "modalities", "status", "reason", "seconds")
@@ -57,14 +54,14 @@ class Status:
     time: str = ""
 
 
-def fingerprint(case: Case, segmenter: Segmenter, settings: Settings) -> str:
+def state_of(case: Case, segmenter: Segmenter, settings: OutputOptions) -> str:
     """Return a hash of all that a result depends on: input files, weights, settings, version."""
     files = {m: file_state(path) for m, path in case.images.items()}
-    parts = [files, segmenter.weights.sha256, asdict(settings), asdict(segmenter.inference), __version__]
-    return hashlib.sha256(json.dumps([*parts, segmenter.compute.precision]).encode()).hexdigest()[:16]
+    how = (asdict(settings), asdict(segmenter.inference), segmenter.compute.precision)
+    return fingerprint(files, segmenter.weights.sha256, *how, __version__)
 
 
-Report = Callable[[Status, Result | None], None]
+Report = Callable[[Status, PatientResult | None], None]
 
 
 class Cohort:
@@ -86,7 +83,7 @@ class Cohort:
     def __init__(
         self,
         segmenter: Segmenter,
-        settings: Settings,
+        settings: OutputOptions,
         folder: Path,
         previews: Path | None = None,
         reports: Path | None = None,
@@ -116,7 +113,7 @@ class Cohort:
         remove_abandoned(self.folder)
         tables = [self.status_path, *([self.stats.path] if self.stats else [])]
         check_outputs([*(path for case in cases for path in self._outputs(case)), *tables], cases)
-        prints = {case.name: fingerprint(case, self.segmenter, self.settings) for case in cases}
+        prints = {case.name: state_of(case, self.segmenter, self.settings) for case in cases}
         self.statuses = self._known(prints)
         finished = [case for case in cases if self._is_finished(case, prints[case.name])]
         todo = [case for case in cases if case not in finished]
@@ -172,7 +169,7 @@ class Cohort:
         self,
         case: Case,
         patient: Patient,
-        found: Found,
+        found: PatientPrediction,
         began: float,
         prints: Mapping[str, str],
         report: Report,
@@ -260,13 +257,13 @@ class Cohort:
 
     def _write_statuses(self) -> None:
         regions = [region for region, _ in self.segmenter.config.regions]
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, [*_COLUMNS, *(f"{r}_ml" for r in regions), *_LAST], lineterminator="\n")
-        writer.writeheader()
-        for status in self.statuses.values():
-            volumes = {f"{r}_ml": round(v, 3) for r, v in (status.volumes_ml or {}).items()}
-            writer.writerow({name: getattr(status, name) for name in (*_COLUMNS, *_LAST)} | volumes)
-        atomic_write_bytes(self.status_path, text.getvalue().encode())
+        rows = [
+            {name: getattr(status, name) for name in (*_COLUMNS, *_LAST)}
+            | {f"{r}_ml": round(v, 3) for r, v in (status.volumes_ml or {}).items()}
+            for status in self.statuses.values()
+        ]
+        columns = [*_COLUMNS, *(f"{r}_ml" for r in regions), *_LAST]
+        atomic_write_text(self.status_path, csv_text(rows, columns))
 
 
 def part_name(path: Path, parts: int, part: int) -> Path:

@@ -1,0 +1,1 @@
+"""Which patients there are, and which of them a command works on."""

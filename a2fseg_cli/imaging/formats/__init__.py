@@ -1,0 +1,1 @@
+"""The image files that are read and written, one module a format."""

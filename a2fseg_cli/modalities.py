@@ -1,0 +1,48 @@
+"""The MR sequences that the tool knows by name: one row each, from which flags, headings and file names follow.
+
+The order is the one of the BraTS challenges and of the networks' inputs. Networks of other tasks bring names of their
+own (`ModelConfig.modalities`), which have no row here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Modality:
+    """One sequence.
+
+    Attributes:
+        name: As in file names, tables and configurations, e.g. `t1c`.
+        heading: As the paper writes it, e.g. `T1c`.
+        flags: Other names of the command line's option.
+        aliases: Other names in file names, lower case; two tokens count as one: `T1_Gd` is `t1gd`.
+        bids_suffixes: How a BIDS file name ends, lower case.
+    """
+
+    name: str
+    heading: str
+    flags: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    bids_suffixes: tuple[str, ...] = ()
+
+
+MODALITIES = (
+    Modality("t1", "T1", ("t1n",), ("t1n", "t1w", "t1pre"), ("t1w", "t1")),
+    Modality(
+        "t1c",
+        "T1c",
+        ("t1ce", "t1gd"),
+        ("t1ce", "t1gd", "t1wce", "t1wgd", "t1post", "t1contrast", "cet1", "cet1w", "gdt1", "gdt1w"),
+    ),
+    Modality("t2", "T2", ("t2w",), ("t2w",), ("t2w",)),
+    Modality("flair", "FLAIR", ("t2f", "fla"), ("fla", "t2f", "t2flair"), ("flair",)),
+)
+BY_NAME = {modality.name: modality for modality in MODALITIES}
+BRATS_MODALITIES = tuple(BY_NAME)
+
+
+def heading(name: str) -> str:
+    """Return a modality's name as the paper writes it; one without a row as it is."""
+    return BY_NAME[name].heading if name in BY_NAME else name
