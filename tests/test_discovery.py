@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from a2fseg_cli.cases.case_lists import read_case_table, read_split
 from a2fseg_cli.cases.discovery import Case, _read_name, find_cases
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.modalities import MODALITIES
+from a2fseg_cli.modalities import BRATS_MODALITIES, MODALITIES
 
 
 def _touch(folder: Path, *names: str) -> Path:
