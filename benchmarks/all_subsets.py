@@ -24,13 +24,13 @@ keep_pages()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from a2fseg_cli.cases.discovery import find_cases  # noqa: E402
+from a2fseg_cli.cases.discovery import Case, find_cases  # noqa: E402
 from a2fseg_cli.core.config import all_subsets  # noqa: E402
 from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY  # noqa: E402
 from a2fseg_cli.evaluation.scoring import Scorer  # noqa: E402
 from a2fseg_cli.imaging.label_maps import read_classes  # noqa: E402
 from a2fseg_cli.imaging.restoring import Box, brain_box, classes_to_file  # noqa: E402
-from a2fseg_cli.inference.patient import OutputOptions, Patient, load_patient  # noqa: E402
+from a2fseg_cli.inference.patient import Patient, load_patient  # noqa: E402
 from a2fseg_cli.inference.predictor import Prediction, Segmenter  # noqa: E402
 from a2fseg_cli.weights.cache import resolve_weights  # noqa: E402
 
@@ -47,7 +47,7 @@ def separate(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]
     files = find_cases(folder, segmenter.config.modalities)[0].images
     began, network, maps = time.perf_counter(), 0.0, {}
     for names in subsets:
-        patient = load_patient(folder.name, {m: files[m] for m in names}, segmenter.config, OutputOptions())
+        patient = load_patient(Case(folder.name, {m: files[m] for m in names}), segmenter.config)
         started = time.perf_counter()
         found = segmenter.segment(patient.prepared.images, patient.prepared.present)
         network += time.perf_counter() - started
@@ -59,7 +59,7 @@ def shared(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]])
     """Return the same from one pass of the encoders."""
     files = find_cases(folder, segmenter.config.modalities)[0].images
     began, network, maps = time.perf_counter(), 0.0, {}
-    patient = load_patient(folder.name, files, segmenter.config, OutputOptions())
+    patient = load_patient(Case(folder.name, files), segmenter.config)
     started = time.perf_counter()
     masks = [segmenter.config.presence(names) for names in subsets]
     for names, found in zip(subsets, segmenter.segment_subsets(patient.prepared.images, masks), strict=True):
@@ -75,7 +75,7 @@ def scoring(segmenter: Segmenter, folder: Path, subsets: Sequence[Sequence[str]]
     case = find_cases(folder, config.modalities)[0]
     if case.truth is None:
         return None
-    patient = load_patient(folder.name, case.images, config, OutputOptions())
+    patient = load_patient(case, config)
     true, route = read_classes(case.truth, config), patient.prepared.route
     found = list(segmenter.segment_subsets(patient.prepared.images, [config.presence(names) for names in subsets]))
     began = time.perf_counter()

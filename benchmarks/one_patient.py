@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from a2fseg_cli.cases.discovery import Case
 from a2fseg_cli.core.device import keep_pages
 
 keep_pages()
@@ -39,7 +40,8 @@ from a2fseg_cli.core.config import PRESETS, ModelConfig  # noqa: E402
 from a2fseg_cli.imaging.label_maps import read_classes  # noqa: E402
 from a2fseg_cli.imaging.labels import region_dice  # noqa: E402
 from a2fseg_cli.inference.exports import finish_patient  # noqa: E402
-from a2fseg_cli.inference.patient import OutputOptions, load_patient, segment_patient  # noqa: E402
+from a2fseg_cli.inference.options import OutputOptions  # noqa: E402
+from a2fseg_cli.inference.patient import load_patient, segment_patient  # noqa: E402
 from a2fseg_cli.inference.predictor import Segmenter  # noqa: E402
 from a2fseg_cli.weights.cache import resolve_weights  # noqa: E402
 from a2fseg_cli.weights.file_format import save_weights  # noqa: E402
@@ -132,11 +134,11 @@ def yardstick(net: PlainA2FSeg, files: Mapping[str, Path], way: Way, out: Path, 
 def ours(segmenter: Segmenter, files: Mapping[str, Path], out: Path) -> Run:
     """Return the run of `predict`'s own path."""
     began = time.perf_counter()
-    patient = load_patient("one", files, segmenter.config, OutputOptions())
-    found = segment_patient(patient, segmenter, OutputOptions())
+    patient = load_patient(Case("one", dict(files)), segmenter.config)
+    found = segment_patient(patient, segmenter)
     finish_patient(patient, found, segmenter, OutputOptions(), out)
     seconds = time.perf_counter() - began
-    return Run(seconds, read_classes(out, segmenter.config).classes, len(found.segmentation.plan.starts))
+    return Run(seconds, read_classes(out, segmenter.config).classes, len(found.prediction.plan.starts))
 
 
 def measure(

@@ -35,7 +35,7 @@ from a2fseg_cli.imaging.preprocessing import CropStep, Reorient, Resample, Route
 from a2fseg_cli.imaging.restoring import Box, classes_to_file
 from a2fseg_cli.inference import predictor as predictor_module
 from a2fseg_cli.inference.agreement import attention_inside
-from a2fseg_cli.inference.patient import OutputOptions, load_patient
+from a2fseg_cli.inference.patient import load_patient
 from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
 from a2fseg_cli.reporting import charts
 from a2fseg_cli.weights.cache import resolve_weights
@@ -122,7 +122,7 @@ class TestManySubsets:
         (together,) = Evaluation(ScoringOptions(ALL), CONFIG, segmenter).run([case], lambda *_: None)
 
         assert case.truth is not None
-        patient, true = load_patient("A", case.images, CONFIG, OutputOptions()), read_classes(case.truth, CONFIG)
+        patient, true = load_patient(case, CONFIG), read_classes(case.truth, CONFIG)
         foreground = 0
         for subset in ALL:
             alone = segmenter.segment(patient.prepared.images, CONFIG.presence(subset))

@@ -27,7 +27,7 @@ from a2fseg_cli.cases.selection import share_of
 from a2fseg_cli.core.a2fseg import parameter_shapes
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import UsageError
-from a2fseg_cli.inference.stats_file import StatsFile
+from a2fseg_cli.inference.stats import StatsFile
 from a2fseg_cli.weights.card import subset_cost
 from a2fseg_cli.weights.file_format import load_weights, save_weights
 
@@ -449,12 +449,12 @@ def test_a_slurm_array_does_every_patient_once(
     found = []
     for task in tasks:
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(task))
-        found.append([int(case.name) for case in share_of(cases, None, None, True)[0]])
-        assert share_of(cases[:1], None, None, True)[0] == cases[:1]  # each task was given a patient of its own
+        found.append([int(case.name) for case in share_of(cases, None, None)[0]])
+        assert share_of(cases[:1], None, None)[0] == cases[:1]  # each task was given a patient of its own
     assert found == shares
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(last + step))
     with pytest.raises(UsageError, match="none of"):
-        share_of(cases, None, None, True)
+        share_of(cases, None, None)
 
 
 def test_a_patient_too_large_to_read_is_reported_and_the_rest_goes_on(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from a2fseg_cli.cli.console import say
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.modalities import BRATS_MODALITIES
 
@@ -36,27 +36,35 @@ def cases_of(source: Path | None, given: dict[str, Path], modalities: Sequence[s
     return find_cases(source, modalities)
 
 
-def share_of(
-    cases: Sequence[Case], num_parts: int | None, part_id: int | None, quiet: bool
-) -> tuple[list[Case], tuple[int, int]]:
-    """Return this process's share of the patients, and (parts, part): by the options, a SLURM array or torchrun.
+@dataclass(frozen=True)
+class Share:
+    """This process's share of a cohort: part `part` of `parts`, and that in words; none where it is whole."""
+
+    parts: int = 1
+    part: int = 0
+    words: str = ""
+
+
+def share_of(cases: Sequence[Case], num_parts: int | None, part_id: int | None) -> tuple[list[Case], Share]:
+    """Return this process's share of the patients: by the two numbers, a SLURM array or torchrun.
 
     One patient is never shared out by a batch system: its tasks were then given a patient each.
 
     Raises:
-        UsageError: one option without the other, or a part that does not exist.
+        UsageError: one number without the other, or a part that does not exist.
     """
     if (num_parts is None) != (part_id is None):
-        raise UsageError("--num-parts and --part-id need each other.")
+        raise UsageError("num_parts and part_id need each other (--num-parts, --part-id).")
     if num_parts is not None and part_id is not None:
         if num_parts < 1 or not 0 <= part_id < num_parts:
-            raise UsageError(f"--part-id {part_id}: expected 0 to {num_parts - 1} for --num-parts {num_parts}.")
-        return list(cases[part_id::num_parts]), (num_parts, part_id)
-    parts, part, said_by = _part_of_batch()
-    if parts == 1 or len(cases) == 1:
-        return list(cases), (parts, part)
-    say(f"{said_by}: --num-parts {parts} --part-id {part}", quiet)
-    return list(cases[part::parts]), (parts, part)
+            raise UsageError(f"part_id {part_id}: expected 0 to {num_parts - 1} for {num_parts} parts.")
+        parts, part, said_by = num_parts, part_id, "as asked"
+    else:
+        parts, part, said_by = _part_of_batch()
+    if parts == 1 or (len(cases) == 1 and num_parts is None):
+        return list(cases), Share()
+    mine = list(cases[part::parts])
+    return mine, Share(parts, part, f"{len(mine)} of {len(cases)} patients (part {part} of {parts}, {said_by})")
 
 
 def _part_of_batch() -> tuple[int, int, str]:

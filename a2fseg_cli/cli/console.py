@@ -2,14 +2,78 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 from a2fseg_cli.files import json_text
 
 Advance = Callable[[str], None]
+
+
+class Stream:
+    """A standard stream that never ends a run: what its reader or its disk no longer takes is dropped.
+
+    Results are in their files before anything is shown; a viewer that is gone must not cost the rest of a batch.
+
+    Args:
+        stream: Where to write; None where the process was started without it.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self.full = False  # whether a disk was full: a reader that is gone is none of ours
+
+    def write(self, text: str) -> int:
+        """Write what can be written; what cannot be encoded is written with escapes."""
+        if self._stream is None:
+            return len(text)
+        try:
+            encoding = self._stream.encoding or "utf-8"
+            self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except (OSError, ValueError) as error:
+            self._drop(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand over what was written."""
+        if self._stream is not None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError) as error:
+                self._drop(error)
+
+    def _drop(self, error: OSError | ValueError) -> None:
+        self.full = self.full or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+        stream, self._stream = self._stream, None
+        with suppress(OSError, ValueError):  # what is left in its buffer would fail again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno() if stream else -1)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the stream's own."""
+        if self._stream is None:
+            return getattr(sys.__stdout__, name)
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def guarded_streams() -> Iterator[Stream]:
+    """Put streams that cannot end a run in the place of stdout and stderr, and give that of stdout."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # a file opened later would get the number of a stream that is closed, and with it its text
+    os.close(descriptor)
+    out, err = sys.stdout, sys.stderr
+    guarded, errors = Stream(out), Stream(err)
+    sys.stdout, sys.stderr = guarded, errors
+    try:
+        yield guarded
+    finally:
+        guarded.flush()
+        errors.flush()
+        sys.stdout, sys.stderr = out, err
 
 
 def say(text: str, quiet: bool = False) -> None:
@@ -49,34 +113,55 @@ def _is_number(text: str) -> bool:
     return True
 
 
+class Bar:
+    """Counts finished items: a bar with the time left on a terminal, lines elsewhere, nothing when quiet.
+
+    Args:
+        task: What is counted.
+        quiet: Show nothing.
+    """
+
+    def __init__(self, task: str, quiet: bool = False) -> None:
+        self._task, self._quiet = task, quiet
+        self._total = self._done = 0
+        self._bar: Any = None
+
+    def start(self, total: int) -> None:
+        """Say how many there are."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._total = total
+        console = Console(stderr=True, markup=False, highlight=False)
+        if console.is_terminal and not self._quiet:
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+            self._bar = Progress(*columns, TimeRemainingColumn(), console=console)
+            self._bar.add_task(self._task, total=total)
+            self._bar.start()
+
+    def advance(self, text: str) -> None:
+        """Note one finished item, with a line on it."""
+        self._done += 1
+        if self._bar is not None:
+            self._bar.console.print(text)
+            self._bar.advance(self._bar.task_ids[0])
+        elif not self._quiet:
+            say(f"[{self._done}/{self._total}] {text}")
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
 @contextmanager
 def progress(task: str, total: int, quiet: bool = False) -> Iterator[Advance]:
-    """Give a function that notes one finished item: a bar with the time left, or lines without a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, markup=False, highlight=False)
-    if quiet:
-        yield lambda _: None
-    elif not console.is_terminal:
-        done = 0
-
-        def note(text: str) -> None:
-            nonlocal done
-            done += 1
-            say(f"[{done}/{total}] {text}")
-
-        yield note
-    else:
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-            bar_id = bar.add_task(task, total=total)
-
-            def advance(text: str) -> None:
-                bar.console.print(text)
-                bar.advance(bar_id)
-
-            yield advance
+    """Give a function that notes one finished item of `total`."""
+    with Bar(task, quiet) as bar:
+        bar.start(total)
+        yield bar.advance
 
 
 @contextmanager

@@ -1,86 +1,50 @@
-"""`predict --dry-run`: what was found, file by file, without loading the network."""
+"""`predict --dry-run`: print what was found, file by file."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from a2fseg_cli.cli.console import print_json, print_table
 from a2fseg_cli.errors import InputError
 
 if TYPE_CHECKING:
-    from a2fseg_cli.cases.discovery import Case
+    from a2fseg_cli.cases.overview import CaseOverview
 
 
-def show_found(cases: Sequence[Case], resample: bool, reference: str | None, json_: bool) -> None:
-    """Print what was found, from the files' headers only.
-
-    Args:
-        cases: The patients.
-        resample: Differing grids will be put on the reference's, so they are only remarked on.
-        reference: Modality whose grid the others are compared with; None takes the first.
-        json_: Print rows of JSON instead of a table.
-
-    Raises:
-        InputError: something is not acceptable.
-    """
-    from a2fseg_cli.imaging.reading import check_same_grid, peek_image
-
-    rows: list[dict[str, Any]] = []
-    for case in cases:
-        grids = {}
-        for modality, path in case.images.items():
-            row: dict[str, Any] = {"case": case.name, "modality": modality, "file": str(path)}
-            try:
-                grid, warnings = peek_image(path)
-                grids[modality] = (path, grid)
-                row |= {"size": grid.size, "spacing_mm": grid.spacing_mm, "orientation": grid.orientation}
-                rows.append(row | {"warnings": list(warnings), "problem": None})
-            except InputError as error:
-                rows.append(
-                    row | {"size": (), "spacing_mm": (), "orientation": "", "warnings": [], "problem": str(error)}
-                )
-        problem, remarks = case.problem, list(case.warnings)
-        if problem is None and reference is not None and reference not in case.images:
-            problem = f"--reference {reference}: not among the images found ({', '.join(case.images)})"
-        if problem is None and len(grids) > 1:
-            try:
-                check_same_grid({reference: grids[reference], **grids} if reference in grids else grids)
-            except InputError as error:
-                problem, remarks = (
-                    (None, [*remarks, "grids differ: will be resampled"]) if resample else (str(error), remarks)
-                )
-        if problem or remarks:
-            rows.append(
-                {
-                    "case": case.name,
-                    "modality": "",
-                    "file": "",
-                    "size": (),
-                    "spacing_mm": (),
-                    "orientation": "",
-                    "warnings": remarks,
-                    "problem": problem,
-                }
-            )
+def show_overview(found: Sequence[CaseOverview], json_: bool) -> None:
+    """Print what was found, or rows of JSON. Raises: InputError when something is not acceptable."""
     if json_:
-        print_json(rows)
+        print_json([row for case in found for row in _json_rows(case)])
     else:
         print_table(
-            ("case", "modality", "file", "size z,y,x", "spacing mm", "axes", "remarks"),
+            ("case", "modality", "file", "size z,y,x", "spacing mm", "axes"),
             [
                 (
-                    row["case"],
-                    row["modality"],
-                    row["file"],
-                    " x ".join(map(str, row["size"])),
-                    " x ".join(f"{mm:g}" for mm in row["spacing_mm"]),
-                    row["orientation"],
-                    "; ".join([*row["warnings"], *([row["problem"]] if row["problem"] else [])]),
+                    row.case,
+                    row.modality,
+                    row.file,
+                    " x ".join(map(str, row.size)),
+                    " x ".join(f"{mm:g}" for mm in row.spacing_mm),
+                    row.orientation,
                 )
-                for row in rows
+                for case in found
+                for row in case.files
             ],
         )
-    problems = [row for row in rows if row["problem"]]
-    if problems:
-        raise InputError(f"{len(problems)} of the files or cases above are not acceptable.")
+        for case in found:
+            for text in (*case.warnings, *(text for row in case.files for text in row.warnings)):
+                print(f"{case.case}: {text}")
+            for text in case.problems:
+                print(f"{case.case}: not acceptable: {text}")
+    if count := sum(len(case.problems) for case in found):
+        raise InputError(f"{count} of the files or cases above are not acceptable.")
+
+
+def _json_rows(case: CaseOverview) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = [asdict(row) for row in case.files]
+    if case.problem or case.warnings:
+        empty = {"modality": "", "file": "", "size": (), "spacing_mm": (), "orientation": ""}
+        rows.append({"case": case.case, **empty, "warnings": case.warnings, "problem": case.problem})
+    return rows

@@ -182,7 +182,7 @@ def evaluate(
         say(f"{compute.device} ({compute.reason}), {compute.precision}; {segmenter.weights.path.stem}", quiet)
     found = find_predictions(predictions, cases) if predictions else None
     evaluation = Evaluation(task, config, segmenter, found, output, overwrite)
-    mine, _ = share_of(cases, num_parts, part_id, quiet)
+    mine, _ = share_of(cases, num_parts, part_id)
     results, failed = _run(evaluation, mine, quiet)
     if len(mine) < len(cases):  # what other parts have finished goes into the tables as well
         mine_by_name = {result.case: result for result in results}

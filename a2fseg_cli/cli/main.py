@@ -10,10 +10,12 @@ from typing import Annotated
 import typer
 
 from a2fseg_cli import __version__
+from a2fseg_cli.cli.console import guarded_streams, say
 from a2fseg_cli.cli.demo import demo
 from a2fseg_cli.cli.download_weights import download_weights
 from a2fseg_cli.cli.evaluate import evaluate
 from a2fseg_cli.cli.info import info
+from a2fseg_cli.cli.needs import Command
 from a2fseg_cli.cli.predict import predict
 from a2fseg_cli.cli.train import train
 from a2fseg_cli.errors import A2FSegError, ResourceError
@@ -29,12 +31,12 @@ app = typer.Typer(
     help="Outline brain tumours in MR images from any subset of T1, T1c, T2 and FLAIR. "
     "No telemetry; no network in any command but download-weights.",
 )
-app.command("predict")(predict)
-app.command("evaluate")(evaluate)
-app.command("train")(train)
-app.command("download-weights")(download_weights)
-app.command("demo")(demo)
-app.command("info")(info)
+app.command("predict", cls=Command)(predict)
+app.command("evaluate", cls=Command)(evaluate)
+app.command("train", cls=Command)(train)
+app.command("download-weights", cls=Command)(download_weights)
+app.command("demo", cls=Command)(demo)
+app.command("info", cls=Command)(info)
 
 
 def _print_version(wanted: bool) -> None:
@@ -65,18 +67,32 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # nohup and the like have it ignored
         signal.signal(signal.SIGINT, _stop)
+    with guarded_streams() as stdout:
+        code = _run()
+        stdout.flush()
+        if stdout.full and code == 0:
+            say("Error: stdout: the disk is full, what was printed is lost. The files that were asked for are whole.")
+            code = ResourceError.exit_code
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
+    """Run the command and return its exit code."""
     try:
         app()
     except A2FSegError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        say(f"Error: {error}")
+        return error.exit_code
     except _Stopped as stopped:
         (number,) = stopped.args
         word = "Interrupted" if number == signal.SIGINT else "Terminated"
-        print(f"{word}; nothing half written.", file=sys.stderr)
-        sys.exit(128 + number)  # 130 and 143, as shells count
+        say(f"{word}; nothing half written.")
+        return 128 + int(number)  # 130 and 143, as shells count
     except (MemoryError, ImportError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _NO_MEMORY):
             raise
-        print("Error: out of memory. Close other programs or take another machine.", file=sys.stderr)
-        sys.exit(ResourceError.exit_code)
+        say("Error: out of memory. Close other programs or take another machine.")
+        return ResourceError.exit_code
+    except SystemExit as exit_:  # how the library of commands ends, also when all is well
+        return exit_.code
+    return 0

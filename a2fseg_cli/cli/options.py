@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from a2fseg_cli.modalities import MODALITIES
 
 RUN = "Running"
 # Of every path: whether it can be read or written is found out by doing so, whose errors have their own exit codes.
@@ -29,3 +35,40 @@ NumParts = Annotated[
 PartId = Annotated[int | None, typer.Option(help="Which part, from 0", rich_help_panel=RUN)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
+
+
+def with_modality_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command that also takes a file by each modality's flag, as `MODALITIES` lists them.
+
+    They reach the command as keyword arguments of the modalities' names.
+    """
+
+    @wraps(command)
+    def wrapped(**arguments: Any) -> None:
+        command(**arguments)
+
+    signature = inspect.signature(command, eval_str=True)
+    flags = [
+        inspect.Parameter(
+            modality.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None,
+                typer.Option(
+                    f"--{modality.name}",
+                    *(f"--{flag}" for flag in modality.flags),
+                    metavar="FILE",
+                    rich_help_panel="Images",
+                    **PATH,
+                ),
+            ],
+        )
+        for modality in MODALITIES
+    ]
+    named = [p for p in signature.parameters.values() if p.kind != p.VAR_KEYWORD]
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in named]
+    parameters = [*own[:3], *flags, *own[3:]]  # behind context, source and output
+    wrapped.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapped

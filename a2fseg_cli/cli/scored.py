@@ -90,19 +90,19 @@ def draw_progression(evaluation: Evaluation, segmenter: Segmenter, case: Case, o
     from a2fseg_cli.evaluation.cohort import progression
     from a2fseg_cli.imaging.label_maps import read_classes
     from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
-    from a2fseg_cli.inference.patient import OutputOptions, load_patient
+    from a2fseg_cli.inference.patient import load_patient
     from a2fseg_cli.modalities import heading
     from a2fseg_cli.reporting.overlay import write_subset_progression
 
     if case.problem or case.truth is None:
         return
-    patient = load_patient(case.name, case.images, evaluation.config, OutputOptions())
+    patient = load_patient(case, evaluation.config)
     truth = read_classes(case.truth, evaluation.config, evaluation.task.labels)
     reorient = patient.prepared.route.reorient
     columns = enumerate(progression(segmenter, patient))
     write_subset_progression(
         output / f"progression_{case.name}.png",
-        reorient.apply(patient.shown[1]),
+        reorient.apply(patient.background[1]),
         [(f"{'+ ' if n else ''}{heading(name)}", reorient.apply(classes)) for n, (name, classes) in columns],
         reorient.apply(truth.classes),
         canonical_spacing_mm(patient.geometry, reorient),

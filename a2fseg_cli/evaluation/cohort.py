@@ -33,7 +33,7 @@ from a2fseg_cli.files import file_state, fingerprint, remove_abandoned
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid, read_classes
 from a2fseg_cli.imaging.restoring import Box, ClassMap, boxed, brain_box, classes_to_file
 from a2fseg_cli.inference.agreement import attention_inside
-from a2fseg_cli.inference.patient import OutputOptions, Patient, load_patient
+from a2fseg_cli.inference.patient import Patient, load_patient
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.inference.prefetch import read_ahead, work_ahead
 
@@ -194,7 +194,7 @@ class Evaluation:
             raise InputError(f"{case.name}: no truth beside the images (a file that ends in seg, e.g. _seg.nii.gz).")
         truth = read_classes(case.truth, self.config, self.task.labels)
         if self.segmenter is not None:
-            patient = load_patient(case.name, case.images, self.config, OutputOptions())
+            patient = load_patient(case, self.config)
             check_on_grid(truth, patient.reference, patient.geometry)
             return _Loaded(case, truth, patient, None, began)
         prediction = None

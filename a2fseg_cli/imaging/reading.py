@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,18 @@ def read_image(path: Path) -> MedicalImage:
             non-finite voxels in the brain.
         ResourceError: does not fit into memory.
     """
-    voxels, geometry, warnings = _read_voxels(path)
+    return image_of(path, *_read_voxels(path))
+
+
+def image_of(
+    name: str | Path, voxels: npt.NDArray[Any], geometry: Geometry, warnings: Sequence[str] = ()
+) -> MedicalImage:
+    """Return voxels (D, H, W) as an image, checked as those of a file are; `name` stands in messages.
+
+    Raises:
+        InputError: empty, or with non-finite voxels in the brain.
+    """
+    path = Path(name)
     with np.errstate(over="ignore", invalid="ignore"):
         array = np.ascontiguousarray(voxels, dtype=np.float32)
     array, nonfinite_warnings = _without_nonfinite(path, array)

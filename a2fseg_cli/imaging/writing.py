@@ -45,8 +45,8 @@ def check_output_name(path: Path) -> str:
     raise UsageError(f"{path}: cannot write this type of file. Choose a name that ends in {', '.join(EXTENSIONS)}.")
 
 
-def write_label_map(array: npt.NDArray[np.uint8], reference_path: Path, geometry: Geometry, path: Path) -> None:
-    """Write labels (D, H, W) on the grid of the image `reference_path`, whose geometry is `geometry`.
+def write_label_map(array: npt.NDArray[np.uint8], reference_path: Path | None, geometry: Geometry, path: Path) -> None:
+    """Write labels (D, H, W) on the grid of the image `reference_path`, if there is one; its geometry is `geometry`.
 
     From NIfTI to NIfTI the reference's sform, qform, codes, voxel sizes and units are taken over as they are
     stored. Nothing else of the reference's header is: no description, no names, no extensions.

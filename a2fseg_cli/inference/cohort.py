@@ -1,271 +1,215 @@
-"""Many patients: one model, reading and writing beside the network, a status table that survives a kill."""
+"""Many patients, or one: a single network, reading and writing beside it, nothing lost by a kill."""
 
 from __future__ import annotations
 
-import csv
-import re
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from a2fseg_cli import __version__
 from a2fseg_cli.cases.discovery import Case
-from a2fseg_cli.errors import A2FSegError, InputError, ResourceError, UsageError
-from a2fseg_cli.files import atomic_write_text, csv_text, file_state, fingerprint, remove_abandoned
-from a2fseg_cli.inference.exports import PatientResult, check_outputs, finish_patient, planned_outputs
-from a2fseg_cli.inference.patient import OutputOptions, Patient, PatientPrediction, load_patient, segment_patient
+from a2fseg_cli.cases.images import ReadingOptions
+from a2fseg_cli.errors import A2FSegError, ResourceError, UsageError
+from a2fseg_cli.files import file_state, fingerprint, remove_abandoned
+from a2fseg_cli.inference.exports import PatientResult, finish_patient
+from a2fseg_cli.inference.options import OutputOptions
+from a2fseg_cli.inference.patient import Patient, PatientPrediction, load_patient, segment_patient
+from a2fseg_cli.inference.places import Places
 from a2fseg_cli.inference.predictor import Segmenter
 from a2fseg_cli.inference.prefetch import read_ahead, work_ahead
-from a2fseg_cli.inference.stats_file import StatsFile
-
-OK, FAILED, SKIPPED, RUNNING = "ok", "failed", "skipped", "running"
-_COLUMNS = ("case", "modalities", "status", "reason", "seconds")
-_LAST = ("settings", "time")  # behind the volumes
+from a2fseg_cli.inference.stats import StatsFile, write_stats
+from a2fseg_cli.inference.status import FAILED, OK, RUNNING, SKIPPED, Status, StatusTable
 
 
 @dataclass(frozen=True)
-class Status:
-    """One line of `status.csv`.
+class Outcome:
+    """What became of a patient: its status, and its result or the error that there was."""
 
-    Attributes:
-        case: The patient.
-        modalities: Subset used, e.g. `t1c+flair`.
-        status: ok, failed, skipped, or running: noted before the first file is written, so that after a kill
-            what lies there is known as this run's own.
-        reason: Why it failed or was skipped.
-        seconds: From reading to the last file.
-        volumes_ml: Region to volume.
-        settings: Fingerprint of inputs, weights and settings; a result is only "finished" for the same one.
-        time: When this was noted, UTC; of several tables the latest counts.
-    """
-
-    case: str
-    modalities: str
-    status: str
-    reason: str = ""
-    seconds: float = 0.0
-    volumes_ml: Mapping[str, float] | None = None
-    settings: str = ""
-    time: str = ""
+    status: Status
+    result: PatientResult | None = None
+    error: A2FSegError | None = None
 
 
-def state_of(case: Case, segmenter: Segmenter, settings: OutputOptions) -> str:
-    """Return a hash of all that a result depends on: input files, weights, settings, version."""
-    files = {m: file_state(path) for m, path in case.images.items()}
-    how = (asdict(settings), asdict(segmenter.inference), segmenter.compute.precision)
-    return fingerprint(files, segmenter.weights.sha256, *how, __version__)
+@dataclass(frozen=True)
+class _Work:
+    """A patient on its way: when it began, and the fingerprint of all that its result depends on."""
+
+    case: Case
+    settings: str
+    began: float
+
+    def status(self, kind: str, reason: str = "", result: PatientResult | None = None) -> Status:
+        taken = round(time.perf_counter() - self.began, 2) if kind != RUNNING else 0.0
+        volumes, guesses = (result.volumes_ml, "+".join(result.guesses)) if result else (None, "")
+        modalities = result.modalities if result else "+".join(self.case.images)
+        return Status(self.case.name, modalities, kind, reason, taken, volumes, guesses, self.settings)
 
 
-Report = Callable[[Status, PatientResult | None], None]
+Report = Callable[[Outcome], None]
 
 
 class Cohort:
-    """Segments the patients of a cohort into a folder.
+    """Segments patients, each into its own files.
 
     Args:
         segmenter: The loaded network.
-        settings: What to write.
-        folder: Output folder; `<case>_seg.nii.gz` and the status table go here.
-        previews: Folder for one preview a patient, or None.
-        reports: Folder for one page a patient, or None.
+        reading: What is made of images that do not fit together.
+        options: What to write.
+        places: Where to.
         existing: refuse, skip or overwrite: what to do about results that are there. A finished result with
             the same inputs, weights and settings is never computed twice unless `overwrite` is asked for; one
             with others is refused (refuse) or computed again (skip, overwrite).
-        status_name: Name of the status table; parts of a cohort have one each, and know what the others finished.
-        stats: Where the numbers of every patient go; a patient that is not in it is not finished.
+        with_stats: The results have their `stats`, even if no file of them is written.
     """
 
     def __init__(
         self,
         segmenter: Segmenter,
-        settings: OutputOptions,
-        folder: Path,
-        previews: Path | None = None,
-        reports: Path | None = None,
+        reading: ReadingOptions,
+        options: OutputOptions,
+        places: Places,
         existing: str = "refuse",
-        status_name: str = "status.csv",
-        stats: StatsFile | None = None,
+        with_stats: bool = False,
     ) -> None:
-        self.segmenter, self.settings, self.folder = segmenter, settings, folder
-        self.previews, self.reports = previews, reports
-        self.existing, self.status_path = existing, folder / status_name
-        self.stats = stats
-        self.statuses: dict[str, Status] = {}
-        self._lock = threading.Lock()
+        self.segmenter, self.reading, self.options, self.places = segmenter, reading, options, places
+        self.existing = existing
+        self.with_stats = with_stats or places.stats is not None
+        self._stats = StatsFile(places.stats_file) if places.stats_file and not places.single else None
+        self._table: StatusTable | None = None
 
-    def output(self, case: Case) -> Path:
-        """Return where a case's segmentation goes."""
-        return self.folder / f"{case.name}_seg.nii.gz"
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the results depend on beside inputs, weights and windows."""
+        return asdict(self.options) | asdict(self.reading)
 
-    def run(self, cases: Sequence[Case], report: Report) -> None:
-        """Segment every case that is not finished; report each as it is done.
+    def run(self, cases: Sequence[Case], report: Report) -> list[Outcome]:
+        """Segment every case that is not finished; report each as it is done, and return all.
 
         Where cores are to spare, the next patient is read and the last is written while the network works on one.
 
         Raises:
             UsageError: results of other settings are in the way, or an output is also an input.
         """
-        remove_abandoned(self.folder)
-        tables = [self.status_path, *([self.stats.path] if self.stats else [])]
-        check_outputs([*(path for case in cases for path in self._outputs(case)), *tables], cases)
-        prints = {case.name: state_of(case, self.segmenter, self.settings) for case in cases}
-        self.statuses = self._known(prints)
+        places, config = self.places, self.segmenter.config
+        self.options.label_values(config)  # refuses a scheme before any work is done
+        if places.table:
+            remove_abandoned(places.output)
+        places.check(cases, config, self.options)
+        prints = {case.name: self._fingerprint(case) for case in cases}
+        self._table = StatusTable(places.table, [region for region, _ in config.regions], prints)
         finished = [case for case in cases if self._is_finished(case, prints[case.name])]
         todo = [case for case in cases if case not in finished]
         if self.existing == "refuse":
-            ours = {name for name, status in self.statuses.items() if status.settings == prints.get(name)}
-            foreign = [case for case in todo if case.name not in ours]
-            in_the_way = [path for case in foreign for path in self._outputs(case) if path.exists()]
-            if in_the_way:
-                raise UsageError(
-                    f"{in_the_way[0]} exists ({len(in_the_way)} such files), made from other inputs, weights or "
-                    "settings. Give --overwrite, --skip-existing or another -o."
-                )
+            self._refuse_foreign(todo, prints)
+        outcomes: list[Outcome] = []
+
+        def done(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            report(outcome)
+
         for case in finished:
-            done = self.statuses[case.name]
-            report(replace(done, status=SKIPPED, reason="finished before"), None)
+            known = self._table.rows[case.name]
+            done(Outcome(replace(known, status=SKIPPED, reason="finished before")))
+        self._segment(todo, prints, done)
+        return outcomes
+
+    def _segment(self, cases: Sequence[Case], prints: Mapping[str, str], done: Report) -> None:
         writing: deque[Future[None]] = deque()
         ahead = work_ahead(self.segmenter.compute)
+        attention = self.options.attention or self.places.report is not None
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-            for case, patient, began in self._loaded(todo, reader, ahead):
+            for work, patient in self._loaded(cases, prints, reader, ahead):
                 if isinstance(patient, A2FSegError):
-                    self._fail(case, patient, began, prints, report)
+                    self._fail(work, patient, done)
                     continue
                 while len(writing) > ahead:
                     writing.popleft().result()
                 try:
-                    found = segment_patient(patient, self.segmenter, self.settings, self.reports is not None)
+                    found = segment_patient(patient, self.segmenter, attention, self.options.agreement)
                 except ResourceError as error:  # too large for this machine; the next one may not be
-                    self._fail(case, error, began, prints, report)
+                    self._fail(work, error, done)
                     continue
-                self._note(Status(case.name, "+".join(case.images), RUNNING, settings=prints[case.name]))
-                writing.append(writer.submit(self._finish, case, patient, found, began, prints, report))
+                self._note(work.status(RUNNING))
+                writing.append(writer.submit(self._finish, work, patient, found, done))
             for future in writing:
                 future.result()
 
     def _loaded(
-        self, cases: Sequence[Case], reader: ThreadPoolExecutor, ahead: int
-    ) -> Iterator[tuple[Case, Patient | A2FSegError, float]]:
+        self, cases: Sequence[Case], prints: Mapping[str, str], reader: ThreadPoolExecutor, ahead: int
+    ) -> Iterator[tuple[_Work, Patient | A2FSegError]]:
         """Yield each case with its patient, or why there is none."""
 
-        def load(case: Case) -> tuple[Case, Patient | A2FSegError, float]:
-            began = time.perf_counter()
+        def load(case: Case) -> tuple[_Work, Patient | A2FSegError]:
+            work = _Work(case, prints[case.name], time.perf_counter())
             try:
-                if case.problem:
-                    raise InputError(case.problem)
-                patient = load_patient(case.name, case.images, self.segmenter.config, self.settings, case.warnings)
-                return case, patient, began
+                return work, load_patient(case, self.segmenter.config, self.reading)
             except A2FSegError as error:
-                return case, error, began
+                return work, error
 
         return read_ahead(cases, load, reader, ahead)
 
-    def _finish(
-        self,
-        case: Case,
-        patient: Patient,
-        found: PatientPrediction,
-        began: float,
-        prints: Mapping[str, str],
-        report: Report,
-    ) -> None:
-        beside = (self._preview(case), self._page(case), self.stats is not None)
-        result = finish_patient(patient, found, self.segmenter, self.settings, self.output(case), *beside)
-        if self.stats:
-            self.stats.add(result.stats | {"fingerprint": prints[case.name]})
-        taken = round(time.perf_counter() - began, 2)
-        status = Status(case.name, result.modalities, OK, "", taken, result.volumes_ml, prints[case.name])
+    def _finish(self, work: _Work, patient: Patient, found: PatientPrediction, done: Report) -> None:
+        places, case = self.places, work.case
+        files = (places.segmentation(case), places.preview_of(case), places.report_of(case))
+        result = finish_patient(
+            patient, found, self.segmenter, self.options, *files, self.with_stats, settings=self.settings
+        )
+        if self._stats:
+            self._stats.add(result.stats | {"fingerprint": work.settings})
+        elif places.stats_file:
+            write_stats(places.stats_file, result.stats)
+        status = work.status(OK, result=result)
         self._note(status)
-        report(status, result)
+        done(Outcome(status, result))
 
-    def _fail(self, case: Case, error: A2FSegError, began: float, prints: Mapping[str, str], report: Report) -> None:
-        taken = round(time.perf_counter() - began, 2)
-        reason = " ".join(str(error).split())
-        status = Status(case.name, "+".join(case.images), FAILED, reason, taken, None, prints[case.name])
+    def _fail(self, work: _Work, error: A2FSegError, done: Report) -> None:
+        status = work.status(FAILED, " ".join(str(error).split()))
         self._note(status)
-        report(status, None)
+        done(Outcome(status, error=error))
 
     def _note(self, status: Status) -> None:
-        with self._lock:
-            now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            self.statuses[status.case] = replace(status, time=now)
-            self._write_statuses()
+        assert self._table is not None
+        self._table.note(status)
 
-    def _preview(self, case: Case) -> Path | None:
-        return self.previews / f"{case.name}.png" if self.previews else None
+    def _fingerprint(self, case: Case) -> str:
+        """Return a hash of all that a result depends on: input files, weights, settings, version."""
+        files = {m: file_state(path) for m, path in case.images.items()}
+        segmenter = self.segmenter
+        how = (self.settings, asdict(segmenter.inference), segmenter.compute.precision)
+        return fingerprint(files, segmenter.weights.sha256, *how, __version__)
 
-    def _page(self, case: Case) -> Path | None:
-        return self.reports / f"{case.name}.html" if self.reports else None
+    def _files(self, case: Case) -> list[Path]:
+        return self.places.of_case(case, self.segmenter.config, self.options)
 
-    def _outputs(self, case: Case) -> list[Path]:
-        images = planned_outputs(self.output(case), self.segmenter.config, case.images, self.settings)
-        return images + [path for path in (self._preview(case), self._page(case)) if path]
+    def _refuse_foreign(self, todo: Sequence[Case], prints: Mapping[str, str]) -> None:
+        """Raise where results that this run did not begin are in the way. Raises: UsageError."""
+        assert self._table is not None
+        ours = {name for name, status in self._table.rows.items() if status.settings == prints.get(name)}
+        in_the_way = [path for case in todo if case.name not in ours for path in self._files(case) if path.exists()]
+        if self.places.single:
+            in_the_way += [path for path in (self.places.stats_file,) if path and path.exists()]
+            if in_the_way:
+                raise UsageError(f"{in_the_way[0]} exists. Allow overwriting, or give another name.")
+        elif in_the_way:
+            raise UsageError(
+                f"{in_the_way[0]} exists ({len(in_the_way)} such files), made from other inputs, weights or "
+                "settings. Allow overwriting, have what is outdated made anew (skip existing), or give "
+                "another folder."
+            )
 
     def _is_finished(self, case: Case, settings: str) -> bool:
-        known = self.statuses.get(case.name)
+        assert self._table is not None
+        known = self._table.rows.get(case.name)
         if self.existing == "overwrite" or known is None or known.status != OK or known.settings != settings:
             return False
-        if self.stats and not self.stats.holds(case.name, settings):
+        if self._stats and not self._stats.holds(case.name, settings):
             return False
         try:  # what is written after the segmentation is of it; an older page is of another run
-            written = [path.stat().st_mtime_ns for path in self._outputs(case)]
+            written = [path.stat().st_mtime_ns for path in self._files(case)]
         except OSError:
             return False
         return min(written) == written[0]
-
-    def _known(self, cases: Iterable[str]) -> dict[str, Status]:
-        """Return the statuses of the table, and those of these cases that another part noted later."""
-        statuses = self._read_statuses(self.status_path)
-        for table in sorted(self.folder.glob("status*.csv")):
-            if not re.fullmatch(r"status(-\d+-of-\d+)?\.csv", table.name) or table == self.status_path:
-                continue
-            theirs = self._read_statuses(table)
-            for name in theirs.keys() & set(cases):
-                if name not in statuses or statuses[name].time < theirs[name].time:
-                    statuses[name] = theirs[name]
-        return statuses
-
-    def _read_statuses(self, table: Path) -> dict[str, Status]:
-        if not table.exists():
-            return {}
-        regions = [region for region, _ in self.segmenter.config.regions]
-        try:
-            with table.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-            return {
-                row["case"]: Status(
-                    row["case"],
-                    row["modalities"],
-                    row["status"],
-                    row["reason"],
-                    float(row["seconds"]),
-                    {r: float(row[f"{r}_ml"]) for r in regions if row.get(f"{r}_ml")},
-                    row["settings"],
-                    row.get("time", ""),
-                )
-                for row in rows
-            }
-        except OSError as error:
-            raise InputError(f"{table}: cannot be read: {error.strerror}.") from error
-        except (csv.Error, KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"{table}: not a status table of this tool; move it away.") from error
-
-    def _write_statuses(self) -> None:
-        regions = [region for region, _ in self.segmenter.config.regions]
-        rows = [
-            {name: getattr(status, name) for name in (*_COLUMNS, *_LAST)}
-            | {f"{r}_ml": round(v, 3) for r, v in (status.volumes_ml or {}).items()}
-            for status in self.statuses.values()
-        ]
-        columns = [*_COLUMNS, *(f"{r}_ml" for r in regions), *_LAST]
-        atomic_write_text(self.status_path, csv_text(rows, columns))
-
-
-def part_name(path: Path, parts: int, part: int) -> Path:
-    """Return the name of a part's own file: `status-0-of-4.csv`; a whole cohort's keeps its name, `status.csv`."""
-    return path if parts == 1 else path.with_name(f"{path.stem}-{part}-of-{parts}{path.suffix}")

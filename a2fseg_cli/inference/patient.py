@@ -1,10 +1,9 @@
-"""One patient on the way in: files to what the network takes, and what it finds."""
+"""One patient on the way in: files to what the network takes, and what it says."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,39 +11,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.images import CaseImages, ReadingOptions, load_images
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.device import naming_out_of_memory
-from a2fseg_cli.errors import UsageError
-from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
+from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.preprocessing import Prepared, prepare
-from a2fseg_cli.imaging.reading import check_distinct, check_same_grid, read_image, resample_to
 from a2fseg_cli.inference.agreement import Agreement, segment_with_agreement
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 
-
-@dataclass(frozen=True)
-class OutputOptions:
-    """What to write, and what to do with images that do not share a grid. All of it changes the output.
-
-    Attributes:
-        labels: Label scheme of the segmentation, a key of SCHEMES; other tasks' labels are in the weights.
-        regions: Also write one mask a region.
-        probabilities: Also write one probability map a region.
-        uncertainty: Also write the entropy of the classes, 0 (sure) to 1 (every class as likely).
-        attention: Also write the mean attention weight of each modality.
-        agreement: Also compare with the result of every smaller subset of the modalities.
-        on_mismatch: error, or resample: put every image on the reference's grid.
-        reference: Modality whose grid the output has; None takes the first given.
-    """
-
-    labels: str = "brats2023"
-    regions: bool = False
-    probabilities: bool = False
-    uncertainty: bool = False
-    attention: bool = False
-    agreement: bool = False
-    on_mismatch: str = "error"
-    reference: str | None = None
+# What a picture shows the segmentation on, the best for the whole tumour first.
+_SHOWN = ("flair", "t2", "t1c", "t1")
 
 
 @dataclass(frozen=True)
@@ -55,7 +32,8 @@ class Patient:
         name: The case.
         files: Modality to file, in the order given.
         reference: The image on whose grid the output lies.
-        shown: What a preview shows, on the file's grid.
+        geometry: That grid.
+        background: What a picture shows the segmentation on: modality and voxels on that grid.
         prepared: What the network takes.
         warnings: What the user should know of the input.
         seconds: Time for reading and preparing.
@@ -65,106 +43,87 @@ class Patient:
     files: Mapping[str, Path]
     reference: Path
     geometry: Geometry
-    shown: tuple[str, npt.NDArray[np.float32]]
+    background: tuple[str, npt.NDArray[np.float32]]
     prepared: Prepared
     warnings: tuple[str, ...]
     seconds: float
 
 
-def load_patient(
-    name: str, files: Mapping[str, Path], config: ModelConfig, settings: OutputOptions, warnings: Sequence[str] = ()
-) -> Patient:
-    """Return a patient's images, checked, on the network's grid. Only the files given are opened.
+def load_patient(case: Case, config: ModelConfig, reading: ReadingOptions | None = None) -> Patient:
+    """Return a patient's images, checked, on the network's grid. Only the files of the case are opened.
 
     Args:
-        name: The case.
-        files: Modality to file.
+        case: The patient.
         config: The network's configuration.
-        settings: Reference and what to do with differing grids.
-        warnings: What finding the files gave rise to; the images' own are added.
+        reading: Reference, and what to do with differing grids.
 
     Raises:
         InputError: an image that is not acceptable, differing grids, the same content twice.
         UsageError: a modality the network does not know, or a reference that was not given.
         ResourceError: the images do not fit into memory.
     """
-    unknown = [m for m in files if m not in config.modalities]
-    if unknown or not files:
-        raise UsageError(
-            f"{name}: found {', '.join(unknown) or 'no modality'}; the weights take {', '.join(config.modalities)}."
-        )
-    reference = settings.reference or next(iter(files))
-    if reference not in files:
-        raise UsageError(f"--reference {reference}: not among the images given ({', '.join(files)}).")
-    with naming_out_of_memory(f"{name} could not be read and prepared"):
-        return _read(name, files, config, reference, settings.on_mismatch == "resample", warnings)
-
-
-def _read(
-    name: str,
-    files: Mapping[str, Path],
-    config: ModelConfig,
-    reference: str,
-    resample: bool,
-    warnings: Sequence[str],
-) -> Patient:
     started = time.perf_counter()
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads) as pool:
-        images = dict(zip(files, pool.map(read_image, files.values()), strict=True))
-    grid = images[reference].geometry
-    warnings = [*warnings, *(warning for image in images.values() for warning in image.warnings)]
-    if resample:
-        moved = {m: i for m, i in images.items() if not same_grid(i.geometry, grid)}
-        images |= {m: resample_to(image, grid) for m, image in moved.items()}
-        offsets = {m: largest_corner_offset_mm(i.geometry, grid) for m, i in moved.items()}
-        warnings += [
-            f"{i.path}: resampled to the grid of {images[reference].path} (corners up to {offsets[m]:.4g} mm apart)"
-            for m, i in moved.items()
-        ]
-    else:
-        first = {reference: images[reference], **images}
-        check_same_grid({m: (image.path, image.geometry) for m, image in first.items()})
-    check_distinct(images)
-    prepared = prepare(images, config.modalities, config.spacing_mm, threads)
-    shown = next((m for m in ("flair", "t2", "t1c", "t1") if m in images), next(iter(images)))
+    with naming_out_of_memory(f"{case.name} could not be read and prepared"):
+        images = load_images(case, config.modalities, reading, torch.get_num_threads())
+        return prepared_patient(images, config, started)
+
+
+def prepared_patient(case: CaseImages, config: ModelConfig, started: float | None = None) -> Patient:
+    """Return a patient whose images are in memory on the network's grid.
+
+    Args:
+        case: The images.
+        config: The network's configuration.
+        started: When reading began, by `time.perf_counter`; now by default.
+
+    Raises:
+        InputError: an image without contrast.
+    """
+    started = time.perf_counter() if started is None else started
+    prepared = prepare(case.images, config.modalities, config.spacing_mm, torch.get_num_threads())
+    shown = next((m for m in _SHOWN if m in case.images), next(iter(case.images)))
     return Patient(
-        name,
-        dict(files),
-        files[reference],
-        grid,
-        (shown, images[shown].array),
+        case.name,
+        {m: image.path for m, image in case.images.items()},
+        case.reference_path,
+        case.geometry,
+        (shown, case.images[shown].array),
         prepared,
-        tuple(dict.fromkeys(warnings)),
+        case.warnings,
         time.perf_counter() - started,
     )
 
 
 @dataclass(frozen=True)
 class PatientPrediction:
-    """What the network found, how long it took, and, if asked for, how far fewer modalities agree with it."""
+    """What the network says of a patient.
 
-    segmentation: Prediction
+    Attributes:
+        prediction: On the network's grid.
+        agreement: How far fewer modalities agree with it; empty unless asked for.
+        seconds: Time in the network.
+    """
+
+    prediction: Prediction
     agreement: Agreement
     seconds: float
 
 
 def segment_patient(
-    patient: Patient, segmenter: Segmenter, settings: OutputOptions, with_attention: bool = False
+    patient: Patient, segmenter: Segmenter, attention: bool = False, agreement: bool = False
 ) -> PatientPrediction:
     """Run the network on a patient. Raises: ResourceError when not even the smallest window fits.
 
     Args:
         patient: The patient.
         segmenter: The loaded network.
-        settings: What will be written.
-        with_attention: The attention is wanted even if its maps are not written.
+        attention: Also return the attention maps.
+        agreement: Also compare with the result of every smaller subset of the modalities.
     """
     started = time.perf_counter()
-    agreement: Agreement = {}
-    attention = settings.attention or with_attention
-    if settings.agreement:
-        result, agreement = segment_with_agreement(segmenter, patient.prepared, attention)
+    compared: Agreement = {}
+    if agreement:
+        prediction, compared = segment_with_agreement(segmenter, patient.prepared, attention)
     else:
-        result = segmenter.segment(patient.prepared.images, patient.prepared.present, attention)
-    return PatientPrediction(result, agreement, time.perf_counter() - started)
+        prediction = segmenter.segment(patient.prepared.images, patient.prepared.present, attention)
+    return PatientPrediction(prediction, compared, time.perf_counter() - started)

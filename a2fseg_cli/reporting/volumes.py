@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +22,14 @@ class TissueRow:
         name: Name of the class or the region.
         voxels: How many voxels.
         volume_ml: Their volume in mL.
+        guess: Whether the modalities at hand cannot show it, so that the volume is a guess.
     """
 
     label: int | None
     name: str
     voxels: int
     volume_ml: float
+    guess: bool = False
 
 
 def tissue_table(
@@ -36,6 +38,7 @@ def tissue_table(
     label_values: Sequence[int],
     regions: Mapping[str, Sequence[str]],
     spacing_mm: tuple[float, float, float],
+    guesses: Collection[str] = (),
 ) -> list[TissueRow]:
     """Return one row per class, background left out, then one per region.
 
@@ -45,17 +48,24 @@ def tissue_table(
         label_values: Value that each class index is written as.
         regions: Name of a region to the names of its classes.
         spacing_mm: Voxel spacing (z, y, x).
+        guesses: Regions whose volume is a guess. A class's is one where that of the smallest region with it is.
     """
     voxel_ml = math.prod(spacing_mm) / 1000
     counts = dict(zip(class_names, np.bincount(classes.ravel(), minlength=len(class_names)).tolist(), strict=True))
     rows = [
-        TissueRow(label, name, counts[name], counts[name] * voxel_ml)
+        TissueRow(label, name, counts[name], counts[name] * voxel_ml, _smallest(name, regions) in guesses)
         for label, name in list(zip(label_values, class_names, strict=True))[1:]
     ]
     for region, members in regions.items():
         voxels = sum(counts[name] for name in members)
-        rows.append(TissueRow(None, region, voxels, voxels * voxel_ml))
+        rows.append(TissueRow(None, region, voxels, voxels * voxel_ml, region in guesses))
     return rows
+
+
+def _smallest(name: str, regions: Mapping[str, Sequence[str]]) -> str | None:
+    """Return the region of the fewest classes that holds a class, None where none does."""
+    holding = [region for region, members in regions.items() if name in members]
+    return min(holding, key=lambda region: len(regions[region]), default=None)
 
 
 def largest_axial_diameters_mm(

@@ -1,4 +1,4 @@
-"""`predict --stats`: the numbers of one or many patients, as JSON records or as one row of a CSV each."""
+"""The numbers of one or many patients, as plain values: JSON records, or one row of a CSV each."""
 
 from __future__ import annotations
 
@@ -7,10 +7,66 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write_text, csv_text, json_text
+from a2fseg_cli.inference.agreement import attention_inside, found_classes
+from a2fseg_cli.inference.patient import Patient
+from a2fseg_cli.inference.predictor import Prediction, Segmenter
+from a2fseg_cli.versions import versions
+
+if TYPE_CHECKING:
+    from a2fseg_cli.inference.exports import PatientResult
+
+
+def patient_stats(
+    result: PatientResult,
+    patient: Patient,
+    prediction: Prediction,
+    segmenter: Segmenter,
+    diameters_mm: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return everything that is known of a patient's result as plain values.
+
+    Args:
+        result: Its numbers and files.
+        patient: What was read.
+        prediction: What the network says.
+        segmenter: The network.
+        diameters_mm: The two largest axial diameters of each region.
+        settings: What the result depends on beside inputs and weights.
+    """
+    weights = prediction.attention
+    inside = attention_inside(weights, found_classes(prediction), segmenter.config.classes) if weights else {}
+    return {
+        "case": result.name,
+        "modalities": result.modalities,
+        "inputs": {m: str(path) for m, path in patient.files.items()},
+        "outputs": [str(path) for path in result.outputs],
+        "labels": [vars(row) for row in result.rows],
+        "volumes_ml": dict(result.volumes_ml),
+        "guesses": dict(result.guesses),
+        "largest_axial_diameters_mm": dict(diameters_mm),
+        "warnings": list(result.warnings),
+        "note": result.note,
+        "mean_attention": inside,
+        "agreement_with_fewer": {subset: dict(dice) for subset, dice in result.agreement.items()},
+        "settings": {**settings, "overlap": segmenter.inference.overlap, "tta": segmenter.inference.tta},
+        "windows": {"edges": list(prediction.plan.window), "count": len(prediction.plan.starts)},
+        "weights": {"file": segmenter.weights.path.name, "sha256": segmenter.weights.sha256},
+        "device": {
+            "name": str(segmenter.compute.device),
+            "precision": segmenter.compute.precision,
+            "reason": segmenter.compute.reason,
+            "threads": torch.get_num_threads(),
+        },
+        "seconds": {step: round(value, 3) for step, value in result.seconds.items()},
+        "versions": versions(),
+    }
 
 
 def write_stats(path: Path, stats: Mapping[str, Any]) -> None:
@@ -62,6 +118,7 @@ def as_row(stats: Mapping[str, Any]) -> dict[str, object]:
     for found in stats["labels"]:
         if found["label"] is None:  # a region
             row |= {f"{found['name']}_voxels": found["voxels"], f"{found['name']}_ml": round(found["volume_ml"], 3)}
+    row["guesses"] = "+".join(stats["guesses"])
     for region, (longest, across) in stats["largest_axial_diameters_mm"].items():
         row |= {f"{region}_diameter_mm": round(longest, 2), f"{region}_diameter_across_mm": round(across, 2)}
     row |= {f"{step}_s": value for step, value in stats["seconds"].items()}

@@ -1,0 +1,325 @@
+"""What notebooks, scripts and the command line call: the same functions for all three.
+
+Nothing here prints or asks. What a user can mend is an `A2FSegError`; warnings are part of the results.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from a2fseg_cli.cases.discovery import Case, find_cases
+from a2fseg_cli.cases.images import ReadingOptions, fitted
+from a2fseg_cli.cases.overview import CaseOverview
+from a2fseg_cli.cases.overview import overview as find_overview
+from a2fseg_cli.cases.selection import cases_of, share_of
+from a2fseg_cli.core.device import choose_compute
+from a2fseg_cli.errors import A2FSegError, InputError, UsageError, WeightsError
+from a2fseg_cli.imaging.geometry import Geometry
+from a2fseg_cli.imaging.labels import to_labels
+from a2fseg_cli.imaging.reading import MedicalImage, image_of, read_image
+from a2fseg_cli.imaging.writing import write_label_map
+from a2fseg_cli.inference.cohort import Outcome
+from a2fseg_cli.inference.exports import class_map, summarise
+from a2fseg_cli.inference.options import OutputOptions
+from a2fseg_cli.inference.patient import prepared_patient, segment_patient
+from a2fseg_cli.inference.places import is_image_name
+from a2fseg_cli.inference.predict import Run, named_images, run_cases
+from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
+from a2fseg_cli.modalities import BRATS_MODALITIES
+from a2fseg_cli.weights.cache import resolve_weights
+from a2fseg_cli.weights.card import guess_sentence
+from a2fseg_cli.weights.file_format import inspect_weights
+
+if TYPE_CHECKING:
+    from a2fseg_cli.evaluation.demo import Demo
+
+__all__ = [
+    "A2FSegError",
+    "Case",
+    "Segmentation",
+    "find_cases",
+    "load_network",
+    "predict",
+    "segment",
+]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A patient's segmentation on the grid of the reference image.
+
+    Attributes:
+        labels: (D, H, W) = (z, y, x) uint8 on the file's own axes, in the values of the label scheme.
+        geometry: The grid: size, spacing in mm (z, y, x), origin and direction as SimpleITK has them.
+        volumes_ml: Region (WT, TC, ET) to its volume.
+        guesses: Regions whose volume the given sequences cannot tell, with the Dice (0 to 1) of such guesses.
+        modalities: The subset it was made from, e.g. `t1c+flair`.
+        warnings: What a user should know before relying on it, in plain words.
+    """
+
+    labels: npt.NDArray[np.uint8]
+    geometry: Geometry
+    volumes_ml: Mapping[str, float]
+    guesses: Mapping[str, float]
+    modalities: str
+    warnings: tuple[str, ...]
+    _reference: Path | None = None
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the label map: .nii.gz, .nii, .nrrd or .mha, whole or not at all. Raises: UsageError, ResourceError.
+
+        Written as NIfTI, it has sform, qform and units of the reference's file, where that was one.
+        """
+        target = Path(path)
+        write_label_map(self.labels, self._reference, self.geometry, target)
+        return target
+
+
+def load_network(
+    weights: str | PathLike[str] | None = None,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    window: tuple[int, int, int] | None = None,
+    overlap: float = 0.5,
+    tta: bool = False,
+) -> Segmenter:
+    """Return a loaded network, to be used for any number of patients.
+
+    Args:
+        weights: A file, or a name in the manifest; the bundled weights by default.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, fp32, bf16 or fp16.
+        window: Edges (D, H, W) in voxels of the working grid; planned by default.
+        overlap: Least overlap of windows, a share of their edge, 0 to less than 1.
+        tta: Test-time mirroring.
+
+    Raises:
+        WeightsError: the weights are missing, damaged or not for this tool.
+        UsageError: a device that is not there, or an option's value.
+    """
+    compute = choose_compute(device, precision)
+    return Segmenter(_weights_file(weights), compute, WindowOptions(window, overlap, tta))
+
+
+def segment(
+    *,
+    t1: Any = None,
+    t1c: Any = None,
+    t2: Any = None,
+    flair: Any = None,
+    images: Mapping[str, Any] | None = None,
+    spacing_mm: Sequence[float] | None = None,
+    network: Segmenter | None = None,
+    labels: str | None = None,
+    on_mismatch: str = "error",
+    reference: str | None = None,
+) -> Segmentation:
+    """Return the segmentation of one patient from whichever sequences are given.
+
+    Args:
+        t1: A path, a SimpleITK image, or an array (D, H, W) = (z, y, x) with `spacing_mm`. Skull-stripped, on one
+            grid with the others.
+        t1c: The same, T1 with contrast.
+        t2: The same.
+        flair: The same.
+        images: The same by name, of modalities that only your own weights know.
+        spacing_mm: Voxel spacing (z, y, x) of arrays, which lie on canonical axes (z to the head, y to the back, x to
+            the patient's left).
+        network: From `load_network`; the bundled weights by default, loaded anew at each call.
+        labels: brats2023 (ET is 3, the default) or brats2018 (ET is 4).
+        on_mismatch: error, or resample: put all images on the reference's grid.
+        reference: Modality whose grid the result has; the first given by default.
+
+    Raises:
+        InputError: an image that is not acceptable; the message says which and why.
+        UsageError: no image, or options that contradict each other.
+    """
+    started = time.perf_counter()
+    named = {"t1": t1, "t1c": t1c, "t2": t2, "flair": flair}
+    given = {m: image for m, image in named.items() if image is not None} | dict(images or {})
+    if not given:
+        raise UsageError("No image was given. Expected at least one of t1, t1c, t2, flair.")
+    network = network or load_network()
+    options = OutputOptions(labels)
+    loaded = {m: _image(m, image, spacing_mm) for m, image in given.items()}
+    case = fitted("patient", loaded, network.config.modalities, ReadingOptions(on_mismatch, reference))
+    patient = prepared_patient(case, network.config, started)
+    found = segment_patient(patient, network)
+    classes = class_map(patient, found.prediction)
+    result = summarise(patient, found, classes, network, options)
+    told = (guess_sentence(result.guesses, result.modalities), *result.warnings)
+    source = given[case.reference]
+    return Segmentation(
+        labels=to_labels(classes, options.label_values(network.config)),
+        geometry=patient.geometry,
+        volumes_ml=result.volumes_ml,
+        guesses=result.guesses,
+        modalities=result.modalities,
+        warnings=tuple(text for text in told if text),
+        _reference=Path(source) if isinstance(source, str | PathLike) else None,
+    )
+
+
+def _image(name: str, image: Any, spacing_mm: Sequence[float] | None) -> MedicalImage:
+    """Return what was given as an image; an array needs the spacing."""
+    if isinstance(image, str | PathLike):
+        return read_image(Path(image))
+    if isinstance(image, np.ndarray):
+        if spacing_mm is None or len(spacing_mm) != 3:
+            raise UsageError(f"{name}: an array needs spacing_mm, three numbers (z, y, x).")
+        if image.ndim != 3:
+            raise InputError(f"{name}: an array with {image.ndim} axes. Expected (D, H, W).")
+        z, y, x = map(float, spacing_mm)
+        return image_of(name, image, Geometry((image.shape[0], image.shape[1], image.shape[2]), (z, y, x)))
+    import SimpleITK as sitk
+
+    if not isinstance(image, sitk.Image):
+        raise UsageError(f"{name}: {type(image).__name__}. Expected a path, a SimpleITK image or an array.")
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(f"{name}: not one 3-D image of single values.")
+    size, spacing = image.GetSize()[::-1], image.GetSpacing()[::-1]
+    geometry = Geometry(size, spacing, image.GetOrigin(), image.GetDirection())
+    return image_of(name, sitk.GetArrayFromImage(image), geometry)
+
+
+def predict(
+    source: str | PathLike[str] | None = None,
+    *,
+    output: str | PathLike[str],
+    images: Mapping[str, str | PathLike[str]] | None = None,
+    network: Segmenter | None = None,
+    labels: str | None = None,
+    regions: bool = False,
+    probabilities: bool = False,
+    uncertainty: bool = False,
+    attention: bool = False,
+    agreement: bool = False,
+    on_mismatch: str = "error",
+    reference: str | None = None,
+    preview: str | PathLike[str] | None = None,
+    report: str | PathLike[str] | None = None,
+    stats: str | PathLike[str] | None = None,
+    existing: str = "refuse",
+    with_stats: bool = False,
+    num_parts: int | None = None,
+    part_id: int | None = None,
+    started: Callable[[int, str, bool], None] | None = None,
+    progress: Callable[[Outcome], None] | None = None,
+) -> Run:
+    """Segment a patient or a cohort into files, as the command does.
+
+    Args:
+        source: A patient's folder, a cohort's, or a CSV with the columns case, t1, t1c, t2, flair.
+        output: A file for one patient, or a folder.
+        images: Instead of `source`: the files of one patient by modality, the reference first.
+        network: From `load_network`; the bundled weights by default.
+        labels: brats2023 (ET is 3, the default) or brats2018 (ET is 4).
+        regions: Also write a mask per region.
+        probabilities: Also write a probability map per region.
+        uncertainty: Also write the entropy of the classes, 0 (sure) to 1.
+        attention: Also write each modality's attention weight.
+        agreement: Also compare with every smaller subset of the modalities.
+        on_mismatch: error, or resample: put all images on the reference's grid.
+        reference: Modality whose grid the output has; the first by default.
+        preview: A PNG for one patient, or a folder.
+        report: An HTML page for one patient, or a folder.
+        stats: A file that ends in .json or .csv.
+        existing: refuse, skip (redo only what is missing or outdated) or overwrite.
+        with_stats: The results have their `stats`, even if no file of them is written.
+        num_parts: Work on one of so many parts of the cohort; SLURM arrays and torchrun are asked by default.
+        part_id: Which part, from 0.
+        started: Told how many patients there are, which share of the cohort they are, in words, and whether the
+            result is one patient's file.
+        progress: Told what became of each patient.
+
+    Raises:
+        A2FSegError: nothing could be begun, or why the one patient could not be segmented.
+    """
+    network = network or load_network()
+    known = network.config.modalities
+    if (source is None) == (not images):
+        raise UsageError("Give the images of one patient, or one folder or CSV: not both, and not neither.")
+    if unknown := [m for m in images or {} if m in BRATS_MODALITIES and m not in known]:
+        takes = ", ".join(known)
+        raise WeightsError(f"{network.weights.path}: made for {takes}, not for {', '.join(unknown)}. Take others.")
+    one = named_images({m: Path(path) for m, path in images.items()}) if images else None
+    cases = [one] if one else cases_of(_path(source), {}, known)
+    mine, share = share_of(cases, num_parts, part_id)
+    single = one is not None or (len(cases) == 1 and is_image_name(Path(output)))
+    if started:
+        started(len(mine), share.words, single)
+    return run_cases(
+        mine,
+        network,
+        Path(output),
+        reading=ReadingOptions(on_mismatch, reference),
+        options=OutputOptions(labels, regions, probabilities, uncertainty, attention, agreement),
+        preview=_path(preview),
+        report=_path(report),
+        stats=_path(stats),
+        existing=existing,
+        with_stats=with_stats,
+        share=(share.parts, share.part, share.words),
+        single=single,
+        progress=progress,
+    )
+
+
+def _path(path: str | PathLike[str] | None) -> Path | None:
+    return Path(path) if path is not None else None
+
+
+def overview(
+    source: str | PathLike[str] | None = None,
+    *,
+    images: Mapping[str, str | PathLike[str]] | None = None,
+    weights: str | PathLike[str] | None = None,
+    on_mismatch: str = "error",
+    reference: str | None = None,
+) -> list[CaseOverview]:
+    """Return what `predict` would work on, from names and headers alone.
+
+    Args:
+        source: As of `predict`.
+        images: As of `predict`.
+        weights: Whose modalities are looked for.
+        on_mismatch: As of `predict`.
+        reference: As of `predict`.
+    """
+    modalities = inspect_weights(_weights_file(weights)).config.modalities
+    one = named_images({m: Path(path) for m, path in images.items()}) if images else None
+    cases = [one] if one else cases_of(_path(source), {}, modalities)
+    return find_overview(cases, ReadingOptions(on_mismatch, reference))
+
+
+def demo(
+    output: str | PathLike[str],
+    *,
+    network: Segmenter | None = None,
+    modalities: Sequence[str] = ("t1c", "flair"),
+    seed: int = 0,
+) -> Demo:
+    """Make a synthetic patient, segment it from some of its sequences and score the result.
+
+    Args:
+        output: Folder for everything.
+        network: From `load_network`; the bundled weights by default.
+        modalities: Which of the sequences are used.
+        seed: Another one makes another patient.
+    """
+    from a2fseg_cli.evaluation.demo import run_demo
+
+    return run_demo(Path(output), network or load_network(), modalities, seed)
+
+
+def _weights_file(weights: str | PathLike[str] | None) -> Path:
+    return resolve_weights(weights if weights is None or isinstance(weights, str) else Path(weights))

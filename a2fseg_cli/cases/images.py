@@ -1,0 +1,133 @@
+"""A patient's images, read and checked in one place: the same for segmenting, scoring and training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
+from a2fseg_cli.imaging.reading import MedicalImage, check_distinct, check_same_grid, read_image, resample_to
+
+MISMATCH = ("error", "resample")
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """What is made of images that do not fit together. All of it changes the result.
+
+    Attributes:
+        on_mismatch: error, or resample: put every image on the reference's grid.
+        reference: Modality whose grid the output has; None takes the first given.
+    """
+
+    on_mismatch: str = "error"
+    reference: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown word. Raises: UsageError."""
+        if self.on_mismatch not in MISMATCH:
+            raise UsageError(f"on_mismatch {self.on_mismatch}: expected {' or '.join(MISMATCH)}.")
+
+
+@dataclass(frozen=True)
+class CaseImages:
+    """A patient's images on one grid, checked.
+
+    Attributes:
+        name: The case.
+        images: By modality, in the order given.
+        reference: The modality on whose grid the output lies.
+        warnings: What a user should know of them, each once.
+    """
+
+    name: str
+    images: Mapping[str, MedicalImage]
+    reference: str
+    warnings: tuple[str, ...]
+
+    @property
+    def geometry(self) -> Geometry:
+        """The grid of all of them."""
+        return self.images[self.reference].geometry
+
+    @property
+    def reference_path(self) -> Path:
+        """The file on whose grid the output lies."""
+        return self.images[self.reference].path
+
+
+def load_images(
+    case: Case, modalities: Sequence[str], options: ReadingOptions | None = None, threads: int = 1
+) -> CaseImages:
+    """Return a patient's images, read and checked. Only the files of the case are opened.
+
+    Args:
+        case: The patient.
+        modalities: What the network takes.
+        options: Reference, and what to do with differing grids.
+        threads: How many files are read at a time.
+
+    Raises:
+        InputError: the case's own problem, an image that is not acceptable, differing grids, the same content twice.
+        UsageError: a modality that the network does not know, or a reference that was not given.
+        ResourceError: the images do not fit into memory.
+    """
+    if case.problem:
+        raise InputError(case.problem)
+    _check_names(case.name, case.images, modalities)
+    with ThreadPoolExecutor(threads) as pool:
+        images = dict(zip(case.images, pool.map(read_image, case.images.values()), strict=True))
+    return fitted(case.name, images, modalities, options, case.warnings)
+
+
+def fitted(
+    name: str,
+    images: Mapping[str, MedicalImage],
+    modalities: Sequence[str],
+    options: ReadingOptions | None = None,
+    warnings: Sequence[str] = (),
+) -> CaseImages:
+    """Return images that are in memory as those of one patient, on one grid, checked.
+
+    Args:
+        name: The case.
+        images: By modality.
+        modalities: What the network takes.
+        options: Reference, and what to do with differing grids.
+        warnings: What finding the files gave rise to; the images' own are added.
+
+    Raises:
+        InputError, UsageError: as `load_images`.
+    """
+    options = options or ReadingOptions()
+    _check_names(name, images, modalities)
+    reference = options.reference or next(iter(images))
+    if reference not in images:
+        raise UsageError(f"reference {reference}: not among the images given ({', '.join(images)}).")
+    grid = images[reference].geometry
+    told = [*warnings, *(warning for image in images.values() for warning in image.warnings)]
+    if options.on_mismatch == "resample":
+        moved = {m: image for m, image in images.items() if not same_grid(image.geometry, grid)}
+        told += [
+            f"{image.path}: resampled to the grid of {images[reference].path} (corners up to "
+            f"{largest_corner_offset_mm(image.geometry, grid):.4g} mm apart)"
+            for image in moved.values()
+        ]
+        images = {m: resample_to(image, grid) if m in moved else image for m, image in images.items()}
+    else:
+        first = {reference: images[reference], **images}
+        check_same_grid({m: (image.path, image.geometry) for m, image in first.items()})
+    check_distinct(images)
+    return CaseImages(name, images, reference, tuple(dict.fromkeys(told)))
+
+
+def _check_names(name: str, images: Mapping[str, object], modalities: Sequence[str]) -> None:
+    unknown = [m for m in images if m not in modalities]
+    if unknown or not images:
+        raise UsageError(
+            f"{name}: found {', '.join(unknown) or 'no modality'}; the weights take {', '.join(modalities)}."
+        )

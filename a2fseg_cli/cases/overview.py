@@ -1,0 +1,92 @@
+"""What was found of each patient, file by file, from the headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.images import ReadingOptions
+from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.reading import check_same_grid, peek_image
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One image of one patient.
+
+    Attributes:
+        case: The patient.
+        modality: What it was taken for.
+        file: Where it lies.
+        size: Voxels (D, H, W); empty where the file cannot be read.
+        spacing_mm: (z, y, x); empty likewise.
+        orientation: Three letters, as SimpleITK has them.
+        warnings: What a user should know of it.
+        problem: Why it cannot be used, or None.
+    """
+
+    case: str
+    modality: str
+    file: str
+    size: tuple[int, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+    orientation: str = ""
+    warnings: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class CaseOverview:
+    """What was found of one patient.
+
+    Attributes:
+        case: The patient.
+        files: Its images.
+        warnings: What a user should know of them together.
+        problem: Why the patient cannot be used, or None.
+    """
+
+    case: str
+    files: tuple[FileRow, ...]
+    warnings: tuple[str, ...]
+    problem: str | None
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that keeps the patient from being used."""
+        return [text for text in (self.problem, *(row.problem for row in self.files)) if text]
+
+
+def overview(cases: Sequence[Case], options: ReadingOptions) -> list[CaseOverview]:
+    """Return what was found; no voxel is read.
+
+    Args:
+        cases: The patients.
+        options: Reference, and whether differing grids will be put on one.
+    """
+    return [_of_case(case, options) for case in cases]
+
+
+def _of_case(case: Case, options: ReadingOptions) -> CaseOverview:
+    rows, grids = [], {}
+    for modality, path in case.images.items():
+        try:
+            grid, warnings = peek_image(path)
+            grids[modality] = (path, grid)
+            place = (grid.size, grid.spacing_mm, grid.orientation)
+            rows.append(FileRow(case.name, modality, str(path), *place, warnings))
+        except InputError as error:
+            rows.append(FileRow(case.name, modality, str(path), problem=str(error)))
+    problem, warnings, reference = case.problem, case.warnings, options.reference
+    if problem is None and reference is not None and reference not in case.images:
+        problem = f"reference {reference}: not among the images found ({', '.join(case.images)})"
+    if problem is None and len(grids) > 1:
+        try:
+            check_same_grid({reference: grids[reference], **grids} if reference in grids else grids)
+        except InputError as error:
+            if options.on_mismatch == "resample":
+                warnings = (*warnings, "grids differ: will be resampled")
+            else:
+                problem = str(error)
+    return CaseOverview(case.name, tuple(rows), warnings, problem)

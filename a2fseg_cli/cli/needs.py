@@ -1,0 +1,147 @@
+"""Which option needs which: one table, one check, so that no option is accepted and then ignored.
+
+Every option of every command has a row, or stands in `ALWAYS`: it has an effect whatever else is given. A test walks
+through all of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+from a2fseg_cli.errors import UsageError
+from a2fseg_cli.modalities import BY_NAME
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an option goes with. Names are those of the parameters; `name=value` is met by that value only.
+
+    Attributes:
+        needs: At least one of these is given too.
+        without: None of these is.
+        why: Why, for the message.
+    """
+
+    needs: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    why: str = ""
+
+
+class Command(TyperCommand):
+    """A command that refuses an option given twice where one value counts, and options that would be ignored."""
+
+    def make_parser(self, ctx: Any) -> Any:
+        """Return the parser, which counts what it reads."""
+        parser = super().make_parser(ctx)
+        parse = parser.parse_args
+
+        def parse_once(args: list[str]) -> Any:
+            parsed = parse(args)
+            for option, count in Counter(parsed[2]).items():
+                if count > 1 and isinstance(option, TyperOption) and not option.multiple and not _may_repeat(option):
+                    raise UsageError(f"{_flag(option)} was given {count} times. Keep one.")
+            return parsed
+
+        parser.parse_args = parse_once  # type: ignore[method-assign]
+        return parser
+
+    def invoke(self, ctx: Any) -> Any:
+        """Check the options, then run the command."""
+        check_options(ctx)
+        return super().invoke(ctx)
+
+
+def _may_repeat(option: TyperOption) -> bool:
+    """Whether an option says the same thing however often it is given."""
+    return bool(option.count or (option.is_flag and not option.secondary_opts))
+
+
+_PARTS = {"num_parts": Rule(needs=("part_id",)), "part_id": Rule(needs=("num_parts",))}
+_IMAGES = tuple(BY_NAME)
+_RUNNING = ("device", "precision", "window", "overlap", "tta")
+
+RULES: dict[str, dict[str, Rule]] = {
+    "predict": {
+        **_PARTS,
+        **{name: Rule(without=("source",)) for name in (*_IMAGES, "image")},
+        "source": Rule(without=("image",)),
+        "skip_existing": Rule(without=("overwrite", *_IMAGES, "image"), why="It is for a cohort."),
+        "verbose": Rule(without=("quiet",)),
+    },
+    "evaluate": {
+        **_PARTS,
+        "all_subsets_": Rule(without=("subset",)),
+        "predictions": Rule(
+            without=("all_subsets_", "subset", "figure", "write_card", *_RUNNING),
+            why="Files are scored as they are; the network does not run.",
+        ),
+        "prediction_labels": Rule(needs=("predictions",)),
+        "nsd_tolerance": Rule(needs=("metrics=nsd",)),
+        "figure": Rule(needs=("output",)),
+        "write_card": Rule(needs=("all_subsets_",), why="The card holds the scores of all subsets."),
+    },
+    "train": {
+        "resume": Rule(),
+        "epochs": Rule(without=("time_budget",), why="The schedule follows the time."),
+    },
+    "download-weights": {
+        "list_": Rule(without=("from_file", "verify")),
+        "from_file": Rule(without=("verify", "all_")),
+        "all_": Rule(without=("name",)),
+    },
+}
+# Whatever else is given, these have an effect.
+ALWAYS: dict[str, frozenset[str]] = {
+    "predict": frozenset(
+        ("output", "on_mismatch", "reference", "dry_run", "weights", "device", "precision", "window", "overlap", "tta",
+         "threads", "deterministic", "labels", "regions", "probabilities", "uncertainty", "attention", "agreement",
+         "preview", "report", "stats", "fail_on_empty", "overwrite", "json_", "quiet")
+    ),
+    "demo": frozenset(("output", "modalities", "seed", "device", "json_")),
+    "info": frozenset(("weights", "json_")),
+    "download-weights": frozenset(("name", "manifest", "verify", "allow_http", "json_", "quiet")),
+}  # fmt: skip
+
+
+def given_options(context: typer.Context) -> set[str]:
+    """Return the names of the parameters that the user gave, on the command line or by the environment."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source and not source.name.startswith("DEFAULT")}
+
+
+def check_options(context: typer.Context) -> None:
+    """Refuse options of which one would be ignored. Raises: UsageError."""
+    given = given_options(context)
+    flags = {parameter.name or "": _flag(parameter) for parameter in context.command.params}
+    for name, rule in RULES.get(context.info_name or "", {}).items():
+        if not _met(name, given, context.params):
+            continue
+        why = f" {rule.why}" if rule.why else ""
+        if clash := [other for other in rule.without if _met(other, given, context.params)]:
+            named = ", ".join(_shown(other, flags) for other in clash)
+            raise UsageError(f"{_shown(name, flags)} and {named} exclude each other.{why}")
+        if rule.needs and not any(_met(other, given, context.params) for other in rule.needs):
+            named = " or ".join(_shown(other, flags) for other in rule.needs)
+            raise UsageError(f"{_shown(name, flags)} needs {named}.{why}")
+
+
+def _met(name: str, given: Collection[str], values: Mapping[str, object]) -> bool:
+    """Whether an option is given, with the value that `name=value` asks for; of a list in one text, one of it."""
+    name, _, wanted = name.partition("=")
+    return name in given and (not wanted or wanted in str(values[name]).replace(" ", "").split(","))
+
+
+def _flag(parameter: object) -> str:
+    options = [text for text in getattr(parameter, "opts", []) if text.startswith("--")]
+    return options[0] if options else str(getattr(parameter, "name", "")).upper()
+
+
+def _shown(name: str, flags: Mapping[str, str]) -> str:
+    name, _, value = name.partition("=")
+    return f"{flags.get(name, name)} {value}".strip()

@@ -1,0 +1,45 @@
+"""What a run writes beside the segmentation, and in which values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.errors import UsageError
+from a2fseg_cli.imaging.labels import SCHEMES, has_schemes, scheme_values
+
+DEFAULT_SCHEME = "brats2023"
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What to write. All of it changes the output.
+
+    Attributes:
+        labels: Label scheme of the segmentation, a key of SCHEMES; None takes `brats2023`, or the values in the
+            weights where their task is another.
+        regions: Also write one mask a region.
+        probabilities: Also write one probability map a region.
+        uncertainty: Also write the entropy of the classes, 0 (sure) to 1 (every class as likely).
+        attention: Also write the mean attention weight of each modality.
+        agreement: Also compare with the result of every smaller subset of the modalities.
+    """
+
+    labels: str | None = None
+    regions: bool = False
+    probabilities: bool = False
+    uncertainty: bool = False
+    attention: bool = False
+    agreement: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown scheme. Raises: UsageError."""
+        if self.labels is not None and self.labels not in SCHEMES:
+            raise UsageError(f"labels {self.labels}: expected {' or '.join(SCHEMES)}.")
+
+    def label_values(self, config: ModelConfig) -> tuple[int, ...]:
+        """Return the voxel value written for each class. Raises: UsageError for a scheme of another task."""
+        if self.labels is not None and not has_schemes(config):
+            values = ", ".join(map(str, config.label_values))
+            raise UsageError(f"labels {self.labels}: the weights are of another task, whose labels are {values}.")
+        return scheme_values(config, self.labels or DEFAULT_SCHEME)

@@ -1,0 +1,129 @@
+"""Where the files of a run go: one patient's, named by the user, or a cohort's, in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from a2fseg_cli.cases.discovery import EXTENSIONS, Case
+from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.errors import UsageError
+from a2fseg_cli.files import check_place
+from a2fseg_cli.imaging.writing import check_output_name
+from a2fseg_cli.inference.options import OutputOptions
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where a run writes.
+
+    Attributes:
+        output: The segmentation of one patient, or a cohort's folder.
+        single: Whether it is one patient's file. A cohort of one in a folder is not.
+        preview: A PNG of one patient, or a folder with one a patient.
+        report: An HTML page of one patient, or a folder with one a patient.
+        stats: One file, of one patient or of all.
+        share: Ending of the tables of a part of the cohort, e.g. `-0-of-4`.
+    """
+
+    output: Path
+    single: bool
+    preview: Path | None = None
+    report: Path | None = None
+    stats: Path | None = None
+    share: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a file where a folder is needed, and the reverse. Raises: UsageError."""
+        if self.stats is not None and self.stats.suffix not in (".json", ".csv"):
+            raise UsageError(f"stats {self.stats}: expected a name ending in .json or .csv.")
+        for name, path, suffix in (("preview", self.preview, ".png"), ("report", self.report, ".html")):
+            if path is not None and self.single != (path.suffix.lower() == suffix):
+                expected = f"a name ending in {suffix}" if self.single else f"a folder, for {self.output} is one"
+                raise UsageError(f"{name} {path}: expected {expected}.")
+
+    def segmentation(self, case: Case) -> Path:
+        """Return where a case's segmentation goes."""
+        return self.output if self.single else self.output / f"{case.name}_seg.nii.gz"
+
+    def preview_of(self, case: Case) -> Path | None:
+        """Return where a case's picture goes."""
+        return self.preview / f"{case.name}.png" if self.preview and not self.single else self.preview
+
+    def report_of(self, case: Case) -> Path | None:
+        """Return where a case's page goes."""
+        return self.report / f"{case.name}.html" if self.report and not self.single else self.report
+
+    @property
+    def table(self) -> Path | None:
+        """The status table of a cohort, or of this part of it."""
+        return None if self.single else self.output / f"status{self.share}.csv"
+
+    @property
+    def stats_file(self) -> Path | None:
+        """The statistics, or those of this part of the cohort."""
+        return self.stats.with_name(f"{self.stats.stem}{self.share}{self.stats.suffix}") if self.stats else None
+
+    def of_case(self, case: Case, config: ModelConfig, options: OutputOptions) -> list[Path]:
+        """Return every file of a case that a run will write but tables, the segmentation first."""
+        images = planned_images(self.segmentation(case), config, case.images, options)
+        return images + [path for path in (self.preview_of(case), self.report_of(case)) if path]
+
+    def check(self, cases: Sequence[Case], config: ModelConfig, options: OutputOptions) -> None:
+        """Refuse what is known beforehand not to work: a closed folder, two outputs of one name, an input's name.
+
+        Raises:
+            UsageError: two outputs have one name, or one that of an image or a truth; that is never allowed.
+            ResourceError: a place cannot be written.
+        """
+        tables = [path for path in (self.table, self.stats_file) if path]
+        files = [path for case in cases for path in self.of_case(case, config, options)]
+        for path in [*tables, *(files[:1] if not self.single else files)]:
+            check_place(path)
+        for folder in (self.preview, self.report) if not self.single else ():
+            if folder:
+                check_place(folder / "x")
+        _check_names([*files, *tables], cases)
+
+
+def is_image_name(path: Path) -> bool:
+    """Return whether a path is the name of one image rather than of a folder."""
+    return path.name.lower().endswith(EXTENSIONS) and not os.path.isdir(path)
+
+
+def planned_images(
+    segmentation: Path, config: ModelConfig, names: Mapping[str, Path], options: OutputOptions
+) -> list[Path]:
+    """Return every image file that a run will write of a case, the segmentation first.
+
+    Args:
+        segmentation: Its name; the others' begin alike.
+        config: The network's regions and modalities.
+        names: The case's images by modality.
+        options: What is written.
+
+    Raises:
+        UsageError: no image extension.
+    """
+    stem = segmentation.name[: -len(check_output_name(segmentation))]
+    kinds = [
+        f"{kind}_{region}"
+        for kind, on in (("region", options.regions), ("prob", options.probabilities))
+        if on
+        for region, _ in config.regions
+    ]
+    kinds += ["uncertainty"] if options.uncertainty else []
+    kinds += [f"attention_{m}" for m in config.modalities if options.attention and m in names]
+    return [segmentation, *(segmentation.with_name(f"{stem}_{kind}.nii.gz") for kind in kinds)]
+
+
+def _check_names(planned: Iterable[Path], cases: Iterable[Case]) -> None:
+    names = [os.path.realpath(path) for path in planned]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UsageError(f"{twice[0]} is the name of two outputs. Give each its own.")
+    inputs = {os.path.realpath(path) for case in cases for path in (*case.images.values(), case.truth) if path}
+    if clash := [name for name in names if name in inputs]:
+        raise UsageError(f"{clash[0]} is one of the inputs, which are never written over. Give another name.")

@@ -1,0 +1,111 @@
+"""`predict` as one call: patients in, segmentations out, one or many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.images import ReadingOptions
+from a2fseg_cli.errors import UsageError
+from a2fseg_cli.inference.cohort import Cohort, Outcome
+from a2fseg_cli.inference.options import OutputOptions
+from a2fseg_cli.inference.places import Places, is_image_name
+from a2fseg_cli.inference.predictor import Segmenter
+from a2fseg_cli.inference.status import FAILED
+
+EXISTING = ("refuse", "skip", "overwrite")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a run.
+
+    Attributes:
+        outcomes: One a patient, in the order in which they were done.
+        places: Where the files are.
+        share: Which patients these were, in words, where a batch system or an option shared them out.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    places: Places
+    share: str = ""
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """Those that could not be segmented."""
+        return [outcome for outcome in self.outcomes if outcome.status.status == FAILED]
+
+    @property
+    def empty(self) -> list[str]:
+        """Names of the patients in whom no tumour was found."""
+        done = [outcome.status for outcome in self.outcomes if outcome.status.status != FAILED]
+        return [status.case for status in done if not any((status.volumes_ml or {}).values())]
+
+
+def run_cases(
+    cases: Sequence[Case],
+    segmenter: Segmenter,
+    output: Path,
+    *,
+    reading: ReadingOptions | None = None,
+    options: OutputOptions | None = None,
+    preview: Path | None = None,
+    report: Path | None = None,
+    stats: Path | None = None,
+    existing: str = "refuse",
+    with_stats: bool = False,
+    share: tuple[int, int, str] = (1, 0, ""),
+    single: bool | None = None,
+    progress: Callable[[Outcome], None] | None = None,
+) -> Run:
+    """Segment patients into files.
+
+    One patient whose `output` is the name of an image gets that file; every other run has a folder, with a status
+    table beside the segmentations.
+
+    Args:
+        cases: The patients, or this process's share of them.
+        segmenter: The loaded network.
+        output: A file for one patient, or a folder.
+        reading: What is made of images that do not fit together.
+        options: What to write beside the segmentations.
+        preview: A PNG for one patient, or a folder.
+        report: An HTML page for one patient, or a folder.
+        stats: A file that ends in .json or .csv.
+        existing: refuse, skip or overwrite: see `Cohort`.
+        with_stats: The results have their `stats`, even if no file of them is written.
+        share: Number of parts, which of them this is, and that in words.
+        single: Whether `output` names one file; None asks its extension.
+        progress: Told what became of each patient.
+
+    Raises:
+        UsageError: options that contradict each other, or results that are in the way.
+        A2FSegError: why the one patient could not be segmented, where its file was named.
+    """
+    parts, part, words = share
+    single = (len(cases) == 1 and is_image_name(output)) if single is None else single
+    if not single and is_image_name(output):
+        raise UsageError(f"output {output}: {len(cases)} patients; give a folder.")
+    if single and (parts > 1 or len(cases) != 1):
+        raise UsageError(f"output {output}: {len(cases)} patients{' of a share' * (parts > 1)}; give a folder.")
+    if existing not in EXISTING:
+        raise UsageError(f"existing {existing}: expected {', '.join(EXISTING)}.")
+    if single and existing == "skip":
+        raise UsageError("Skipping what exists is for a cohort, whose status table says what is finished.")
+    options = options or OutputOptions()
+    if options.agreement and not single and report is None and (stats is None or stats.suffix != ".json"):
+        raise UsageError("agreement of a cohort goes to report (a folder) or stats (a .json file): give one.")
+    ending = f"-{part}-of-{parts}" if parts > 1 else ""
+    places = Places(output, single, preview, report, stats, ending)
+    cohort = Cohort(segmenter, reading or ReadingOptions(), options, places, existing, with_stats)
+    outcomes = cohort.run(cases, progress or (lambda _: None))
+    if single and outcomes[0].error is not None:
+        raise outcomes[0].error
+    return Run(tuple(outcomes), places, words)
+
+
+def named_images(images: Mapping[str, Path]) -> Case:
+    """Return the patient whose images were given one by one; it is named after the first file."""
+    return Case(next(iter(images.values())).name.split(".")[0], dict(images))

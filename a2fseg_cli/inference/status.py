@@ -1,0 +1,114 @@
+"""The status table of a cohort: one row a patient, complete after each, so that a killed run can go on."""
+
+from __future__ import annotations
+
+import csv
+import re
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.files import atomic_write_text, csv_text
+
+OK, FAILED, SKIPPED, RUNNING = "ok", "failed", "skipped", "running"
+_COLUMNS = ("case", "modalities", "status", "reason", "seconds")
+_LAST = ("guesses", "settings", "time")  # behind the volumes
+_TABLE_NAME = re.compile(r"status(-\d+-of-\d+)?\.csv")
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of the table.
+
+    Attributes:
+        case: The patient.
+        modalities: Subset used, e.g. `t1c+flair`.
+        status: ok, failed, skipped, or running: noted before the first file is written, so that after a kill
+            what lies there is known as this run's own.
+        reason: Why it failed or was skipped.
+        seconds: From reading to the last file.
+        volumes_ml: Region to volume.
+        guesses: Regions, joined by +, whose volume the modalities at hand cannot tell.
+        settings: Fingerprint of inputs, weights and settings; a result is only "finished" for the same one.
+        time: When this was noted, UTC; of several tables the latest counts.
+    """
+
+    case: str
+    modalities: str
+    status: str
+    reason: str = ""
+    seconds: float = 0.0
+    volumes_ml: Mapping[str, float] | None = None
+    guesses: str = ""
+    settings: str = ""
+    time: str = ""
+
+
+class StatusTable:
+    """The table on disk, and the statuses in it.
+
+    Args:
+        path: `status.csv`, or a part's own; None keeps the statuses in memory only.
+        regions: Whose volumes have a column.
+        cases: The patients of this run: what other parts' tables say of them, later, counts too.
+
+    Raises:
+        InputError: a table cannot be read.
+        UsageError: what lies there is no status table.
+    """
+
+    def __init__(self, path: Path | None, regions: Sequence[str], cases: Iterable[str]) -> None:
+        self.path, self._regions = path, tuple(regions)
+        self._lock = threading.Lock()
+        self.rows = self._read(path) if path else {}
+        for table in sorted(path.parent.glob("status*.csv")) if path else ():
+            if not _TABLE_NAME.fullmatch(table.name) or table == path:
+                continue
+            theirs = self._read(table)
+            for name in theirs.keys() & set(cases):
+                if name not in self.rows or self.rows[name].time < theirs[name].time:
+                    self.rows[name] = theirs[name]
+
+    def note(self, status: Status) -> None:
+        """Put a status in the place of the patient's former one, and write the table."""
+        with self._lock:
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            self.rows[status.case] = replace(status, time=now)
+            if self.path:
+                atomic_write_text(self.path, self._text())
+
+    def _text(self) -> str:
+        rows = [
+            {name: getattr(status, name) for name in (*_COLUMNS, *_LAST)}
+            | {f"{r}_ml": round(v, 3) for r, v in (status.volumes_ml or {}).items()}
+            for status in self.rows.values()
+        ]
+        return csv_text(rows, [*_COLUMNS, *(f"{r}_ml" for r in self._regions), *_LAST])
+
+    def _read(self, table: Path) -> dict[str, Status]:
+        if not table.exists():
+            return {}
+        try:
+            with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+                return {row["case"]: self._status(row) for row in csv.DictReader(file)}
+        except OSError as error:
+            raise InputError(f"{table}: cannot be read: {error.strerror}.") from error
+        except (csv.Error, KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{table}: not a status table of this tool; move it away.") from error
+
+    def _status(self, row: Mapping[str, str]) -> Status:
+        volumes = {r: float(row[f"{r}_ml"]) for r in self._regions if row.get(f"{r}_ml")}
+        return Status(
+            case=row["case"],
+            modalities=row["modalities"],
+            status=row["status"],
+            reason=row["reason"],
+            seconds=float(row["seconds"]),
+            volumes_ml=volumes,
+            guesses=row.get("guesses") or "",
+            settings=row["settings"],
+            time=row.get("time") or "",
+        )
