@@ -25,12 +25,13 @@ from typer.testing import CliRunner
 
 from a2fseg_cli.cli.download_weights import download_weights
 from a2fseg_cli.errors import A2FSegError, ResourceError, UsageError, WeightsError
-from a2fseg_cli.weights.cache import cache_folder, cached_path, fetch, import_file, resolve_weights, verify
+from a2fseg_cli.weights.cache import cached_path, fetch, import_file, resolve_weights, verify
 from a2fseg_cli.weights.download import fetch_manifest
 from a2fseg_cli.weights.manifest import (
     Manifest,
     ManifestEntry,
     bundled_weights_folder,
+    cache_folder,
     entry_fields,
     manifest_entry_for,
     parse_manifest,

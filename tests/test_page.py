@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from a2fseg_cli.inference.exports import _entropy
+from a2fseg_cli.inference.exports import entropy
 from a2fseg_cli.reporting.page import patient_page
 
 Run = Callable[..., tuple[int, str, str]]
@@ -96,10 +96,10 @@ def test_what_there_is_not_has_no_heading() -> None:
     assert sum("thick" in text for text in page.texts) == 1
 
 
-def test_entropy_by_hand() -> None:
+def testentropy_by_hand() -> None:
     """Sure is 0, all four alike is 1, two alike is log 2 / log 4, a half."""
     probabilities = np.array([[1, 0, 0, 0], [0.25] * 4, [0.5, 0.5, 0, 0]], np.float32).T.reshape(4, 1, 1, 3)
-    np.testing.assert_allclose(_entropy(probabilities), [[[0, 1, 0.5]]], atol=1e-6)
+    np.testing.assert_allclose(entropy(probabilities), [[[0, 1, 0.5]]], atol=1e-6)
 
 
 @pytest.mark.parametrize("several", [False, True])

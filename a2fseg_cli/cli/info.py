@@ -20,8 +20,9 @@ def info(
     prepare_process()
     from a2fseg_cli.core.device import available_memory_bytes, choose_compute, has_native_bf16
     from a2fseg_cli.versions import versions
-    from a2fseg_cli.weights.cache import cache_folder, resolve_weights
+    from a2fseg_cli.weights.cache import resolve_weights
     from a2fseg_cli.weights.file_format import inspect_weights
+    from a2fseg_cli.weights.manifest import cache_folder
 
     compute = choose_compute()
     described = inspect_weights(resolve_weights(weights))

@@ -144,7 +144,7 @@ def finish_patient(
     result = summarise(patient, found, classes, segmenter, options)
     picture = b""
     if preview is not None or report is not None:
-        picture = _picture(patient, classes, config, f"{patient.name}: {result.modalities}")
+        picture = _picture(patient, classes, config, result)
     if preview is not None:
         atomic_write_bytes(preview, picture)
     outputs += [path for path in (preview, report) if path is not None]
@@ -160,14 +160,16 @@ def finish_patient(
     return replace(result, stats=stats)
 
 
-def _picture(patient: Patient, classes: ClassMap, config: ModelConfig, title: str) -> bytes:
+def _picture(patient: Patient, classes: ClassMap, config: ModelConfig, result: PatientResult) -> bytes:
     """Return the preview, a PNG."""
     reorient = patient.prepared.route.reorient
     name, image = patient.background
     file = io.BytesIO()
     spacing_mm = canonical_spacing_mm(patient.geometry, reorient)
     shown = (reorient.apply(image), reorient.apply(classes))
-    write_preview(file, *shown, spacing_mm, config.classes, title=title, background_name=name)
+    title = f"{patient.name}: {result.modalities}"
+    guesses = [row.name for row in result.rows if row.guess and row.label is not None]
+    write_preview(file, *shown, spacing_mm, config.classes, title=title, background_name=name, guesses=guesses)
     return file.getvalue()
 
 

@@ -6,7 +6,7 @@ Arrays arrive in LPS order: axis 0 to the head, axis 1 to the back, axis 2 to th
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -62,6 +62,7 @@ def write_preview(
     class_names: Sequence[str],
     title: str = "",
     background_name: str = "",
+    guesses: Collection[str] = (),
 ) -> None:
     """Write a PNG: an axial, a coronal and a sagittal slice, above without and below with the segmentation.
 
@@ -75,6 +76,7 @@ def write_preview(
         class_names: Name of each class index, background first.
         title: Above everything.
         background_name: What the image is, for example FLAIR.
+        guesses: Classes that the sequences at hand cannot show; the legend says so.
 
     Raises:
         ValueError: the arrays differ in shape, or a class has no name.
@@ -88,7 +90,7 @@ def write_preview(
     limits = _grey_limits(image)
     volumes_ml = np.bincount(classes.ravel(), minlength=len(class_names)) * np.prod(spacing_mm) / 1000
     found = [
-        (f"{_long_name(name)}, {ml:.1f} mL", colour)
+        (f"{_long_name(name)}, {ml:.1f} mL{' (a guess)' if name in guesses else ''}", colour)
         for name, ml, colour in zip(class_names[1:], volumes_ml[1:], colours, strict=True)
         if ml
     ]

@@ -8,6 +8,8 @@ from html import escape
 from pathlib import PurePath
 from typing import Any
 
+from a2fseg_cli.weights.card import guess_sentence
+
 _STYLE = """
 body { font: 15px/1.45 sans-serif; color: #1a1a1a; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin: 1.6rem 0 .4rem; }
@@ -29,7 +31,7 @@ def patient_page(stats: Mapping[str, Any], picture: bytes) -> str:
     parts = [
         f"<h1>{escape(stats['case'])}</h1>",
         f"<p>Segmented from {escape(stats['modalities'].replace('+', ', '))}.</p>",
-        *(f'<p class="warning">{escape(text)}</p>' for text in (*stats["warnings"], stats["note"]) if text),
+        *(f'<p class="warning">{escape(text)}</p>' for text in _to_read_first(stats)),
         f'<img alt="Slices through the largest cross-sections" src="data:image/png;base64,{image}">',
         "<h2>Volumes</h2>",
         _volumes(stats),
@@ -56,14 +58,21 @@ def patient_page(stats: Mapping[str, Any], picture: bytes) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
 
 
+def _to_read_first(stats: Mapping[str, Any]) -> list[str]:
+    """Return what a reader has to know before the numbers: guesses, warnings, what absent sequences cost."""
+    guesses = guess_sentence(stats["guesses"], stats["modalities"])
+    return [text for text in (guesses, *stats["warnings"], stats["note"]) if text]
+
+
 def _volumes(stats: Mapping[str, Any]) -> str:
     diameters = stats["largest_axial_diameters_mm"]
     rows = []
     for row in stats["labels"]:
         across = " x ".join(f"{mm:.0f}" for mm in diameters[row["name"]]) if row["label"] is None else ""
         label = "" if row["label"] is None else row["label"]
-        rows.append((row["name"], label, row["voxels"], f"{row['volume_ml']:.2f}", across))
-    return _table(("name", "label", "voxels", "mL", "largest axial diameters, mm"), rows)
+        guess = "guess" if row["guess"] else ""
+        rows.append((row["name"], label, row["voxels"], f"{row['volume_ml']:.2f}", across, guess))
+    return _table(("name", "label", "voxels", "mL", "largest axial diameters, mm", ""), rows)
 
 
 def _percent(values: Mapping[str, Mapping[str, float]], columns: Sequence[str]) -> list[tuple[str, ...]]:

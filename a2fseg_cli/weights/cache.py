@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-import platformdirs
-
 from a2fseg_cli.errors import ResourceError, WeightsError
 from a2fseg_cli.files import atomic_write, file_state, remove_abandoned
 from a2fseg_cli.weights.download import TIMEOUT_S, DownloadFailed, download, refuse_when_offline
@@ -18,20 +16,15 @@ from a2fseg_cli.weights.manifest import (
     Manifest,
     ManifestEntry,
     bundled_weights_folder,
+    cache_folder,
     default_entry,
-    read_manifest,
 )
+from a2fseg_cli.weights.registry import known_weights, register
 from a2fseg_cli.weights.strict_json import printable
 
 _COPY_BYTES = 2**20
 
 Progress = Callable[[int], None]  # bytes that have arrived; starts again from 0 at the next mirror
-
-
-def cache_folder() -> Path:
-    """Return the cache folder: `A2FSEG_HOME`, or where the system keeps a user's caches. It need not exist."""
-    home = os.environ.get("A2FSEG_HOME")
-    return Path(os.path.expanduser(home)) if home else platformdirs.user_cache_path("a2fseg", appauthor=False)
 
 
 def cached_path(entry: ManifestEntry) -> Path:
@@ -69,7 +62,7 @@ def resolve_weights(name_or_path: str | Path | None = None, manifest: Manifest |
 
     Args:
         name_or_path: An existing file, a name in the manifest, or None for the default weights.
-        manifest: The package's own by default.
+        manifest: What is known on this machine by default: the package's own, and what was downloaded.
 
     Raises:
         WeightsError: There is no such file or name, or it is not on this machine yet, or damaged.
@@ -78,7 +71,7 @@ def resolve_weights(name_or_path: str | Path | None = None, manifest: Manifest |
         return Path(name_or_path)
     if name_or_path is not None and _reads_as_path(name_or_path):
         raise WeightsError(f"{printable(str(name_or_path))}: no such weights file.")
-    manifest = manifest or read_manifest()
+    manifest = manifest or known_weights()
     return verify(default_entry(manifest) if name_or_path is None else manifest.entry(str(name_or_path)))
 
 
@@ -108,6 +101,7 @@ def fetch(
         return verify(entry)
     path = cached_path(entry)
     if os.path.isfile(path) and _is_intact(path, entry):
+        register(entry)
         return path
     refuse_when_offline(entry.name)
     reasons = []
@@ -189,6 +183,7 @@ def _store(
                 raise DownloadFailed(f"ends after {checked.size_bytes} of {entry.size_bytes} bytes")
             if checked.sha256.hexdigest() != entry.sha256:
                 raise DownloadFailed(f"wrong content: sha256 {checked.sha256.hexdigest()}, expected {entry.sha256}")
+        register(entry)
     except ResourceError as error:
         raise ResourceError(f"{error} A2FSEG_HOME names another folder for the cache.") from error
     return path

@@ -7,12 +7,15 @@ manifests stay readable; a manifest that an older tool would misread has a highe
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
+
+import platformdirs
 
 from a2fseg_cli.errors import WeightsError
 from a2fseg_cli.files import atomic_write
@@ -71,6 +74,12 @@ class Manifest:
                 return entry
         names = ", ".join(entry.name for entry in self.entries) or "none"
         raise WeightsError(f"{printable(repr(name))}: no weights of this name in {self.source}. It lists: {names}.")
+
+
+def cache_folder() -> Path:
+    """Return the cache folder: `A2FSEG_HOME`, or where the system keeps a user's caches. It need not exist."""
+    home = os.environ.get("A2FSEG_HOME")
+    return Path(os.path.expanduser(home)) if home else platformdirs.user_cache_path("a2fseg", appauthor=False)
 
 
 def bundled_weights_folder() -> Path:
@@ -196,6 +205,11 @@ def write_manifest(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     for entry in entries:
         with atomic_write(path.with_name(f"{entry['file']}.sha256")) as file:
             file.write(f"{entry['sha256']}  {entry['file']}\n".encode())
+    write_manifest_text(path, entries)
+
+
+def write_manifest_text(path: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Write a manifest of such entries, and nothing beside it. Raises: ResourceError."""
     text = json.dumps({"version": VERSION, "weights": list(entries)}, indent=2, ensure_ascii=False)
     with atomic_write(path) as file:
         file.write(f"{text}\n".encode())
