@@ -24,6 +24,7 @@ import typer
 from typer.testing import CliRunner
 
 from a2fseg_cli.cli.download_weights import download_weights
+from a2fseg_cli.cli.needs import Command
 from a2fseg_cli.errors import A2FSegError, ResourceError, UsageError, WeightsError
 from a2fseg_cli.weights.cache import cached_path, fetch, import_file, resolve_weights, verify
 from a2fseg_cli.weights.download import fetch_manifest
@@ -37,6 +38,7 @@ from a2fseg_cli.weights.manifest import (
     parse_manifest,
     write_manifest,
 )
+from a2fseg_cli.weights.registry import check_own_name, known_weights
 
 CONTENT = bytes(range(256)) * 1200  # 307,200 bytes: several pieces of a download
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -458,11 +460,11 @@ def test_a_manifest_over_http(server: Server) -> None:
 
 # The command. `main` maps the errors to one line and an exit code; here they are seen as they are raised.
 app = typer.Typer()
-app.command("download-weights")(download_weights)
+app.command("download-weights", cls=Command)(download_weights)
 
 
 def command(*arguments: str) -> tuple[str, str]:
-    result = CliRunner().invoke(app, list(arguments))
+    result = CliRunner().invoke(app, list(arguments), prog_name="download-weights")
     if result.exception is not None:
         raise result.exception
     return result.stdout, result.stderr
@@ -474,7 +476,7 @@ def manifest_file(server: Server, tmp_path: Path) -> Path:
     weights = tmp_path / "run" / "tiny.safetensors"
     weights.write_bytes(CONTENT)
     entries = [
-        manifest_entry_for(weights, name="tiny", licence="CC0-1.0", description="First", urls=[server.url("/good")]),
+        manifest_entry_for(weights, name="small", licence="CC0-1.0", description="First", urls=[server.url("/good")]),
         manifest_entry_for(weights, name="lost", licence="CC0-1.0", description="Gone", urls=[server.url("/none")]),
     ]
     entries[1]["sha256"] = "0" * 64
@@ -486,7 +488,7 @@ def test_command_list_download_verify(server: Server, manifest_file: Path) -> No
     options = ("--manifest", str(manifest_file), "--allow-http")
     stdout, _ = command("--list", *options)
     assert stdout.splitlines()[:6] == [
-        "tiny: First",
+        "small: First",
         "  size           0.3 MB",
         "  licence        CC0-1.0",
         f"  sha256         {SHA256}",
@@ -495,23 +497,23 @@ def test_command_list_download_verify(server: Server, manifest_file: Path) -> No
     ]
     assert server.requests == []
 
-    path = str(cached_path(parse_manifest(manifest_file.read_bytes(), "m", insecure=True).entry("tiny")))
-    stdout, stderr = command("tiny", *options)
-    assert stdout == f"tiny: downloaded: {path}\n"
-    assert stderr.splitlines()[-1] == "tiny: 0.3 MB of 0.3 MB"
-    assert command("tiny", *options) == (f"tiny: already here: {path}\n", "")
+    path = str(cached_path(parse_manifest(manifest_file.read_bytes(), "m", insecure=True).entry("small")))
+    stdout, stderr = command("small", *options)
+    assert stdout == f"small: downloaded: {path}\n"
+    assert stderr.splitlines()[-1] == "small: 0.3 MB of 0.3 MB"
+    assert command("small", *options) == (f"small: already here: {path}\n", "")
     assert server.requests == ["/good"]
-    assert command("--verify", *options)[0] == f"tiny: intact: {path}\nlost: not downloaded\n"
-    assert f"  downloaded     {path}\n" in command("--list", "tiny", *options)[0]
+    assert command("--verify", *options)[0] == f"small: intact: {path}\nlost: not downloaded\n"
+    assert f"  downloaded     {path}\n" in command("--list", "small", *options)[0]
     with pytest.raises(WeightsError, match="lost: these weights are not on this machine"):
         command("lost", "--verify", *options)
 
 
 def test_command_quiet_and_json(manifest_file: Path) -> None:
-    options = ("tiny", "--manifest", str(manifest_file), "--allow-http", "--json")
+    options = ("small", "--manifest", str(manifest_file), "--allow-http", "--json")
     stdout, stderr = command("--quiet", *options)
     (row,) = json.loads(stdout)
-    assert (row["name"], row["state"], row["sha256"], row["size_bytes"]) == ("tiny", "downloaded", SHA256, 307200)
+    assert (row["name"], row["state"], row["sha256"], row["size_bytes"]) == ("small", "downloaded", SHA256, 307200)
     assert Path(row["path"]).read_bytes() == CONTENT
     assert stderr == ""
     assert json.loads(command("--list", *options)[0])[0]["path"] == row["path"]
@@ -524,14 +526,14 @@ def test_command_all_goes_on_after_a_failure(server: Server, manifest_file: Path
     result = CliRunner().invoke(app, ["--all", "--manifest", str(manifest_file), "--allow-http", "--quiet"])
     assert isinstance(result.exception, WeightsError)
     assert "lost: not downloaded" in str(result.exception)
-    assert result.stdout.startswith("tiny: downloaded: ")
+    assert result.stdout.startswith("small: downloaded: ")
     assert server.requests == ["/none", "/good"]
 
 
 def test_command_from_file_finds_the_name_by_its_sha256(server: Server, manifest_file: Path, home: Path) -> None:
     options = ("--manifest", str(manifest_file), "--allow-http", "--from-file")
-    assert command(*options, str(manifest_file.with_name("tiny.safetensors")))[0].startswith("tiny: imported: ")
-    assert len(files_in(home)) == 1
+    assert command(*options, str(manifest_file.with_name("tiny.safetensors")))[0].startswith("small: imported: ")
+    assert len([path for path in files_in(home) if str(path).endswith(".safetensors")]) == 1
     with pytest.raises(WeightsError, match=r"no weights in .* have its sha256"):
         command(*options, str(manifest_file))
     with pytest.raises(WeightsError, match="not lost: sha256 is"):
@@ -544,7 +546,7 @@ def test_command_manifest_at_a_url(server: Server, manifest_file: Path) -> None:
     with pytest.raises(WeightsError, match="http is not encrypted"):
         command("--list", "--manifest", server.url("/m.json"))
     assert server.requests == []
-    assert "tiny: First" in command("--list", "--allow-http", "--manifest", server.url("/m.json"))[0]
+    assert "small: First" in command("--list", "--allow-http", "--manifest", server.url("/m.json"))[0]
     with pytest.raises(WeightsError, match="expected https, found file"):
         command("--list", "--manifest", manifest_file.as_uri())
 
@@ -565,7 +567,7 @@ def test_command_bundled_weights_need_no_download(tmp_path: Path) -> None:
         ("--list", "--verify"),
         ("--list", "--from-file", "x"),
         ("--verify", "--from-file", "x"),
-        ("tiny", "--all"),
+        ("small", "--all"),
         ("--all", "--from-file", "x"),
     ],
 )
@@ -587,3 +589,25 @@ def test_the_command_module_imports_nothing_heavy() -> None:
         "assert not {'torch', 'pooch', 'requests', 'safetensors', 'SimpleITK', 'rich.progress'} & set(sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_weights_of_another_manifest_are_listed_and_found_by_their_name(manifest_file: Path, home: Path) -> None:
+    command("small", "--manifest", str(manifest_file), "--allow-http", "--quiet")
+    assert "small: First" in command("--list")[0]
+    assert resolve_weights("small").read_bytes() == CONTENT
+    assert command("small", "--verify")[0].startswith("small: intact: ")
+    assert [entry.name for entry in known_weights().entries] == ["tiny", "small"]
+    (home / "weights" / "known" / "small.json").write_text("not a manifest")
+    assert [entry.name for entry in known_weights().entries] == ["tiny"]
+
+
+def test_a_bundled_name_cannot_be_downloaded_over_or_published(server: Server, manifest_file: Path) -> None:
+    table = json.loads(manifest_file.read_text())
+    table["weights"][0]["name"] = "tiny"
+    manifest_file.write_text(json.dumps(table))
+    with pytest.raises(WeightsError, match="weights that come with a2fseg"):
+        command("tiny", "--manifest", str(manifest_file), "--allow-http")
+    assert server.requests == []
+    with pytest.raises(WeightsError, match="Give yours another"):
+        check_own_name("tiny")
+    check_own_name("mine")
