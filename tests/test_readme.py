@@ -13,7 +13,7 @@ from a2fseg_cli.cli.main import app
 
 PROJECT = Path(__file__).parents[1]
 README = (PROJECT / "README.md").read_text()
-HOW_WEIGHTS_WERE_MADE = (PROJECT / "docs" / "weights.md").read_text()
+PAGES = [README, *(path.read_text() for path in sorted((PROJECT / "docs").glob("*.md")))]
 
 
 def commands(text: str) -> list[str]:
@@ -31,7 +31,7 @@ def test_start_here_has_two_commands_of_one_line() -> None:
     assert blocks[1].strip().endswith("pytest")
 
 
-@pytest.mark.parametrize("line", [*commands(README), *commands(HOW_WEIGHTS_WERE_MADE)])
+@pytest.mark.parametrize("line", [line for page in PAGES for line in commands(page)])
 def test_every_command_shown_exists_with_its_options(line: str) -> None:
     words = shlex.split(line, comments=True)[1:]
     group = typer.main.get_command(app)
@@ -44,3 +44,16 @@ def test_every_command_shown_exists_with_its_options(line: str) -> None:
 def test_every_command_is_in_the_readme() -> None:
     named = {shlex.split(line, comments=True)[1] for line in commands(README)}
     assert set(typer.main.get_command(app).commands) <= named  # type: ignore[attr-defined]
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(README.split()) < 700
+
+
+def test_every_page_is_in_the_navigation_and_links_lead_somewhere() -> None:
+    navigation = (PROJECT / "mkdocs.yml").read_text()
+    for path in (PROJECT / "docs").glob("*.md"):
+        assert f": {path.name}" in navigation
+    for page, folder in ((README, PROJECT), *((text, PROJECT / "docs") for text in PAGES[1:])):
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", page):
+            assert (folder / target).exists(), target
