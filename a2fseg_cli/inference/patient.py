@@ -13,8 +13,7 @@ import numpy.typing as npt
 import torch
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.device import naming_out_of_memory
-from a2fseg_cli.errors import UsageError
+from a2fseg_cli.errors import UsageError, naming_out_of_memory
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
 from a2fseg_cli.imaging.preprocessing import Prepared, prepare
 from a2fseg_cli.imaging.reading import check_distinct, check_same_grid, read_image, resample_to
@@ -152,14 +151,20 @@ class PatientPrediction:
 def segment_patient(
     patient: Patient, segmenter: Segmenter, settings: OutputOptions, with_attention: bool = False
 ) -> PatientPrediction:
-    """Run the network on a patient. Raises: ResourceError when not even the smallest window fits.
+    """Run the network on a patient.
 
     Args:
         patient: The patient.
         segmenter: The loaded network.
         settings: What will be written.
-        with_attention: The attention is wanted even if its maps are not written.
+        with_attention: The attention, where the network has one, is wanted even if its maps are not written.
+
+    Raises:
+        ResourceError: not even the smallest window fits.
+        UsageError: attention maps are to be written of a network that has none.
     """
+    if settings.attention and not segmenter.model.has_attention:
+        raise UsageError(f"attention: a network of architecture {segmenter.config.architecture} has none.")
     started = time.perf_counter()
     agreement: Agreement = {}
     attention = settings.attention or with_attention
