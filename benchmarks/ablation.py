@@ -101,8 +101,8 @@ def measure(
         network = replace(config, architecture=architecture)
         with registered("average-only", AverageOnly):
             trainer = Trainer(network, recipe, train, [], folder / name, choose_compute("cpu"), {})
-        trainer.run(lambda row: None)
-        found = scores(trainer, test)
+            trainer.run(lambda row: None)
+            found = scores(trainer, test)
         cells = [f"{100 * value:.1f}" for value in (*found.values(), np.mean(list(found.values())))]
         rows.append(f"| {name} | {trainer.state.step} | {' | '.join(cells)} |")
     note = (
