@@ -1,8 +1,28 @@
 """The one family of errors that a user can mend.
 
 Each says in one or two lines which file, what was found, what was expected and what to do. The command
-line prints the message and exits with `exit_code`; any other exception is a bug and keeps its traceback.
+line prints the message and exits with `exit_code`; any other exception is a bug and keeps its traceback. Memory that
+ran out is told from bugs here too, by what libraries say: few of them have a type for it.
 """
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Texts of an ImportError or a RuntimeError that mean it: of torch on CPU, MPS and CUDA, C++, ITK, and the loader of
+# libraries ("failed to map segment from shared object", "cannot allocate memory in static TLS block").
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "DefaultCPUAllocator",
+    "could not create a primitive",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "std::bad_alloc",
+    "Failed to allocate memory",
+    "annot allocate memory",
+    "failed to map segment",
+)
 
 
 class A2FSegError(Exception):
@@ -16,7 +36,7 @@ class CohortError(A2FSegError):
 
 
 class UsageError(A2FSegError):
-    """Options that contradict each other, or an output that would be overwritten."""
+    """Options that contradict each other, a device that is not there, or an output that would be overwritten."""
 
     exit_code = 2
 
@@ -34,6 +54,24 @@ class WeightsError(A2FSegError):
 
 
 class ResourceError(A2FSegError):
-    """Memory or disk ran out, or a device is not there."""
+    """Memory or disk ran out."""
 
     exit_code = 5
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, on the host or on a card."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError | ImportError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def naming_out_of_memory(what: str) -> Iterator[None]:
+    """Make an error of the block that says that memory ran out one that says of what. Raises: ResourceError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ResourceError(f"Out of memory: {what}. Close other programs or take another machine.") from error

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from a2fseg_cli.core.device import keep_pages
+from a2fseg_cli.core.memory import keep_pages
 
 keep_pages()
 

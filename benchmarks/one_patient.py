@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from a2fseg_cli.cases.discovery import Case
-from a2fseg_cli.core.device import keep_pages
+from a2fseg_cli.core.memory import keep_pages
 
 keep_pages()
 

@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 
-from a2fseg_cli.core.device import keep_pages
+from a2fseg_cli.core.memory import keep_pages
 
 keep_pages()
 
@@ -59,7 +59,8 @@ def operations(config: ModelConfig, shape: Sequence[int]) -> int:
     with torch.device("meta"):
         model, window = A2FSeg(config), torch.zeros(1, len(config.modalities), *shape)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model(window, [True] * len(config.modalities))
+        present = [True] * len(config.modalities)
+        model.fuse(model.encode(window, present), present)
     return int(counter.get_total_flops())
 
 
@@ -72,7 +73,7 @@ def measure(config: ModelConfig, shape: Sequence[int], compute: Compute, repeats
 
     def run() -> None:
         with torch.inference_mode(), compute.autocast():
-            model(window, present)
+            model.fuse(model.encode(window, present), present)
 
     best = best_convolution(compute, repeats)
     taken, work = seconds(compute, run, repeats), operations(config, shape)

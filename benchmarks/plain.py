@@ -1,10 +1,12 @@
-"""The yardstick: the same network as a user would write it, in plain PyTorch, fp32, contiguous, nn.InstanceNorm3d."""
+"""The yardstick: the same network as a user would write it, in plain PyTorch, fp32, contiguous, nn.InstanceNorm3d.
+
+The fusion is `A2FSeg.equations`, the paper's word for word.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,23 +33,20 @@ class PlainA2FSeg(nn.Module):
                     norm.load_state_dict(child.state_dict())
                     setattr(module, name, norm)
 
-    def heads(self, images: Tensor, subsets: Sequence[Sequence[bool]]) -> list[Tensor]:
-        """Return the logits of the head on every F_m, then of each subset's average and fused features."""
-        names = self.config.modalities
-        features = {m: self.net.encoders[m](images[:, i : i + 1]) for i, m in enumerate(names)}
-        logits = [self.net.modality_heads[m](feature) for m, feature in features.items()]
-        for flags in subsets:
-            present = {m: features[m] for m, flag in zip(names, flags, strict=True) if flag}
-            mean = torch.stack(list(present.values())).mean(dim=0)
-            w = {m: torch.sigmoid(self.net.fusion.f[m](torch.cat([mean, f], dim=1))) for m, f in present.items()}
-            weights = torch.stack(list(w.values())).softmax(dim=0)
-            fused = (weights * torch.stack(list(present.values()))).sum(dim=0)
-            logits += [self.net.average_head(mean), self.net.head(fused)]
+    def forward(self, images: Tensor, present: Sequence[bool]) -> Tensor:
+        """Return the logits (B, classes, D, H, W) of images (B, M, D, H, W)."""
+        logits: Tensor = self.net(images, present)
         return logits
 
-    def forward(self, images: Tensor, present: Sequence[bool]) -> Tensor:
-        """Return the logits (B, classes, D, H, W) of images (B, M, D, H, W); every encoder runs."""
-        return self.heads(images, [present])[-1]
+    def heads(self, images: Tensor, subsets: Sequence[Sequence[bool]]) -> list[Tensor]:
+        """Return the logits of the head on every F_m, then of each subset's average and fused features."""
+        net = self.net
+        features = net.encode(images, subsets[0])
+        logits = [net.modality_heads[m](f_m) for m, f_m in features.items()]
+        for present in subsets:
+            fused = net.equations({m: features[m] for m in net.present_names(present)})
+            logits += [net.average_head(fused.average), net.head(fused.fused)]
+        return logits
 
     def loss(self, images: Tensor, subsets: Sequence[Sequence[bool]], target: Tensor) -> Tensor:
         """Return equation (5): cross-entropy plus soft Dice of every head."""

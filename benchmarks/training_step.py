@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from a2fseg_cli.core.device import keep_pages
+from a2fseg_cli.core.memory import keep_pages
 
 keep_pages()
 

@@ -21,8 +21,8 @@ import torch
 
 from a2fseg_cli.cases.case_lists import read_split
 from a2fseg_cli.cases.discovery import find_cases
-from a2fseg_cli.core.a2fseg import parameter_shapes
 from a2fseg_cli.core.config import ModelConfig, all_subsets
+from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.inference.predictor import Segmenter
 from a2fseg_cli.training.data import preprocess_truth
 from a2fseg_cli.weights.file_format import load_weights, save_weights

@@ -709,7 +709,7 @@ def _closed(path: Path) -> None:
 
 
 def _all_weights() -> Iterator[Kind]:
-    newer = _Lazy(safetensors, _metadata(format_version="2"))
+    newer = _Lazy(safetensors, _metadata(format_version="3"))
     yield _bad_weights("missing", "no such weights file", None)
     yield _bad_weights("folder", "no such weights file", Path.mkdir)
     yield _bad_weights("no permission", "cannot be read", _closed, by_permission=True)
@@ -751,7 +751,7 @@ def _all_weights() -> Iterator[Kind]:
     yield _bad_weights("name outside the model", "not the network", _Lazy(safetensors, _renamed))
     yield _bad_weights("wrong shape", "other shapes for", _Lazy(safetensors, _reshaped))
     yield _bad_weights("values that are no numbers", "holds NaN or infinite values", _Lazy(_nan_body))
-    yield _bad_weights("newer format", "format version 2, this a2fseg reads up to 1. Upgrade", newer)
+    yield _bad_weights("newer format", "format version 3, this a2fseg reads up to 2. Upgrade", newer)
     yield _bad_weights("newer format, by info", "Upgrade a2fseg", newer, "info")
     yield _bad_weights("no configuration", "configuration cannot be read", _Lazy(safetensors, _metadata(config=None)))
     yield _bad_weights(
@@ -1018,9 +1018,9 @@ def _options() -> Iterator[Kind]:
     yield option("--threads 0: expected 1 to", "--threads", "0")
     yield option("--threads 99999999999", "--threads", "99999999999")
     yield option("Invalid value for '--threads'", "--threads", "many", lines=8)
-    yield option("--device abacus: expected auto, cpu, cuda", "--device", "abacus")
-    yield option("--device cuda:one", "--device", "cuda:one")
-    yield option("--device cuda:99: found", "--device", "cuda:99", code=5)
+    yield option("device abacus: expected auto, cpu, cuda", "--device", "abacus")
+    yield option("device cuda:one", "--device", "cuda:one")
+    yield option("device cuda:99: found", "--device", "cuda:99")
     yield option("--precision int8: expected auto, fp32", "--precision", "int8")
     yield option("--precision fp16 needs a GPU", "--precision", "fp16")
     yield option("--overlap 1.0: expected 0 up to", "--overlap", "1")
@@ -1358,7 +1358,7 @@ def _read(format_: str, path: Path) -> None:
 
         read_manifest(path)
     elif format_ == "weights":
-        from a2fseg_cli.core.a2fseg import parameter_shapes
+        from a2fseg_cli.core.networks import parameter_shapes
         from a2fseg_cli.weights.file_format import inspect_weights, load_weights
 
         inspect_weights(path)

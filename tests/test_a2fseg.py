@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from a2fseg_cli.core.a2fseg import A2FSeg, parameter_shapes
+from a2fseg_cli.core.a2fseg import A2FSeg
 from a2fseg_cli.core.config import PRESETS, ModelConfig, all_subsets
 from a2fseg_cli.core.losses import total_loss
+from a2fseg_cli.core.networks import parameter_shapes
 
 CONFIG = ModelConfig(features_per_stage=(4, 8, 16), patch_size=(16, 16, 16))
 
@@ -26,15 +27,16 @@ def random_images(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(7))
 
 
-def test_forward_is_fuse_of_encode() -> None:
+def test_forward_is_the_equations_and_fuse_says_the_same() -> None:
     net, images = network(), random_images(1, 4, 8, 12, 16)
     present = CONFIG.presence(["t1", "t2"])
     features = net.encode(images, present)
     assert {m: feature.shape for m, feature in features.items()} == dict.fromkeys(("t1", "t2"), (1, 4, 8, 12, 16))
     logits = net(images, present)
     assert logits.shape == (1, 4, 8, 12, 16)
-    assert torch.equal(logits, net.fuse(features, present).logits)
+    assert torch.equal(logits, net.head(net.equations(features).fused))
     assert torch.equal(logits, net(images, torch.tensor(present)))
+    torch.testing.assert_close(net.fuse(features, present).logits, logits, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("names", [("t1",), ("flair",), ("t1", "t2"), ("t1c", "t2", "flair")], ids="+".join)
@@ -89,15 +91,27 @@ def test_samples_of_a_batch_may_lack_different_modalities() -> None:
     torch.testing.assert_close(same[1:2], net(images[1:2], present[0]), atol=1e-4, rtol=1e-4)
 
 
+def test_the_heads_of_equation_5() -> None:
+    """On F_m of three modalities, then on F_avg and Fhat of all three and of two of them."""
+    net, images = network(), random_images(1, 4, 8, 8, 8)
+    subsets = [CONFIG.presence(names) for names in (("t1", "t1c", "flair"), ("t1c", "flair"))]
+    features = net.encode(images, subsets[0])
+    expected = [net.modality_heads[m](features[m]) for m in ("t1", "t1c", "flair")]
+    for subset in subsets:
+        fused = net.equations({m: features[m] for m in net.present_names(subset)})
+        expected += [net.average_head(fused.average), net.head(fused.fused)]
+    found = net.training_outputs(images, subsets)
+    assert found.extra_loss is None
+    assert len(found.heads) == len(expected) == 7
+    for one, other in zip(found.heads, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
 def test_training_loss_reaches_every_parameter() -> None:
     net = A2FSeg(CONFIG)
-    features = net.encode(random_images(1, 4, 8, 8, 8), [True] * 4)
-    output = net.fuse(features, [True] * 4, training=True)
-    assert output.average_logits is not None
+    outputs = net.training_outputs(random_images(1, 4, 8, 8, 8), [[True] * 4])
     target = torch.randint(4, (1, 8, 8, 8), generator=torch.Generator().manual_seed(3))
-    heads = list(net.modality_logits(features).values())
-    assert len(heads) == 4
-    total_loss([*heads, output.average_logits, output.logits], target).backward()  # type: ignore[no-untyped-call]
+    total_loss(outputs.heads, target).backward()  # type: ignore[no-untyped-call]
     untouched = [name for name, p in net.named_parameters() if p.grad is None or not bool(p.grad.any())]
     assert untouched == []
 

@@ -37,6 +37,7 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         attention_kernel_size=draw(st.sampled_from((1, 3, 5, 7))),
         spacing_mm=draw(st.tuples(*[st.floats(0.1, 20)] * 3)),
         patch_size=(window[0] * stride, window[1] * stride, window[2] * stride),
+        architecture=draw(NAMES),
     )
 
 
@@ -114,6 +115,8 @@ def test_every_subset_comes_once(modalities: list[str]) -> None:
         ({"spacing_mm": (1.0, 1.0)}, "spacing_mm"),
         ({"patch_size": (128, 128, 124)}, "multiples of 8"),
         ({"patch_size": (128, 128, 56)}, "at least 64"),
+        ({"architecture": ""}, "architecture"),
+        ({"architecture": "a b"}, "architecture"),
     ],
 )
 def test_refuses_what_cannot_be_a_network(change: dict[str, object], message: str) -> None:
@@ -149,6 +152,13 @@ def test_refuses_what_cannot_be_a_network(change: dict[str, object], message: st
 def test_refuses_json_that_is_no_configuration(text: str) -> None:
     with pytest.raises(ValueError):
         ModelConfig.from_json(text)
+
+
+def test_a_configuration_of_the_first_weights_is_an_a2fseg() -> None:
+    fields = json.loads(ModelConfig().to_json())
+    del fields["architecture"]
+    fields["window"] = fields.pop("patch_size")
+    assert ModelConfig.from_json(json.dumps(fields)) == ModelConfig()
 
 
 def test_is_free_of_torch() -> None:

@@ -11,14 +11,10 @@ import torch
 
 from a2fseg_cli.cli.runtime import prepare_process
 from a2fseg_cli.core import device as device_module
-from a2fseg_cli.core.device import (
-    Compute,
-    available_memory_bytes,
-    choose_compute,
-    has_native_bf16,
-    is_out_of_memory,
-)
-from a2fseg_cli.errors import ResourceError, UsageError
+from a2fseg_cli.core import memory as memory_module
+from a2fseg_cli.core.device import Compute, choose_compute, has_native_bf16
+from a2fseg_cli.core.memory import available_memory_bytes
+from a2fseg_cli.errors import ResourceError, UsageError, is_out_of_memory, naming_out_of_memory
 
 CPU = torch.device("cpu")
 LINUX = sys.platform.startswith("linux")
@@ -33,7 +29,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_gpu")
 @pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:3", "mps"])
 def test_a_device_that_is_not_there_is_never_replaced(name: str) -> None:
-    with pytest.raises(ResourceError, match=f"--device {name}: .*--device auto or cpu"):
+    with pytest.raises(UsageError, match=f"^device {name}: .*Take auto or cpu"):
         choose_compute(name)
 
 
@@ -42,7 +38,7 @@ def test_a_card_number_beyond_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
     assert choose_compute("cuda:1").device == torch.device("cuda", 1)
-    with pytest.raises(ResourceError, match="found 2 CUDA devices"):
+    with pytest.raises(UsageError, match="found 2 CUDA devices"):
         choose_compute("cuda:2")
 
 
@@ -119,12 +115,30 @@ def test_a_real_failure_to_allocate_is_told_from_other_errors() -> None:
         (RuntimeError("std::bad_alloc"), True),
         (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
+        (ImportError("libx.so: failed to map segment from shared object"), True),
+        (ImportError("libx.so: cannot allocate memory in static TLS block"), True),
+        (ImportError("No module named 'torch'"), False),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
         (ValueError("DefaultCPUAllocator"), False),
     ],
 )
 def test_what_counts_as_out_of_memory(error: BaseException, expected: bool) -> None:
     assert is_out_of_memory(error) == expected
+
+
+def test_what_the_memory_ran_out_for_is_named() -> None:
+    words = "case 7 could not be read"
+    with pytest.raises(ResourceError, match=f"Out of memory: {words}"), naming_out_of_memory(words):
+        raise RuntimeError("std::bad_alloc")
+    with pytest.raises(RuntimeError, match="a bug"), naming_out_of_memory(words):
+        raise RuntimeError("a bug")
+
+
+def test_signs_of_no_memory_are_free_of_torch() -> None:
+    """The command's last line of defence, for when the libraries themselves did not load."""
+    code = "import sys, a2fseg_cli.errors, a2fseg_cli.core.memory; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_available_memory_is_positive_and_within_the_machine() -> None:
@@ -138,11 +152,11 @@ def test_available_memory_is_positive_and_within_the_machine() -> None:
 @pytest.mark.skipif(not LINUX, reason="control groups are Linux's")
 def test_a_containers_limit_without_the_pages_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """100 MB allowed, 90 used, 50 of them pages of files that give way: 60 MB are free."""
-    monkeypatch.setattr(device_module, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory_module, "CGROUP", tmp_path)
     (tmp_path / "memory.max").write_text("100000000\n")
     (tmp_path / "memory.current").write_text("90000000\n")
     (tmp_path / "memory.stat").write_text("anon 40000000\nfile 50000000\ninactive_file 50000000\n")
-    kept = device_module._kept_bytes()
+    kept = memory_module._kept_bytes()
     assert available_memory_bytes(CPU) == pytest.approx(60_000_000 + kept, abs=5e6)
     (tmp_path / "memory.current").write_text("190000000\n")
     assert available_memory_bytes(CPU) == pytest.approx(kept, abs=5e6)
@@ -155,7 +169,7 @@ def test_pages_are_kept() -> None:
     """100 MB that were written to and freed still belong to the process."""
     code = """
 from pathlib import Path
-from a2fseg_cli.core.device import keep_pages
+from a2fseg_cli.core.memory import keep_pages
 keep_pages()
 def resident_mb():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
@@ -174,7 +188,7 @@ def test_pages_that_are_kept_count_as_free() -> None:
     code = """
 import torch
 from pathlib import Path
-from a2fseg_cli.core.device import available_memory_bytes, keep_pages
+from a2fseg_cli.core.memory import available_memory_bytes, keep_pages
 keep_pages()
 def system():
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 import a2fseg_cli.cli.evaluate as evaluate_module
 from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.cli.options import LEAST_OVERLAP
-from a2fseg_cli.core.a2fseg import A2FSeg, parameter_shapes
+from a2fseg_cli.core.a2fseg import A2FSeg
 from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name
 from a2fseg_cli.core.device import choose_compute
+from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.evaluation.cohort import Evaluation, Failure, ScoringOptions
 from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY, NSD_TOLERANCE_MM, TruthMask, score

@@ -1,4 +1,4 @@
-"""Equations (1) to (3) of the paper against a literal re-implementation, and what follows from them."""
+"""Equations (1) to (3) of the paper: as written, by the shared path, and what follows from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from a2fseg_cli.core.a2fseg import A2FSeg
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.fusion import AdaptiveFusion, average
+from a2fseg_cli.core.shared_fusion import AdaptiveFusion, average
 
 CONFIG = ModelConfig(features_per_stage=(4, 8), patch_size=(8, 8, 8))
 SUBSETS = [flags for flags in itertools.product((False, True), repeat=4) if any(flags)]
@@ -38,33 +38,48 @@ def features() -> dict[str, Tensor]:
     return {m: torch.randn(2, 4, 5, 6, 7, generator=generator) for m in CONFIG.modalities}
 
 
-def literal(net: A2FSeg, present: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return F_avg, Fhat and What_m, word for word as in the paper."""
-    mean = torch.stack(list(present.values())).mean(dim=0)
+def by_hand(net: A2FSeg, present: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return F_avg, Fhat and What_m, formula by formula, from the kernels themselves."""
+    mean = sum(present.values()) / len(present)
     w = {}
     for m, feature in present.items():
         f = net.fusion.f[m]
         assert isinstance(f, nn.Conv3d)
-        w[m] = torch.sigmoid(F.conv3d(torch.cat([mean, feature], dim=1), f.weight, f.bias, padding=1))  # (1)
-    total = torch.stack([torch.exp(one) for one in w.values()]).sum(dim=0)
+        w[m] = 1 / (1 + torch.exp(-F.conv3d(torch.cat([mean, feature], dim=1), f.weight, f.bias, padding=1)))  # (1)
+    total = sum(torch.exp(one) for one in w.values())
     what = {m: torch.exp(one) / total for m, one in w.items()}  # (2)
-    fused = torch.stack([what[m] * present[m] for m in present]).sum(dim=0)  # (3)
+    fused = sum(what[m] * present[m] for m in present)  # (3)
+    assert isinstance(mean, Tensor)
+    assert isinstance(fused, Tensor)
     return mean, fused, what
 
 
 @pytest.mark.parametrize("flags", SUBSETS, ids=name_of)
-def test_equations_1_to_3(net: A2FSeg, features: dict[str, Tensor], flags: tuple[bool, ...]) -> None:
+def test_equations_are_the_papers(net: A2FSeg, features: dict[str, Tensor], flags: tuple[bool, ...]) -> None:
     present = {m: features[m] for m in itertools.compress(CONFIG.modalities, flags)}
-    mean, fused, what = literal(net, present)
-    output = net.fuse(features, flags, training=True, attention=True)
-    torch.testing.assert_close(output.logits, net.head(fused), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(output.average_logits, net.average_head(mean), atol=1e-5, rtol=1e-5)
-    assert list(output.attention) == list(present)
-    for m in present:
-        torch.testing.assert_close(output.attention[m], what[m].mean(dim=1, keepdim=True), atol=1e-5, rtol=1e-5)
-    plain = net.fuse(features, flags)
-    assert plain.average_logits is None
-    assert plain.attention == {}
+    mean, fused, what = by_hand(net, present)
+    found = net.equations(present)
+    torch.testing.assert_close(found.average, mean, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.fused, fused, atol=1e-5, rtol=1e-5)
+    assert list(found.weights) == list(present)
+    for m, weight in found.weights.items():
+        torch.testing.assert_close(weight, what[m], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("flags", SUBSETS, ids=name_of)
+def test_the_fast_path_is_equations_1_to_3(net: A2FSeg, features: dict[str, Tensor], flags: tuple[bool, ...]) -> None:
+    names = net.present_names(flags)
+    expected = net.equations({m: features[m] for m in names})
+    output = net.fuse(features, flags, attention=True)
+    torch.testing.assert_close(output.logits, net.head(expected.fused), atol=1e-5, rtol=1e-5)
+    assert tuple(output.attention) == names
+    for m in names:
+        weight = expected.weights[m].mean(dim=1, keepdim=True)
+        torch.testing.assert_close(output.attention[m], weight, atol=1e-5, rtol=1e-5)
+    assert net.fuse(features, flags).attention == {}
+    (fused,) = net.fusion.fuse_subsets(features, [names], averages=True)
+    torch.testing.assert_close(fused.average, expected.average, atol=1e-5, rtol=1e-5)
+    assert next(net.fusion.fuse_subsets(features, [names])).average is None
 
 
 def test_attention_is_float32_and_sums_to_one_in_bf16(net: A2FSeg, features: dict[str, Tensor]) -> None:
@@ -122,11 +137,15 @@ def test_bounds_are_reached_by_saturated_sigmoids() -> None:
 
 @pytest.mark.parametrize("name", CONFIG.modalities)
 def test_one_modality_is_itself(net: A2FSeg, features: dict[str, Tensor], name: str) -> None:
-    output = net.fuse({name: features[name]}, CONFIG.presence([name]), training=True, attention=True)
+    output = net.fuse({name: features[name]}, CONFIG.presence([name]), attention=True)
     assert torch.equal(output.logits, net.head(features[name]))
-    assert output.average_logits is not None
-    assert torch.equal(output.average_logits, net.average_head(features[name]))
     assert torch.equal(output.attention[name], torch.ones(2, 1, 5, 6, 7))
+    (fused,) = net.fusion.fuse_subsets({name: features[name]}, [(name,)], averages=True)
+    assert fused.average is features[name]
+    assert fused.features is features[name]
+    literal = net.equations({name: features[name]})
+    assert torch.equal(literal.fused, features[name])
+    assert torch.equal(literal.average, features[name])
 
 
 def test_average_is_the_plain_mean() -> None:
@@ -140,15 +159,16 @@ def test_average_is_the_plain_mean() -> None:
     "subsets", [SUBSETS, SUBSETS[::-1], [SUBSETS[-1]], SUBSETS[:7], [SUBSETS[0], SUBSETS[3]]], ids=len
 )
 def test_sharing_changes_nothing(net: A2FSeg, features: dict[str, Tensor], subsets: list[tuple[bool, ...]]) -> None:
-    together = list(net.fuse_subsets(features, subsets, training=True, attention=[True] * len(subsets)))
+    chosen, flags = [net.present_names(subset) for subset in subsets], [True] * len(subsets)
+    together = list(net.fusion.fuse_subsets(features, chosen, averages=True, attention=flags))
     assert len(together) == len(subsets)
-    for flags, shared in zip(subsets, together, strict=True):
-        alone = net.fuse(features, flags, training=True, attention=True)
-        torch.testing.assert_close(shared.logits, alone.logits, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(shared.average_logits, alone.average_logits, atol=1e-4, rtol=1e-4)
-        assert list(shared.attention) == list(alone.attention)
-        for m, weight in alone.attention.items():
-            torch.testing.assert_close(shared.attention[m], weight, atol=1e-4, rtol=1e-4)
+    for names, shared in zip(chosen, together, strict=True):
+        alone = net.equations({m: features[m] for m in names})
+        torch.testing.assert_close(shared.features, alone.fused, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(shared.average, alone.average, atol=1e-4, rtol=1e-4)
+        assert list(shared.weights) == list(alone.weights)
+        for m, weight in alone.weights.items():
+            torch.testing.assert_close(shared.weights[m], weight, atol=1e-4, rtol=1e-4)
 
 
 def test_all_fifteen_subsets_take_twenty_half_convolutions(

@@ -13,8 +13,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from a2fseg_cli.core.a2fseg import parameter_shapes
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.weights.file_format import load_weights, save_weights
 
 

@@ -24,8 +24,8 @@ import torch
 
 from a2fseg_cli.cases.discovery import Case
 from a2fseg_cli.cases.selection import share_of
-from a2fseg_cli.core.a2fseg import parameter_shapes
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.inference.stats import StatsFile
 from a2fseg_cli.weights.card import subset_cost
@@ -142,7 +142,7 @@ def test_refuses_to_overwrite(run: Run, phantom: Path, toy_weights: Path, tmp_pa
         (("{t1}", "-o", "s.nii.gz"), 2, "--flair"),
         (("{folder}",), 2, "-o"),
         (("{folder}", "-o", "s.xyz"), 0, ""),  # a folder of that name: one patient, batch layout
-        (("--t1", "{t1}", "-o", "s.nii.gz", "--device", "cuda:9"), 5, "cuda:9"),
+        (("--t1", "{t1}", "-o", "s.nii.gz", "--device", "cuda:9"), 2, "cuda:9"),
         (("--t1", "{t1}", "-o", "s.nii.gz", "--device", "abacus"), 2, "abacus"),
         (("--t1", "{t1}", "-o", "s.nii.gz", "--labels", "brats1999"), 2, "brats1999"),
         (("--t1", "{t1}", "-o", "s.nii.gz", "--overlap", "1"), 2, "overlap"),

@@ -65,7 +65,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(toy_weights: Path, imag
 def test_a_window_that_was_asked_for_does_not_shrink(toy_weights: Path, images: np.ndarray) -> None:
     segmenter = Segmenter(toy_weights, CPU, WindowOptions(window=(64, 64, 64)))
     failing_above(50_000, segmenter, MemoryError())
-    with pytest.raises(ResourceError, match="--window"):
+    with pytest.raises(ResourceError, match=r"window .64, 64, 64. does not fit on cpu; leave it out"):
         segmenter.segment(images, (True,) * 4)
 
 

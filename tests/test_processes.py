@@ -15,7 +15,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from a2fseg_cli.core.a2fseg import parameter_shapes
+from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.training.processes import Processes, device_of_process, join_processes
 from a2fseg_cli.weights.file_format import load_weights

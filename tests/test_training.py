@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from a2fseg_cli.cases.discovery import Case
-from a2fseg_cli.core.a2fseg import A2FSeg, parameter_shapes
+from a2fseg_cli.core.a2fseg import A2FSeg
 from a2fseg_cli.core.config import PRESETS, ModelConfig
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.core.losses import total_loss
+from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import InputError, ResourceError, UsageError, WeightsError
 from a2fseg_cli.imaging.labels import region_dice
 from a2fseg_cli.inference.predictor import Predictor
@@ -482,11 +483,7 @@ def test_the_dice_loss_of_regions(tmp_path: Path) -> None:
         one = trainer(tmp_path / kind, replace(RECIPE, dice_over=kind), config, train=[sample], validation=[])
         (crop,) = one.crops(0)
         assert {1, 2} <= set(crop.classes.unique().tolist())
-        features = one.model.encode(crop.images[None], crop.subsets[0])
-        heads = list(one.model.modality_logits(features).values())
-        for output in one.model.fuse_subsets(features, crop.subsets, training=True):
-            assert output.average_logits is not None
-            heads += [output.average_logits, output.logits]
+        heads = one.model.training_outputs(crop.images[None], crop.subsets).heads
         groups = {"classes": ((1,), (2,)), "regions": ((1, 2), (2,))}[kind]
         losses[kind] = one.step()
         assert losses[kind] == pytest.approx(total_loss(heads, crop.classes[None], groups=groups).item(), rel=1e-5)
@@ -792,11 +789,7 @@ def test_the_rate_and_the_losses_of_a_step(tmp_path: Path) -> None:
     one.state.step = 4
     losses = []
     for crop in one._draw(4):
-        features = one.model.encode(crop.images[None], crop.subsets[0])
-        heads = list(one.model.modality_logits(features).values())
-        for output in one.model.fuse_subsets(features, crop.subsets, training=True):
-            assert output.average_logits is not None
-            heads += [output.average_logits, output.logits]
+        heads = one.model.training_outputs(crop.images[None], crop.subsets).heads
         losses.append(total_loss(heads, crop.classes[None], 7.0).item())
     assert one.step() == pytest.approx(np.mean(losses), rel=1e-5)
     assert [group["lr"] for group in one.optimizer.param_groups] == pytest.approx([0.005359], abs=1e-6)

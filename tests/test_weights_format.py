@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from a2fseg_cli.core.config import PRESETS, ModelConfig
+from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import ResourceError, WeightsError
 from a2fseg_cli.weights.file_format import WeightsFile, inspect_weights, load_weights, save_weights
 
@@ -31,7 +33,7 @@ STATE = {
 }
 SHAPES = {"encoder.weight": (2, 3), "head.bias": (2,), "scale": ()}
 CARD = {"name": "tiny-test", "hours": 1.5, "scores": {"t1c+flair": {"WT": 0.75}}, "licence": "CC-BY-4.0"}
-METADATA = {"format": "a2fseg", "format_version": "1", "config": CONFIG.to_json(), "card": "{}"}
+METADATA = {"format": "a2fseg", "format_version": "2", "config": CONFIG.to_json(), "card": "{}"}
 F32_PAIR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
 
@@ -203,7 +205,11 @@ def test_other_files_are_named_and_not_opened(tmp_path: Path, content: bytes, lo
         ({"__metadata__": []}, 0, "not a table of texts"),
         ({"__metadata__": {"format": "pt"}}, 0, "another program.*'pt'"),
         ({"__metadata__": {"format": 3}}, 0, "not a table of texts"),
-        ({"__metadata__": METADATA | {"format_version": "2"}}, 0, "format version 2.*Upgrade a2fseg"),
+        (
+            {"__metadata__": METADATA | {"format_version": "3"}},
+            0,
+            "version 3, this a2fseg reads up to 2. Upgrade",
+        ),
         ({"__metadata__": METADATA | {"format_version": "one"}}, 0, "format_version is 'one'"),
         ({"__metadata__": METADATA | {"format_version": "0"}}, 0, "format_version is '0'"),
         ({"__metadata__": METADATA | {"config": "{}"}}, 0, "configuration is not one of a network"),
@@ -260,6 +266,8 @@ def test_bad_headers(tmp_path: Path, header: dict[str, Any] | bytes, body: int, 
         {"patch_size": [1, 2, 3]},
         {"attention_kernel_size": "3"},
         {"surplus": 1},
+        {"architecture": 3},
+        {"architecture": "../a2fseg"},
     ],
 )
 def test_configurations_that_are_no_network(tmp_path: Path, change: dict[str, Any]) -> None:
@@ -267,6 +275,32 @@ def test_configurations_that_are_no_network(tmp_path: Path, change: dict[str, An
     path = write(tmp_path / "bad.safetensors", {"__metadata__": METADATA | {"config": config}})
     with pytest.raises(WeightsError, match="configuration is not one of a network"):
         inspect_weights(path)
+
+
+def test_files_of_format_1_are_read(tmp_path: Path) -> None:
+    """They said window for patch_size, and knew one architecture."""
+    fields = {k: v for k, v in json.loads(CONFIG.to_json()).items() if k not in ("patch_size", "architecture")}
+    config = json.dumps(fields | {"window": list(CONFIG.patch_size)})
+    old = METADATA | {"format_version": "1", "config": config}
+    path = write(tmp_path / "old.safetensors", {"__metadata__": old, "a": F32_PAIR}, bytes(8))
+    assert load_weights(path, {"a": (2,)})[0].config == CONFIG
+    assert CONFIG.architecture == "a2fseg"
+
+
+def test_files_name_their_architecture(saved: Path) -> None:
+    length = int.from_bytes(saved.read_bytes()[:8], "little")
+    metadata = json.loads(saved.read_bytes()[8 : 8 + length])["__metadata__"]
+    assert metadata["format_version"] == "2"
+    assert json.loads(metadata["config"])["architecture"] == "a2fseg"
+
+
+def test_an_architecture_of_another_version(tmp_path: Path) -> None:
+    """It can be looked at, and is refused before a tensor is read."""
+    path = tmp_path / "other.safetensors"
+    save_weights(path, STATE, replace(CONFIG, architecture="hemis"), CARD)
+    assert inspect_weights(path).config.architecture == "hemis"
+    with pytest.raises(WeightsError, match=r"other.safetensors: architecture hemis: expected one of a2fseg. Upgrade"):
+        load_weights(path, parameter_shapes)
 
 
 @pytest.mark.parametrize("number", ["1e999", "NaN", "-Infinity", "9" * 5000])

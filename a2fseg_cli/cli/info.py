@@ -18,7 +18,8 @@ def info(
 ) -> None:
     """Show versions, devices, memory, where weights lie, and the card of the weights."""
     prepare_process()
-    from a2fseg_cli.core.device import available_memory_bytes, choose_compute, has_native_bf16
+    from a2fseg_cli.core.device import choose_compute, has_native_bf16
+    from a2fseg_cli.core.memory import available_memory_bytes
     from a2fseg_cli.versions import versions
     from a2fseg_cli.weights.cache import resolve_weights
     from a2fseg_cli.weights.file_format import inspect_weights

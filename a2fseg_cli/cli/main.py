@@ -18,10 +18,7 @@ from a2fseg_cli.cli.info import info
 from a2fseg_cli.cli.needs import Command
 from a2fseg_cli.cli.predict import predict
 from a2fseg_cli.cli.train import train
-from a2fseg_cli.errors import A2FSegError, ResourceError
-
-# What the loader of libraries (an ImportError), C++ and torch (a RuntimeError) say when memory runs out.
-_NO_MEMORY = ("failed to map segment", "annot allocate memory", "std::bad_alloc", "DefaultCPUAllocator")
+from a2fseg_cli.errors import A2FSegError, ResourceError, is_out_of_memory
 
 app = typer.Typer(
     name="a2fseg",
@@ -89,7 +86,7 @@ def _run() -> int | str | None:
         say(f"{word}; nothing half written.")
         return 128 + int(number)  # 130 and 143, as shells count
     except (MemoryError, ImportError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _NO_MEMORY):
+        if not is_out_of_memory(error):
             raise
         say("Error: out of memory. Close other programs or take another machine.")
         return ResourceError.exit_code

@@ -32,7 +32,7 @@ def prepare_process(threads: int | None = None, deterministic: bool = False, aut
         ResourceError: the address space is limited so far that the libraries would end the process while loading.
     """
     _check_address_space()
-    from a2fseg_cli.core.device import keep_pages
+    from a2fseg_cli.core.memory import keep_pages
 
     keep_pages()
     import numpy as np

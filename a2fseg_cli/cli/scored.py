@@ -113,7 +113,7 @@ def draw_progression(evaluation: Evaluation, segmenter: Segmenter, case: Case, o
 
 def write_scored_weights(segmenter: Segmenter, results: Sequence[PatientScores], policy: str, path: Path) -> None:
     """Copy the weights with the scores in their card."""
-    from a2fseg_cli.core.a2fseg import parameter_shapes
+    from a2fseg_cli.core.networks import parameter_shapes
     from a2fseg_cli.evaluation.tables import card_scores
     from a2fseg_cli.weights.file_format import load_weights, save_weights
 

@@ -1,1 +1,1 @@
-"""The network: modalities, U-Net, fusion, model, losses, sliding window, device. Tensors in, tensors out."""
+"""Networks: configuration, registry, A2FSeg and what it is made of, losses, device, memory. Tensors in, tensors out."""

@@ -1,5 +1,8 @@
 """A2FSeg: one network for any non-empty subset of its modalities (Wang and Hong, MICCAI 2023).
 
+`A2FSeg.equations` is the paper; `fuse_subsets` gives the same for many subsets at a fraction of the work, by
+`shared_fusion.py`, and is what training and inference run.
+
 Where the paper leaves a choice, it is made here:
 - The four U-Nets have nnU-Net's blocks; their widths are configuration (the paper: "reduced UNet", C = 32).
 - f_m of equation (1) is one convolution with a 3x3x3 kernel (configuration); the paper gives no kernel size.
@@ -18,7 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.fusion import AdaptiveFusion, average
+from a2fseg_cli.core.network import Network, Output, Present, TrainingOutputs, union
+from a2fseg_cli.core.shared_fusion import AdaptiveFusion
 from a2fseg_cli.core.unet import UNet
 
 # Bias of the background's logit in every head of a new network: tumour has 5 % of four classes. Undecided heads
@@ -28,27 +32,27 @@ BACKGROUND_PRIOR = 4.0
 
 
 @dataclass(frozen=True)
-class Output:
-    """What the fusion of one subset gives.
+class Equations:
+    """What equations (1) to (3) give for one subset, each (B, C, D, H, W).
 
     Attributes:
-        logits: Head on Fhat, the prediction, (B, classes, D, H, W).
-        average_logits: Head on F_avg, same shape; None unless asked for.
-        attention: Mean over the channels of What_m of each present modality, (B, 1, D, H, W) float32; these sum to 1.
-            Empty unless asked for.
+        average: F_avg.
+        weights: What_m of each present modality; they sum to 1.
+        fused: Fhat.
     """
 
-    logits: Tensor
-    average_logits: Tensor | None
-    attention: dict[str, Tensor]
+    average: Tensor
+    weights: dict[str, Tensor]
+    fused: Tensor
 
 
-class A2FSeg(nn.Module):
-    """The network. `forward(images, present)` is `fuse(encode(images, present))`."""
+class A2FSeg(Network):
+    """The network of the paper."""
+
+    has_attention = True
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         channels = config.features_per_stage[0]
         classes = len(config.classes)
         self.encoders = nn.ModuleDict({m: UNet(config.features_per_stage) for m in config.modalities})
@@ -56,95 +60,10 @@ class A2FSeg(nn.Module):
         self.modality_heads = nn.ModuleDict({m: _new_head(channels, classes) for m in config.modalities})
         self.average_head = _new_head(channels, classes)
         self.head = _new_head(channels, classes)
+        self.fusion_reach = config.attention_kernel_size // 2
 
-    def present_names(self, present: Tensor | Sequence[bool]) -> tuple[str, ...]:
-        """Return the names of the modalities that a mask (M,) calls present. Raises: ValueError if none."""
-        flags = [bool(flag) for flag in present]
-        if len(flags) != len(self.config.modalities) or not any(flags):
-            raise ValueError(f"present needs {len(self.config.modalities)} flags, at least one true; got {flags}")
-        return tuple(m for m, flag in zip(self.config.modalities, flags, strict=True) if flag)
-
-    def encode(self, images: Tensor, present: Tensor | Sequence[bool]) -> dict[str, Tensor]:
-        """Return F_m (B, C, D, H, W) of every present modality. Absent modalities are never read.
-
-        Args:
-            images: (B, M, D, H, W), z-scored; edges at least the config's `smallest_edge`.
-            present: (M,) flags.
-        """
-        least = self.config.smallest_edge
-        if images.ndim != 5 or images.shape[1] != len(self.config.modalities):
-            raise ValueError(f"images must be (B, {len(self.config.modalities)}, D, H, W); got {tuple(images.shape)}")
-        if any(edge < least for edge in images.shape[2:]):
-            raise ValueError(f"edges must be at least {least}; got {tuple(images.shape)}")
-        names = self.present_names(present)
-        index = self.config.modalities.index
-        return {m: self.encoders[m](images[:, index(m) : index(m) + 1]) for m in names}
-
-    def fuse(
-        self,
-        features: Mapping[str, Tensor],
-        present: Tensor | Sequence[bool],
-        training: bool = False,
-        attention: bool = False,
-    ) -> Output:
-        """Return the prediction from the features of the present modalities.
-
-        Args:
-            features: F_m of at least the present modalities, from `encode`.
-            present: (M,) flags.
-            training: Also compute the logits of the average.
-            attention: Also return the attention weights.
-        """
-        return next(self.fuse_subsets(features, [present], training, [attention]))
-
-    def fuse_subsets(
-        self,
-        features: Mapping[str, Tensor],
-        subsets: Sequence[Tensor | Sequence[bool]],
-        training: bool = False,
-        attention: Sequence[bool] | None = None,
-    ) -> Iterator[Output]:
-        """Yield the output of each subset in turn, sharing everything that does not depend on the subset.
-
-        B_m(F_m) is computed once a modality. A_m(F_avg) costs one half-convolution per present m and subset, or, as the
-        mean of A_m(F_k), one per pair (m, k) for all subsets together: the cheaper way is taken (4 modalities:
-        16 pairs against 32 for all 15 subsets, 4 for one subset of all).
-
-        Args:
-            features: F_m of at least the modalities in the subsets, from `encode`.
-            subsets: Missing-modality masks (M,).
-            training: Also compute the logits of the averages.
-            attention: Of which subsets to return the attention weights, one flag a subset; of none by default.
-        """
-        chosen = [self.present_names(present) for present in subsets]
-        used = [m for m in self.config.modalities if any(len(names) > 1 and m in names for names in chosen)]
-        by_pairs = len(used) ** 2 < sum(len(names) for names in chosen if len(names) > 1)
-        own: dict[str, Tensor] = {}
-        pairs: dict[str, dict[str, Tensor]] = {}
-        for k in used:
-            b, pairs[k] = self.fusion.maps(features[k], own=[k], context=used if by_pairs else [])
-            own |= b
-        for names, with_attention in zip(chosen, attention or [False] * len(chosen), strict=True):
-            f = {m: features[m] for m in names}
-            mean = average(list(f.values())) if training or not by_pairs else None
-            context: dict[str, list[Tensor]] = {}
-            if by_pairs:
-                context = {m: [pairs[k][m] for k in names] for m in names if len(names) > 1}
-            elif len(names) > 1 and mean is not None:
-                context = {m: [one] for m, one in self.fusion.maps(mean, context=names)[1].items()}
-            fused, what = self.fusion.fuse(f, own, context, with_attention)
-            yield Output(
-                self.head(fused),
-                self.average_head(mean) if training else None,
-                {m: weight.mean(dim=1, keepdim=True, dtype=torch.float32) for m, weight in what.items()},
-            )
-
-    def modality_logits(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the logits (B, classes, D, H, W) of the head on each F_m, for the loss."""
-        return {m: self.modality_heads[m](feature) for m, feature in features.items()}
-
-    def forward(self, images: Tensor, present: Tensor | Sequence[bool]) -> Tensor:
-        """Return the logits (B, classes, D, H, W) of images (B, M, D, H, W).
+    def forward(self, images: Tensor, present: Present) -> Tensor:
+        """Return the logits (B, classes, D, H, W) of images (B, M, D, H, W), step by step as the paper writes it.
 
         Args:
             images: z-scored; whatever fills an absent modality's slot has no influence.
@@ -152,12 +71,79 @@ class A2FSeg(nn.Module):
         """
         flags = torch.as_tensor(present)
         if flags.ndim == 1:
-            return self.fuse(self.encode(images, flags), flags).logits
+            features = self.encode(images, flags)  # F_m, (B, C, D, H, W) of each present m
+            return self.head(self.equations(features).fused)  # type: ignore[no-any-return]
         if len(flags) != len(images):
             raise ValueError(f"masks for {len(flags)} samples, images of {len(images)}")
-        if bool((flags == flags[0]).all()):
-            return self.forward(images, flags[0])
         return torch.cat([self.forward(image[None], flag) for image, flag in zip(images, flags, strict=True)])
+
+    def encode(self, images: Tensor, present: Present) -> dict[str, Tensor]:
+        """Return F_m (B, C, D, H, W) of every present modality. Absent modalities are never read.
+
+        Args:
+            images: (B, M, D, H, W), z-scored; edges at least the config's `smallest_edge`.
+            present: (M,) flags.
+        """
+        self.check_images(images)
+        names = self.present_names(present)
+        index = self.config.modalities.index
+        return {m: self.encoders[m](images[:, index(m) : index(m) + 1]) for m in names}
+
+    def equations(self, features: Mapping[str, Tensor]) -> Equations:
+        """Return the average and the fused features, equations (1) to (3) word for word.
+
+        The oracle of `fuse_subsets`: slower, and the same but for rounding.
+
+        Args:
+            features: F_m (B, C, D, H, W) of the N present modalities, and of no other.
+        """
+        f = self.fusion.f
+        stacked = torch.stack(list(features.values()))  # (N, B, C, D, H, W)
+        f_avg = stacked.mean(dim=0)  # (B, C, D, H, W)
+        w = [torch.sigmoid(f[m](torch.cat([f_avg, f_m], dim=1))) for m, f_m in features.items()]  # (1), 2C to C
+        w_hat = torch.softmax(torch.stack(w), dim=0)  # (2), exp(W_m) / sum of exp(W_k): (N, B, C, D, H, W)
+        f_hat = (w_hat * stacked).sum(dim=0)  # (3), (B, C, D, H, W)
+        return Equations(f_avg, dict(zip(features, w_hat, strict=True)), f_hat)
+
+    def fuse_subsets(
+        self, features: Mapping[str, Tensor], subsets: Sequence[Present], attention: Sequence[bool] | None = None
+    ) -> Iterator[Output]:
+        """Yield the output of each subset in turn; `shared_fusion.py` tells how the work is shared.
+
+        Args:
+            features: F_m of at least the modalities in the subsets, from `encode`.
+            subsets: Missing-modality masks (M,).
+            attention: Of which subsets to return the mean over the channels of What_m, one flag a subset.
+        """
+        chosen = [self.present_names(present) for present in subsets]
+        for fused in self.fusion.fuse_subsets(features, chosen, attention=attention):
+            weights = fused.weights.items()
+            yield Output(
+                self.head(fused.features),
+                {m: weight.mean(dim=1, keepdim=True, dtype=torch.float32) for m, weight in weights},
+            )
+
+    def training_outputs(self, images: Tensor, subsets: Sequence[Present]) -> TrainingOutputs:
+        """Return the heads of equation (5): on each F_m, then on F_avg and Fhat of each subset."""
+        features = self.encode(images, union(subsets))
+        chosen = [self.present_names(present) for present in subsets]
+        of_subsets = []
+        for fused in self.fusion.fuse_subsets(features, chosen, averages=True):
+            assert fused.average is not None
+            logits = self.head(fused.features)
+            of_subsets += [self.average_head(fused.average), logits]
+        return TrainingOutputs([*(self.modality_heads[m](f_m) for m, f_m in features.items()), *of_subsets])
+
+    def bytes_per_voxel(self, modalities: int, subsets: int, itemsize: int) -> int:
+        """Return about how much memory a voxel of a window takes at the peak.
+
+        The features of each modality, then the last stage of one U-Net or, when it is done, the logits of all
+        subsets, and those of one in float32. So 15 subsets get the windows of one, and its masks. Measured on brains
+        of 3.3 million voxels, 16 and 32 features.
+        """
+        features, classes = self.config.features_per_stage[0], len(self.config.classes)
+        working = max(9 * features, subsets * classes) * itemsize
+        return features * modalities * itemsize + working + 12 * classes
 
 
 def _new_head(channels: int, classes: int) -> nn.Conv3d:
@@ -168,9 +154,3 @@ def _new_head(channels: int, classes: int) -> nn.Conv3d:
         head.bias.zero_()
         head.bias[0] = BACKGROUND_PRIOR
     return head
-
-
-def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor of the network, without allocating any of them."""
-    with torch.device("meta"):
-        return {name: tuple(value.shape) for name, value in A2FSeg(config).state_dict().items()}

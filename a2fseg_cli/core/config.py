@@ -20,7 +20,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Configuration of an A2FSeg network.
+    """Configuration of a network.
 
     Attributes:
         modalities: Names, in the order of the network's inputs.
@@ -28,10 +28,11 @@ class ModelConfig:
         label_values: Voxel value of each class in the label maps the network was trained on, same order.
         regions: Named unions of classes as they are scored, e.g. ("TC", ("NCR", "ET")).
         features_per_stage: Channels of each resolution level; the first is C, the width of F_m.
-        attention_kernel_size: Edge of the kernel of f_m in equation (1), voxels, odd.
+        attention_kernel_size: Edge of the kernel of f_m in equation (1), voxels, odd; only a2fseg has it.
         spacing_mm: Working voxel spacing (z, y, x).
         patch_size: Edges (D, H, W) of the crops it is trained on, in voxels of the working spacing. Inference plans a
             window of its own over the whole brain; the nearer the crops come to it, the better it works.
+        architecture: Which network it is, a row of `core/networks.py`.
     """
 
     modalities: tuple[str, ...] = BRATS_MODALITIES
@@ -46,6 +47,7 @@ class ModelConfig:
     attention_kernel_size: int = 3
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     patch_size: tuple[int, int, int] = (128, 128, 128)
+    architecture: str = "a2fseg"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a network. Raises: ValueError."""
@@ -73,6 +75,8 @@ class ModelConfig:
             raise ValueError(f"attention_kernel_size must be 1, 3, 5 or 7; got {self.attention_kernel_size}")
         if len(self.spacing_mm) != 3 or any(not 0.1 <= mm <= 20 for mm in self.spacing_mm):
             raise ValueError(f"spacing_mm needs three values of 0.1 to 20; got {self.spacing_mm}")
+        if not _NAME.fullmatch(self.architecture):
+            raise ValueError(f"architecture must be a name of letters, digits, - and _; got {self.architecture!r}")
         least, step = self.smallest_edge, self.edge_step
         if len(self.patch_size) != 3 or any(edge < least or edge % step for edge in self.patch_size):
             raise ValueError(f"patch_size: edges must be multiples of {step}, at least {least}; got {self.patch_size}")
@@ -132,16 +136,22 @@ class ModelConfig:
                 attention_kernel_size=int(raw["attention_kernel_size"]),
                 spacing_mm=_three(raw["spacing_mm"], float),
                 patch_size=_three(raw["patch_size"], int),
+                architecture=str(raw["architecture"]),
             )
         except (TypeError, KeyError, IndexError, OverflowError) as error:
             raise ValueError(f"not a model configuration: {error}") from error
 
 
 def of_today(raw: Any) -> Any:
-    """Return a configuration's fields under the names they have now: until 0.1 `patch_size` was called `window`."""
-    if isinstance(raw, dict) and "window" in raw and "patch_size" not in raw:
-        return {"patch_size" if name == "window" else name: value for name, value in raw.items()}
-    return raw
+    """Return a configuration's fields as they are now.
+
+    Until weights of format 2, `patch_size` was called `window`, and every network was an a2fseg.
+    """
+    if not isinstance(raw, dict):
+        return raw
+    if "window" in raw and "patch_size" not in raw:
+        raw = {"patch_size" if name == "window" else name: value for name, value in raw.items()}
+    return {"architecture": "a2fseg"} | raw
 
 
 def _three(values: Sequence[Any], kind: type) -> Any:

@@ -96,6 +96,8 @@ class Cohort:
         """
         places, config = self.places, self.segmenter.config
         self.options.label_values(config)  # refuses a scheme before any work is done
+        if self.options.attention and not self.segmenter.model.has_attention:
+            raise UsageError(f"attention: a network of architecture {config.architecture} has none.")
         if places.table:
             remove_abandoned(places.output)
         places.check(cases, config, self.options)

@@ -14,7 +14,7 @@ import torch
 from a2fseg_cli.cases.discovery import Case
 from a2fseg_cli.cases.images import CaseImages, ReadingOptions, load_images
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.device import naming_out_of_memory
+from a2fseg_cli.errors import naming_out_of_memory
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.preprocessing import Prepared, prepare
 from a2fseg_cli.inference.agreement import Agreement, segment_with_agreement
@@ -112,15 +112,19 @@ class PatientPrediction:
 def segment_patient(
     patient: Patient, segmenter: Segmenter, attention: bool = False, agreement: bool = False
 ) -> PatientPrediction:
-    """Run the network on a patient. Raises: ResourceError when not even the smallest window fits.
+    """Run the network on a patient.
 
     Args:
         patient: The patient.
         segmenter: The loaded network.
-        attention: Also return the attention maps.
+        attention: Also return the attention maps, where the network has them.
         agreement: Also compare with the result of every smaller subset of the modalities.
+
+    Raises:
+        ResourceError: not even the smallest window fits.
     """
     started = time.perf_counter()
+    attention = attention and segmenter.model.has_attention
     compared: Agreement = {}
     if agreement:
         prediction, compared = segment_with_agreement(segmenter, patient.prepared, attention)

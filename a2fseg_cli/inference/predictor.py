@@ -14,10 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from a2fseg_cli.core.a2fseg import A2FSeg, parameter_shapes
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.device import Compute, available_memory_bytes, choose_compute, is_out_of_memory
-from a2fseg_cli.errors import ResourceError
+from a2fseg_cli.core.device import Compute, choose_compute
+from a2fseg_cli.core.memory import available_memory_bytes
+from a2fseg_cli.core.network import Network, union
+from a2fseg_cli.core.networks import build_network, parameter_shapes
+from a2fseg_cli.errors import ResourceError, UsageError, is_out_of_memory
 from a2fseg_cli.inference.windows import WindowPlan, plan_windows, stream_windows
 from a2fseg_cli.weights.file_format import load_weights
 
@@ -58,7 +60,8 @@ class Prediction:
 
     Attributes:
         probabilities: (classes, d, h, w) float32.
-        attention: Mean over channels of What_m of each present modality, (d, h, w); empty unless asked for.
+        attention: Share of each present modality in the result, (d, h, w), of A2FSeg the mean over the channels of
+            What_m; empty unless asked for, and of a network that has none.
         plan: The windows.
     """
 
@@ -74,10 +77,18 @@ class Predictor:
         model: The network, on the device.
         compute: Device and precision.
         inference: How windows are laid.
+
+    Raises:
+        UsageError: a window was asked for, and the network takes no other than that of its training.
     """
 
-    def __init__(self, model: A2FSeg, compute: Compute, inference: WindowOptions | None = None) -> None:
+    def __init__(self, model: Network, compute: Compute, inference: WindowOptions | None = None) -> None:
         self.model, self.compute, self.inference = model, compute, inference or WindowOptions()
+        self.window = self.inference.window
+        if not model.any_window:
+            if self.window not in (None, self.config.patch_size):
+                raise UsageError(f"window {self.window}: this network takes {self.config.patch_size} only.")
+            self.window = self.config.patch_size
 
     @property
     def config(self) -> ModelConfig:
@@ -87,15 +98,10 @@ class Predictor:
     def bytes_per_voxel(self, modalities: int, subsets: int = 1) -> int:
         """Return about how much memory a voxel of a window takes at the peak, with so many modalities present.
 
-        The features of each modality, then the last stage of one U-Net or, when it is done, the logits of all
-        subsets, and those of one in float32; mirroring keeps all of them in float32 beside the U-Nets. So 15 subsets
-        get the windows of one, and its masks. Measured on brains of 3.3 million voxels, 16 and 32 features.
+        What the network takes; mirroring keeps the logits of all subsets in float32 beside it.
         """
-        features, classes = self.config.features_per_stage[0], len(self.config.classes)
-        itemsize = self.compute.dtype.itemsize
-        working = max(9 * features, subsets * classes) * itemsize
-        mirrored = 4 * subsets * classes if self.inference.tta else 0
-        return features * modalities * itemsize + working + 12 * classes + mirrored
+        mirrored = 4 * subsets * len(self.config.classes) if self.inference.tta else 0
+        return self.model.bytes_per_voxel(modalities, subsets, self.compute.dtype.itemsize) + mirrored
 
     def plan(self, shape: tuple[int, int, int], modalities: int, bytes_allowed: float, subsets: int = 1) -> WindowPlan:
         """Return the windows for a volume. Raises: ResourceError when not even the smallest window fits."""
@@ -106,7 +112,7 @@ class Predictor:
                 self.config.edge_step,
                 max_voxels=bytes_allowed / self.bytes_per_voxel(modalities, subsets),
                 overlap=self.inference.overlap,
-                window=self.inference.window,
+                window=self.window,
             )
         except ValueError as error:
             raise ResourceError(
@@ -151,7 +157,7 @@ class Predictor:
         if self.compute.device.type != "cuda":
             allowed = min(allowed, MOST_WINDOW_BYTES)
         while wanted:
-            modalities = sum(_union(wanted))
+            modalities = sum(union([mask for mask, _ in wanted]))
             plan = self.plan(shape, modalities, allowed, len(wanted))
             alone = len(plan.starts) == 1
             group = wanted[: len(wanted) if alone else self._kept_together(math.prod(plan.padded), 4)]
@@ -163,10 +169,12 @@ class Predictor:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                if self.inference.window is not None:
+                if self.window is not None:
+                    advice = (
+                        "leave it out to have it planned" if self.model.any_window else "this network takes no other"
+                    )
                     raise ResourceError(
-                        f"Out of memory: --window {self.inference.window} does not fit on {self.compute.device}; "
-                        "leave it out to have it planned."
+                        f"Out of memory: window {self.window} does not fit on {self.compute.device}; {advice}."
                     ) from error
                 allowed = 0.5 * self.bytes_per_voxel(modalities, len(wanted)) * math.prod(plan.window)
                 if self.compute.device.type == "cuda":
@@ -178,8 +186,8 @@ class Predictor:
 
     def _segmentation(self, result: Tensor, present: Sequence[bool], attention: bool, plan: WindowPlan) -> Prediction:
         classes = len(self.config.classes)
-        names = self.model.present_names(present)
-        maps = {m: result[classes + i].numpy() for i, m in enumerate(names)} if attention else {}
+        names = self.model.present_names(present) if attention and self.model.has_attention else ()
+        maps = {m: result[classes + i].numpy() for i, m in enumerate(names)}
         return Prediction(result[:classes].softmax(dim=0).numpy(), maps, plan)
 
     def _predict(self, window: Tensor, subsets: Sequence[Wanted], shape: Sequence[int]) -> Iterator[Tensor]:
@@ -206,42 +214,50 @@ class Predictor:
     def _fuse(self, window: Tensor, subsets: Sequence[Wanted], shape: Sequence[int] | None = None) -> Iterator[Tensor]:
         """Yield what `_predict` does, of one view of the window.
 
-        The fusion skips padding beyond `shape` but for what its kernel reaches.
+        A fusion that reaches so many voxels skips the padding beyond `shape` but for those.
         """
+        reach = self.model.fusion_reach
+        edges: Sequence[int] = window.shape[2:]
         # No mode stays on across a yield: it would reach the caller's own computations.
         with torch.no_grad(), self.compute.autocast():
-            features = self.model.encode(window, _union(subsets))
-            if shape is not None:
-                reach = self.config.attention_kernel_size // 2
-                d, h, w = (edge + reach for edge in shape)
+            features = self.model.encode(window, union([mask for mask, _ in subsets]))
+            if shape is not None and reach is not None:
+                edges = [min(edge + reach, whole) for edge, whole in zip(shape, edges, strict=True)]
+                d, h, w = edges
                 features = {
                     m: value[:, :, :d, :h, :w].contiguous(memory_format=torch.channels_last_3d)
                     for m, value in features.items()
                 }
-        voxels = math.prod(next(iter(features.values())).shape[2:])
-        count = self._kept_together(voxels, self.compute.dtype.itemsize)
+        count = self._kept_together(math.prod(edges), self.compute.dtype.itemsize)
         for first in range(0, len(subsets), count):
             with torch.no_grad(), self.compute.autocast():
-                kept = self._fuse_in_slabs(features, subsets[first : first + count])
+                kept = self._fuse_in_slabs(features, subsets[first : first + count], edges)
             while kept:
                 logits, *weights = kept.pop(0)
                 yield torch.cat([logits.float(), *weights], dim=1) if weights else logits.float()
 
-    def _fuse_in_slabs(self, features: Mapping[str, Tensor], subsets: Sequence[Wanted]) -> list[list[Tensor]]:
+    def _fuse_in_slabs(
+        self, features: Mapping[str, Tensor], subsets: Sequence[Wanted], edges: Sequence[int]
+    ) -> list[list[Tensor]]:
         """Return the logits of each subset (1, classes, d, h, w) and the maps of its attention, where wanted.
 
         All subsets of one slab of planes are fused, then those of the next: beside the features and the results, the
-        fusion needs memory for a slab only.
+        fusion needs memory for a slab only. One that looks at the whole window gets it whole.
+
+        Args:
+            features: Of the window, from `encode`.
+            subsets: What is wanted.
+            edges: Of the results (d, h, w).
         """
         masks, flags = zip(*subsets, strict=True)
-        reach = self.config.attention_kernel_size // 2
-        _, _, depth, height, width = next(iter(features.values())).shape
-        planes = max(1, SLAB_VOXELS // (height * width))
+        depth, height, width = edges
+        reach = self.model.fusion_reach
+        planes = depth if reach is None else max(1, SLAB_VOXELS // (height * width))
         results: list[list[Tensor]] = []
         for start in range(0, depth, planes):
             stop = min(start + planes, depth)
-            low, high = max(0, start - reach), min(depth, stop + reach)
-            slab = {m: value[:, :, low:high] for m, value in features.items()}
+            low, high = max(0, start - (reach or 0)), min(depth, stop + (reach or 0))
+            slab = features if reach is None else {m: value[:, :, low:high] for m, value in features.items()}
             for index, output in enumerate(self.model.fuse_subsets(slab, masks, attention=flags)):
                 maps = [output.logits, *output.attention.values()]
                 if index == len(results):
@@ -261,20 +277,15 @@ class Segmenter(Predictor):
 
     Raises:
         WeightsError: the file is not acceptable.
-        ResourceError: the device is not there.
+        UsageError: the device is not there, or a window that the network does not take.
     """
 
     def __init__(self, weights: Path, compute: Compute | None = None, inference: WindowOptions | None = None) -> None:
         self.weights, tensors = load_weights(weights, parameter_shapes)
         compute = compute or choose_compute()
         with torch.device("meta"):
-            model = A2FSeg(self.weights.config)
+            model = build_network(self.weights.config)
         model.load_state_dict(tensors, assign=True)
         model.requires_grad_(False).eval()
         model.to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         super().__init__(model, compute, inference)
-
-
-def _union(subsets: Sequence[Wanted]) -> list[bool]:
-    """Return which modalities occur in any of the subsets."""
-    return [any(flags) for flags in zip(*(present for present, _ in subsets), strict=True)]

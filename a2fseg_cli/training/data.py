@@ -17,6 +17,7 @@ from torch import Tensor
 
 from a2fseg_cli.cases.discovery import Case
 from a2fseg_cli.core.config import ModelConfig, subset_name
+from a2fseg_cli.core.networks import network_class
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write, file_state, fingerprint
 from a2fseg_cli.imaging.label_maps import check_on_grid, read_classes
@@ -133,7 +134,12 @@ def random_crop(
 
 
 def patch_size(sample: Sample, config: ModelConfig) -> list[int]:
-    """Return the edges of a patient's crops: the network's `window`, or what holds the brain, as inference plans it."""
+    """Return the edges of a patient's crops: `patch_size`, or what holds the brain, as inference plans it.
+
+    A network that takes one window only is trained on it.
+    """
+    if not network_class(config).any_window:
+        return list(config.patch_size)
     step = config.edge_step
     whole = [max(config.smallest_edge, math.ceil(n / step) * step) for n in sample.classes.shape]
     return [min(edges) for edges in zip(config.patch_size, whole, strict=True)]

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from a2fseg_cli.core.a2fseg import parameter_shapes
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.networks import parameter_shapes, parameters_of_classes
 from a2fseg_cli.errors import WeightsError
 from a2fseg_cli.weights.card import STAGE
 from a2fseg_cli.weights.file_format import load_weights
@@ -32,21 +32,21 @@ class Initial:
 
 
 def initial_weights(path: Path, config: ModelConfig) -> Initial:
-    """Return what of a weights file fits a network: the encoders and attention of the modalities both have.
+    """Return what of a weights file fits a network: the parameters of the modalities both have, and of all of them.
 
-    The heads fit where the classes are the same. Widths and attention kernel must be the same; modalities,
-    classes, working spacing and crops may differ.
+    The heads fit where the classes are the same. Architecture, widths and attention kernel must be the same;
+    modalities, classes, working spacing and crops may differ.
 
     Raises:
         WeightsError: the file is not acceptable, or nothing in it fits.
     """
     weights, tensors = load_weights(path, parameter_shapes)
     source = weights.config
-    for name in ("features_per_stage", "attention_kernel_size"):
+    for name in ("architecture", "features_per_stage", "attention_kernel_size"):
         if getattr(source, name) != getattr(config, name):
             raise WeightsError(
                 f"{path}: {name} is {getattr(source, name)}, the network to train has {getattr(config, name)}. "
-                "Give --features as in those weights, or start without --init-weights."
+                "Take the same, or start without initial weights."
             )
     shared = [m for m in config.modalities if m in source.modalities]
     if not shared:
@@ -54,11 +54,11 @@ def initial_weights(path: Path, config: ModelConfig) -> Initial:
             f"{path}: made for {', '.join(source.modalities)}; none of them is among {', '.join(config.modalities)}."
         )
     heads = source.classes == config.classes
-    expected = parameter_shapes(config)
+    shapes, of_classes = parameter_shapes(config), parameters_of_classes(config)
     fitting = {
         name: value
         for name, value in tensors.items()
-        if name in expected and (heads or not name.startswith(("modality_heads.", "average_head.", "head.")))
+        if shapes.get(name) == tuple(value.shape) and (heads or name not in of_classes)
     }
     return Initial(fitting, _note(path, source, config, shared, heads), _provenance(weights.card, weights.sha256))
 

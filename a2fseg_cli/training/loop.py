@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from a2fseg_cli.core.a2fseg import A2FSeg
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.core.losses import total_loss
+from a2fseg_cli.core.networks import build_network
 from a2fseg_cli.errors import A2FSegError, UsageError, WeightsError
 from a2fseg_cli.files import atomic_write_text, csv_text
 from a2fseg_cli.imaging.labels import region_dice
@@ -85,10 +85,8 @@ class Trainer:
         workers: Threads that draw crops ahead.
 
     Raises:
-        UsageError: the crops of a step cannot be shared evenly by the processes.
+        UsageError: the crops of a step cannot be shared evenly by the processes, or an unknown architecture.
     """
-
-    network = A2FSeg  # an ablation puts another in its place
 
     def __init__(
         self,
@@ -118,7 +116,7 @@ class Trainer:
         self.crops = CropReader(self._draw, workers)
         self.state = State()
         torch.manual_seed(recipe.seed)
-        self.model = self.network(config)
+        self.model = build_network(config)
         self.model.load_state_dict(self.model.state_dict() | dict(initial or {}))
         self.model.to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.mean = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
@@ -275,12 +273,10 @@ class Trainer:
     def _loss(self, crop: TrainingCrop) -> Tensor:
         device = self.compute.device
         with self.compute.autocast():
-            features = self.model.encode(crop.images[None].to(device), crop.subsets[0])
-            outputs = list(self.model.fuse_subsets(features, crop.subsets, training=True))
-            heads = list(self.model.modality_logits(features).values())
-        for output in outputs:
-            heads += [logits for logits in (output.average_logits, output.logits) if logits is not None]
-        return total_loss(heads, crop.classes[None].to(device), self.recipe.foreground_weight, self.groups)
+            outputs = self.model.training_outputs(crop.images[None].to(device), crop.subsets)
+        target, weight = crop.classes[None].to(device), self.recipe.foreground_weight
+        loss = total_loss(outputs.heads, target, weight, self.groups)
+        return loss if outputs.extra_loss is None else loss + outputs.extra_loss
 
     def _average(self) -> None:
         """Move the running mean of the weights; young means follow faster."""

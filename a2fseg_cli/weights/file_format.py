@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from a2fseg_cli.core.config import ModelConfig, of_today
-from a2fseg_cli.errors import WeightsError
+from a2fseg_cli.errors import UsageError, WeightsError
 from a2fseg_cli.files import atomic_write, finite_or_null
 from a2fseg_cli.weights.strict_json import parse_object, printable
 
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = "a2fseg"
-FORMAT_VERSION = 1
+# 2 since configurations name the architecture, and say patch_size where 1 said window: a tool that knows only 1 then
+# asks to be upgraded. Both are read.
+FORMAT_VERSION = 2
 MAX_HEADER_BYTES = 2**20
 MAX_FILE_BYTES = 4 * 2**30
 
@@ -149,7 +151,7 @@ def load_weights(
 
     with _opened(path) as file:
         header = _read_header(path, file)
-        _check_shapes(path, header.shapes, expected(header.config) if callable(expected) else expected)
+        _check_shapes(path, header.shapes, _expected_shapes(path, header.config, expected))
         file.seek(0)
         data = file.read(header.file_bytes)
     if len(data) != header.file_bytes or not data.startswith(header.raw):
@@ -264,6 +266,15 @@ def _check_layout(path: Path, entries: Mapping[str, Any], body_bytes: int) -> Sh
     if position < body_bytes:
         raise _damaged(path, f"{body_bytes - position} bytes follow the last tensor")
     return shapes
+
+
+def _expected_shapes(path: Path, config: ModelConfig, expected: Shapes | Callable[[ModelConfig], Shapes]) -> Shapes:
+    if not callable(expected):
+        return expected
+    try:
+        return expected(config)
+    except UsageError as error:  # an architecture that this version does not know, or a network it cannot be
+        raise WeightsError(f"{path}: {printable(str(error))} Upgrade a2fseg, or take other weights.") from error
 
 
 def _check_shapes(path: Path, found: Shapes, expected: Shapes) -> None:

@@ -1,8 +1,13 @@
-"""Average fusion and attention-based adaptive fusion (equations 1 to 3 of the paper)."""
+"""Equations (1) to (3) for many subsets at once: what does not depend on the subset is computed once.
+
+All 15 subsets of four modalities cost twenty half-width convolutions here, against thirty-two full ones one by one.
+`A2FSeg.equations` is the same as the paper writes it, and what this is tested against.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +29,23 @@ def average(tensors: Sequence[Tensor]) -> Tensor:
     return sum_of(tensors).div_(len(tensors)) if len(tensors) > 1 else tensors[0]
 
 
+@dataclass(frozen=True)
+class Fused:
+    """The fusion of one subset.
+
+    Attributes:
+        features: Fhat, (B, C, D, H, W).
+        average: F_avg, same shape; None unless asked for.
+        weights: What_m of each present modality, same shape; empty unless asked for.
+    """
+
+    features: Tensor
+    average: Tensor | None
+    weights: dict[str, Tensor]
+
+
 class AdaptiveFusion(nn.Module):
-    """Equations (1) to (3), with f_m taken apart so that subsets can share the work.
+    """The convolutions f_m of equation (1), taken apart so that subsets can share the work.
 
     f_m is one convolution on [F_avg ; F_m]. It is linear before the sigmoid, so it splits into its two
     halves: f_m([F_avg ; F_m]) = A_m(F_avg) + B_m(F_m), with the bias in B_m. B_m(F_m) is the same for every
@@ -46,6 +66,43 @@ class AdaptiveFusion(nn.Module):
         assert isinstance(f, nn.Conv3d)
         assert f.bias is not None
         return f.weight[:, : self.channels], f.weight[:, self.channels :], f.bias
+
+    def fuse_subsets(
+        self,
+        features: Mapping[str, Tensor],
+        subsets: Sequence[Sequence[str]],
+        averages: bool = False,
+        attention: Sequence[bool] | None = None,
+    ) -> Iterator[Fused]:
+        """Yield the fusion of each subset in turn.
+
+        B_m(F_m) is computed once a modality. A_m(F_avg) costs one half-convolution per present m and subset, or, as the
+        mean of A_m(F_k), one per pair (m, k) for all subsets together: the cheaper way is taken (4 modalities:
+        16 pairs against 32 for all 15 subsets, 4 for one subset of all).
+
+        Args:
+            features: F_m (B, C, D, H, W) of at least the modalities in the subsets.
+            subsets: Names of the present modalities.
+            averages: Also return F_avg.
+            attention: Of which subsets to return the attention weights, one flag a subset; of none by default.
+        """
+        used = [m for m in self.f if any(len(names) > 1 and m in names for names in subsets)]
+        by_pairs = len(used) ** 2 < sum(len(names) for names in subsets if len(names) > 1)
+        own: dict[str, Tensor] = {}
+        pairs: dict[str, dict[str, Tensor]] = {}
+        for k in used:
+            b, pairs[k] = self.maps(features[k], own=[k], context=used if by_pairs else [])
+            own |= b
+        for names, with_attention in zip(subsets, attention or [False] * len(subsets), strict=True):
+            present = {m: features[m] for m in names}
+            mean = average(list(present.values())) if averages or not by_pairs else None
+            context: dict[str, list[Tensor]] = {}
+            if by_pairs:
+                context = {m: [pairs[k][m] for k in names] for m in names if len(names) > 1}
+            elif len(names) > 1 and mean is not None:
+                context = {m: [one] for m, one in self.maps(mean, context=names)[1].items()}
+            fused, weights = self.fuse(present, own, context, with_attention)
+            yield Fused(fused, mean if averages else None, weights)
 
     def maps(
         self, features: Tensor, own: Sequence[str] = (), context: Sequence[str] = ()
