@@ -46,7 +46,7 @@ def initial_weights(path: Path, config: ModelConfig) -> Initial:
         if getattr(source, name) != getattr(config, name):
             raise WeightsError(
                 f"{path}: {name} is {getattr(source, name)}, the network to train has {getattr(config, name)}. "
-                "Give --features as in those weights, or start without --init-weights."
+                "Give features_per_stage as in those weights, or start without init_weights."
             )
     shared = [m for m in config.modalities if m in source.modalities]
     if not shared:
