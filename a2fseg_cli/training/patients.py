@@ -72,9 +72,8 @@ def choose_patients(data: Sequence[Path], modalities: Sequence[str], split: Path
     cases = training_cases(data, modalities)
     with_truth = [case.name for case in cases if case.truth]
     if not with_truth:
-        raise InputError(
-            f"{', '.join(map(str, data))}: no patient has a segmentation beside its images (a file that ends in seg)."
-        )
+        places = ", ".join(map(str, data))
+        raise InputError(f"{places}: no patient has a segmentation beside its images (a file that ends in seg).")
     parts = random_split(with_truth, seed) if split is None else read_split(split)
     if not parts.get("train"):
         raise InputError(f"{split}: no patients to train on: expected a list `train` of names.")
