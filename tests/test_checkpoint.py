@@ -13,6 +13,7 @@ import pytest
 import torch
 from training_toys import (
     CONFIG,
+    one_thread,  # noqa: F401
     trainer,
 )
 

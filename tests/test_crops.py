@@ -16,6 +16,7 @@ from training_toys import (
     RECIPE,
     lesion_sample,
     numbered_sample,
+    one_thread,  # noqa: F401
     trainer,
 )
 

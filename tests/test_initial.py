@@ -10,6 +10,7 @@ import pytest
 import torch
 from training_toys import (
     CONFIG,
+    one_thread,  # noqa: F401
     trainer,
 )
 

@@ -16,6 +16,7 @@ from training_toys import (
     CONFIG,
     RECIPE,
     lesion_sample,
+    one_thread,  # noqa: F401
     trainer,
 )
 

@@ -15,6 +15,7 @@ from training_toys import (
     CONFIG,
     CPU,
     lesion_sample,
+    one_thread,  # noqa: F401
     trainer,
 )
 
