@@ -32,8 +32,10 @@ from a2fseg_cli.core.network import Output, Present, TrainingOutputs, union  # n
 from a2fseg_cli.core.networks import registered  # noqa: E402
 from a2fseg_cli.core.shared_fusion import average  # noqa: E402
 from a2fseg_cli.training.data import Sample, load_samples  # noqa: E402
-from a2fseg_cli.training.loop import Trainer  # noqa: E402
+from a2fseg_cli.training.loop import Setup, Trainer  # noqa: E402
 from a2fseg_cli.training.recipe import RECIPES, Recipe  # noqa: E402
+from a2fseg_cli.training.run_folder import RunFolder  # noqa: E402
+from a2fseg_cli.training.validation import patient_scores  # noqa: E402
 
 CONFIG = replace(PRESETS["tiny"], spacing_mm=(3.0, 3.0, 3.0), patch_size=(48, 64, 48))
 RECIPE = Recipe(**RECIPES["tiny"] | {"learning_rate": 0.03, "foreground_share": 0.3})
@@ -69,12 +71,12 @@ VARIANTS: dict[str, tuple[str, dict[str, int]]] = {
 
 def scores(trainer: Trainer, patients: Sequence[Sample]) -> dict[str, float]:
     """Return the mean Dice of each region: over the patients for each subset, then over all subsets."""
-    config: ModelConfig = trainer.config
+    config, model = trainer.setup.config, trainer.learner.model
     subsets = [config.presence(names) for names in all_subsets(config.modalities)]
-    trainer.model.load_state_dict(trainer.mean)
+    model.load_state_dict(trainer.learner.mean)
     per_name: dict[str, list[float]] = {}
     for patient in patients:
-        for name, dice in trainer.scores_of(patient, subsets).items():
+        for name, dice in patient_scores(model, trainer.setup.compute, patient, subsets).items():
             per_name.setdefault(name, []).append(dice)
     means = {name: float(np.mean(found)) for name, found in per_name.items()}
     return {
@@ -100,7 +102,7 @@ def measure(
         recipe = replace(RECIPE, time_budget_s=seconds, **changes)
         network = replace(config, architecture=architecture)
         with registered("average-only", AverageOnly):
-            trainer = Trainer(network, recipe, train, [], folder / name, choose_compute("cpu"), {})
+            trainer = Trainer(Setup(network, recipe, train, [], RunFolder(folder / name), choose_compute("cpu")))
             trainer.run(lambda row: None)
             found = scores(trainer, test)
         cells = [f"{100 * value:.1f}" for value in (*found.values(), np.mean(list(found.values())))]

@@ -27,8 +27,9 @@ from plain import PlainA2FSeg  # noqa: E402
 from a2fseg_cli.core.config import PRESETS, ModelConfig  # noqa: E402
 from a2fseg_cli.core.device import Compute, choose_compute  # noqa: E402
 from a2fseg_cli.training.data import Sample  # noqa: E402
-from a2fseg_cli.training.loop import Trainer  # noqa: E402
+from a2fseg_cli.training.loop import Setup, Trainer  # noqa: E402
 from a2fseg_cli.training.recipe import Recipe  # noqa: E402
+from a2fseg_cli.training.run_folder import RunFolder  # noqa: E402
 
 
 def patient(config: ModelConfig) -> Sample:
@@ -44,8 +45,8 @@ def patient(config: ModelConfig) -> Sample:
 def measure(config: ModelConfig, compute: Compute, repeats: int) -> str:
     """Return the table. Raises: AssertionError when the losses differ by more than 1 %."""
     recipe = Recipe(augment=False, random_subsets=2, learning_rate=1e-3)
-    trainer = Trainer(config, recipe, [patient(config)], [], Path(), compute, {})
-    plain = PlainA2FSeg(trainer.model)
+    trainer = Trainer(Setup(config, recipe, [patient(config)], [], RunFolder(Path()), compute))
+    plain = PlainA2FSeg(trainer.learner.model)
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-3)
 
     def plain_step() -> float:

@@ -20,11 +20,11 @@ import numpy.typing as npt
 import torch
 
 from a2fseg_cli.cases.case_lists import read_split
-from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.core.config import ModelConfig, all_subsets
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.inference.predictor import Segmenter
-from a2fseg_cli.training.data import preprocess_truth
+from a2fseg_cli.training.data import read_training_patient
+from a2fseg_cli.training.patients import training_cases
 from a2fseg_cli.weights.file_format import load_weights, save_weights
 
 STEP, MOST = 0.4, 1.2
@@ -42,26 +42,28 @@ def mean_of(files: Sequence[Path]) -> tuple[dict[str, torch.Tensor], ModelConfig
     return tensors, config, dict(loaded[-1][0].card) | {"mean_of": [weights.sha256 for weights, _ in loaded]}
 
 
-def scores_of(segmenter: Segmenter, data: Path, names: Sequence[str]) -> Iterator[Scores]:
+def scores_of(segmenter: Segmenter, data: Sequence[Path], names: Sequence[str]) -> Iterator[Scores]:
     """Yield the scores of each subset of each patient."""
     config = segmenter.config
-    cases = {case.name: case for case in find_cases(data, config.modalities)}
+    cases = {case.name: case for case in training_cases(data, config.modalities)}
     for name in names:
-        images, classes, present = preprocess_truth(cases[name], config)
-        here = [m for m, flag in zip(config.modalities, present, strict=True) if flag]
-        for result in segmenter.segment_subsets(images, [config.presence(subset) for subset in all_subsets(here)]):
+        patient = read_training_patient(cases[name], config)
+        classes = patient.classes.ravel()
+        here = [m for m, flag in zip(config.modalities, patient.present, strict=True) if flag]
+        for result in segmenter.segment_subsets(
+            patient.images, [config.presence(subset) for subset in all_subsets(here)]
+        ):
             scores = np.log(np.maximum(result.probabilities, 1e-9)).reshape(len(config.classes), -1)
             near = scores[0] < scores[1:].max(axis=0) + MOST
-            counts = np.bincount(classes.ravel(), minlength=len(config.classes))
-            yield scores[:, near].astype(np.float32), classes.ravel()[near], counts
+            yield scores[:, near].astype(np.float32), classes[near], np.bincount(classes, minlength=len(scores))
 
 
-def mean_dice(found: Sequence[Scores], shift: npt.NDArray[np.float32], config: ModelConfig) -> float:
+def mean_dice(patients: Sequence[Scores], shift: npt.NDArray[np.float32], config: ModelConfig) -> float:
     """Return the mean Dice of all regions and scores; a region that is empty in both is 1."""
     count = len(config.classes)
     members = np.array([[i in config.region_classes(r) for i in range(count)] for r, _ in config.regions], float)
     dice = []
-    for scores, classes, counts in found:
+    for scores, classes, counts in patients:
         winner = (scores + shift[:, None]).argmax(axis=0)
         confusion = np.bincount(winner * count + classes, minlength=count**2).reshape(count, count)
         overlap = np.einsum("rc,ck,rk->r", members, confusion, members)
@@ -70,10 +72,10 @@ def mean_dice(found: Sequence[Scores], shift: npt.NDArray[np.float32], config: M
     return float(np.mean(dice))
 
 
-def best_shift(found: Sequence[Scores], config: ModelConfig) -> tuple[npt.NDArray[np.float32], float, float]:
+def best_shift(patients: Sequence[Scores], config: ModelConfig) -> tuple[npt.NDArray[np.float32], float, float]:
     """Return the shift of each class's bias, background 0, and the mean Dice before and after."""
     shift = np.zeros(len(config.classes), np.float32)
-    before = best = mean_dice(found, shift, config)
+    before = best = mean_dice(patients, shift, config)
     improved = True
     while improved:
         improved = False
@@ -81,12 +83,12 @@ def best_shift(found: Sequence[Scores], config: ModelConfig) -> tuple[npt.NDArra
             for value in sorted(np.arange(-MOST, MOST + STEP / 2, STEP), key=abs):
                 trial = shift.copy()
                 trial[index] = value
-                if (dice := mean_dice(found, trial, config)) > best + 1e-4:
+                if (dice := mean_dice(patients, trial, config)) > best + 1e-4:
                     shift, best, improved = trial, dice, True
     return shift, before, best
 
 
-def merge(data: Path, names: Sequence[str], files: Sequence[Path], output: Path) -> str:
+def merge(data: Sequence[Path], names: Sequence[str], files: Sequence[Path], output: Path) -> str:
     """Write the merged weights; return what was chosen, in one line."""
     tensors, config, card = mean_of(files)
     save_weights(output, tensors, config, card)
@@ -107,7 +109,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     file, _, name = options.split.rpartition(":")
-    print(merge(options.data, read_split(Path(file))[name], options.weights, options.output))
+    print(merge([options.data], read_split(Path(file))[name], options.weights, options.output))
 
 
 if __name__ == "__main__":

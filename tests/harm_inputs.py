@@ -1125,7 +1125,7 @@ def _trainings() -> Iterator[Kind]:
     yield split("split.json: not a JSON file", "train", "split that is not JSON")
     yield train("window edges must be multiples of 2, at least 4; got (7, 7, 7)", "--patch-size", "7")
     yield train("--patch-size large: expected one or three", "--patch-size", "large")
-    yield train("--preset huge: expected paper, small, tiny", "--preset", "huge")
+    yield train("preset huge: expected paper, small, tiny", "--preset", "huge")
     yield train("--features 2,wide", "--features", "2,wide")
     yield train("features_per_stage needs", "--features", "0,4")
     yield train("--spacing -1", "--spacing", "-1")
@@ -1136,13 +1136,13 @@ def _trainings() -> Iterator[Kind]:
     yield train("label values are 0", "--labels", "core=999")
     yield train("--labels core=1,core=2: expected name=value", "--labels", "core=1,core=2")
     yield train("region all must consist of", "--regions", "all=core")
-    yield train("optimizer must be adam, adamw or muon", "--optimizer", "sgd")
-    yield train("learning rate must lie in (0, 10); got nan", "--learning-rate", "nan")
-    yield train("epochs, iterations and batch size must be at least 1", "--epochs", "0")
-    yield train("the seed must be 0 or more", "--seed", "-1")
+    yield train("optimizer sgd: expected adam, adamw or muon", "--optimizer", "sgd")
+    yield train("learning_rate nan: expected more than 0", "--learning-rate", "nan")
+    yield train("epochs 0: expected 1 or more", "--epochs", "0")
+    yield train("seed -1: expected 0 or more", "--seed", "-1")
     yield train("--time-budget soon: expected a time such as 2h", "--time-budget", "soon")
     yield train("--time-budget", "--time-budget", "9" * 400 + "h", name="--time-budget of 400 digits")
-    yield train("--workers -1: expected 0 or more", "--workers", "-1")
+    yield train("workers -1: expected 0 or more", "--workers", "-1")
     yield train("name '../x' must be letters", "--name", "../x")
     yield train("licence must be one line", "--licence", "two\nlines")
     yield train("none.safetensors: no such weights file", "--init-weights", "none.safetensors", code=4)
@@ -1181,7 +1181,7 @@ def _trainings() -> Iterator[Kind]:
         _write(folder / "out" / "last.ckpt", b"mine")
         return _train(folder, good)
 
-    yield Kind(group, "a run is there already", 2, ("out holds a run already. Give --resume",), again)
+    yield Kind(group, "a run is there already", 2, ("out holds a run already. Give resume",), again)
     join = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
     for name, words, env in (
         ("WORLD_SIZE that is no number", "WORLD_SIZE two: expected a whole number", {"WORLD_SIZE": "two"}),

@@ -16,8 +16,9 @@ from a2fseg_cli.imaging.labels import region_dice
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.phantom import make_phantom
 from a2fseg_cli.training.data import Sample
-from a2fseg_cli.training.loop import Trainer
+from a2fseg_cli.training.loop import Setup, Trainer
 from a2fseg_cli.training.recipe import Recipe
+from a2fseg_cli.training.run_folder import RunFolder
 from a2fseg_cli.weights.cache import resolve_weights
 
 pytestmark = pytest.mark.cuda
@@ -98,9 +99,9 @@ def test_a_training_step_as_on_the_cpu(tmp_path: Path) -> None:
     sample = Sample("one", random.normal(size=(4, 16, 16, 16)).astype(np.float16), classes, (True,) * 4)
     losses = []
     for device in ("cpu", "cuda"):
-        trainer = Trainer(
-            config, Recipe(learning_rate=1e-3), [sample], [sample], tmp_path, choose_compute(device, "fp32"), {}
-        )
+        compute = choose_compute(device, "fp32")
+        setup = Setup(config, Recipe(learning_rate=1e-3), [sample], [sample], RunFolder(tmp_path), compute)
+        trainer = Trainer(setup)
         losses.append([trainer.step() for _ in range(3)])
         assert trainer.validate()["score"] >= 0
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)

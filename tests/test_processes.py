@@ -8,12 +8,15 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from training_toys import RECIPE, one_thread, trainer  # noqa: F401
 
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
@@ -41,29 +44,33 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(cohort: Path, out: Path, processes: int, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run `a2fseg train` on the cohort, under torchrun if in several processes."""
-    split = cohort.parent / "split.json"
+OPTIONS = [
+    "--preset", "tiny", "--modalities", "t1,flair", "--labels", "lesion=1", "--features", "4,8", "--patch-size", "8",
+    "--spacing", "1", "--epochs", "2", "--iterations", str(STEPS // 2), "--batch-size", "2", "--device", "cpu",
+    "--precision", "fp32",
+]  # fmt: skip
+
+
+def write_split(folder: Path) -> Path:
+    split = folder / "split.json"
     split.write_text(json.dumps({"train": ["a", "b", "c"], "validation": ["d", "e"]}))
-    start = [] if processes == 1 else ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    task = ["--modalities", "t1,flair", "--labels", "lesion=1", "--features", "4,8", "--patch-size", "8"]
-    recipe = ["--epochs", "2", "--iterations", str(STEPS // 2), "--batch-size", "2", "--device", "cpu"]
-    return subprocess.run(
-        [sys.executable, *start, "-m", "a2fseg_cli", "train", str(cohort), "-o", str(out), "--preset", "tiny",
-         "--split", str(split), "--spacing", "1", "--precision", "fp32", *task, *recipe, *options],
-        capture_output=True, text=True, timeout=180, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    return split
 
 
-def test_two_processes_train_as_one_with_the_same_batch(cohort: Path, tmp_path: Path) -> None:
-    """Loss, validation and weights agree to 1e-4.
+def test_two_processes_train_as_one_with_the_same_batch(cohort: Path, tmp_path: Path, call: Callable[..., int]) -> None:
+    """Loss, validation and weights agree to 1e-4: two processes under torchrun, and one, this one.
 
     Each process computes the gradients of one of the two crops, and their sum is the batch's, but floats are summed
     in another order: 1e-7 relative a step, which six steps of a network that is not yet settled may enlarge.
     """
-    one, two = train(cohort, tmp_path / "one", 1), train(cohort, tmp_path / "two", 2)
-    assert one.returncode == 0, one.stderr
+    arguments = ["train", str(cohort), *OPTIONS, "--split", str(write_split(tmp_path)), "-o"]
+    two = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "a2fseg_cli", *arguments,
+         str(tmp_path / "two")],
+        capture_output=True, text=True, timeout=180, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
     assert two.returncode == 0, two.stderr
+    assert call(*arguments, tmp_path / "one") == 0
     tables = [list(csv.DictReader((tmp_path / run / "metrics.csv").read_text().splitlines())) for run in ("one", "two")]
     assert len(tables[0]) == len(tables[1]) == 2
     for alone, together in zip(*tables, strict=True):
@@ -77,6 +84,7 @@ def test_two_processes_train_as_one_with_the_same_batch(cohort: Path, tmp_path: 
     assert two.stderr.count("epoch 2 step 6") == 1, "only the first process speaks"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
 def test_no_thread_of_the_group_is_left_when_python_ends() -> None:
     """A thread of gloo that is left may want the interpreter when it is gone, which aborts the process."""
@@ -110,10 +118,9 @@ print(*[name for name in threads() if "gloo" in name])
         assert (process.returncode, out.strip()) == (0, ""), out + err
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(cohort: Path, tmp_path: Path) -> None:
-    found = train(cohort, tmp_path / "run", 2, "--batch-size", "3")
-    assert found.returncode != 0
-    assert "--batch-size 3: 2 processes share the crops of a step" in found.stderr
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"batch_size 3: 2 processes share the crops of a step, .* a multiple of 2"):
+        trainer(tmp_path, replace(RECIPE, batch_size=3), processes=Processes(0, 2))
 
 
 def test_shares_and_their_order() -> None:
@@ -130,7 +137,7 @@ def test_each_process_has_a_card_of_its_own(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert [device_of_process(name) for name in ("auto", "cuda", "cpu")] == ["cuda:1", "cuda:1", "cpu"]
-    with pytest.raises(UsageError, match="Take cuda"):
+    with pytest.raises(UsageError, match=r"^device cuda:1: torchrun .* Take cuda"):
         device_of_process("cuda:1")
 
 

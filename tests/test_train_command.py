@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from training_toys import one_thread  # noqa: F401
 
 from a2fseg_cli.core.config import PRESETS
 from a2fseg_cli.training.recipe import RECIPES
@@ -24,15 +25,19 @@ Call = Callable[..., int]
 
 
 @pytest.fixture
-def cohort(phantom: Path, tmp_path: Path) -> Path:
-    """Three patients with a truth; the second has no T1."""
+def cohort(tmp_path: Path) -> Path:
+    """Three small patients of 3 mm voxels with a truth of 2 in a block; the second has no T1."""
+    random = np.random.default_rng(0)
     for name in ("a", "b", "c"):
-        shutil.copytree(phantom, tmp_path / "data" / name)
-        image = sitk.ReadImage(phantom / "P1_flair.nii.gz")
-        bright = sitk.GetArrayFromImage(image) > np.percentile(sitk.GetArrayFromImage(image), 98)
-        truth = sitk.GetImageFromArray(bright.astype(np.uint8) * 2)
-        truth.CopyInformation(image)
-        sitk.WriteImage(truth, tmp_path / "data" / name / "P1_seg.nii.gz")
+        (tmp_path / "data" / name).mkdir(parents=True)
+        truth = np.zeros((24, 28, 26), np.uint8)
+        truth[8:14, 8:16, 8:16] = 2
+        for kind in ("t1", "t1c", "t2", "flair", "seg"):
+            array = np.zeros(truth.shape, np.float32)
+            array[3:-3, 3:-3, 3:-3] = random.uniform(50, 100, (18, 22, 20)) + 60 * (truth[3:-3, 3:-3, 3:-3] > 0)
+            image = sitk.GetImageFromArray(truth if kind == "seg" else array)
+            image.SetSpacing((3.0, 3.0, 3.0))
+            sitk.WriteImage(image, tmp_path / "data" / name / f"P1_{kind}.nii.gz")
     (tmp_path / "data" / "b" / "P1_t1.nii.gz").unlink()
     return tmp_path / "data"
 
@@ -66,7 +71,7 @@ def test_from_folders_to_weights(cohort: Path, tmp_path: Path, call: Call, capsy
     assert call(*prediction) == 0
     assert not torch.backends.cudnn.benchmark  # each brain has its own window
     assert call(*options) == 2  # the folder holds a run
-    assert "--resume" in capsys.readouterr().err
+    assert "holds a run already. Give resume" in capsys.readouterr().err
     old, young = out / ".last.ckpt.1-a.part", out / ".last.ckpt.2-b.part"  # of writers that were killed
     for part, age_s in ((old, 25 * 3600), (young, 23 * 3600)):
         part.touch()
@@ -82,7 +87,8 @@ def test_every_field_of_the_recipe_is_an_option(cohort: Path, tmp_path: Path, ca
     recipe = {
         "optimizer": "muon", "learning_rate": 0.003, "weight_decay": 0.02, "epochs": 1, "iterations_per_epoch": 1,
         "batch_size": 2, "random_subsets": 3, "foreground_share": 0.7, "foreground_weight": 3.0, "dice_over": "regions",
-        "augment": False, "mix_share": 0.25, "gradient_clip": 5.0, "ema_decay": 0.5, "seed": 9,
+        "draw": "kind", "augment": False, "mix_share": 0.25, "scanner_share": 0.5, "gradient_clip": 5.0,
+        "ema_decay": 0.5, "seed": 9,
     }  # fmt: skip
     named = {"iterations_per_epoch": "iterations", "augment": None}
     given = [(f"--{named.get(k, k)}".replace("_", "-"), v) for k, v in recipe.items() if k != "augment"]
@@ -90,6 +96,19 @@ def test_every_field_of_the_recipe_is_an_option(cohort: Path, tmp_path: Path, ca
     assert call(*arguments, *(part for pair in given for part in pair)) == 0
     found = inspect_weights(tmp_path / "run" / "last.safetensors").card["recipe"]
     assert found == recipe | {"time_budget_s": 0.0}
+
+
+def test_a_time_budget_and_several_folders(
+    cohort: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second by the clock, patients of two folders."""
+    shutil.move(cohort / "c", tmp_path / "more" / "c")
+    out = tmp_path / "run"
+    options = ("--preset", "tiny", "--patch-size", "16", "--time-budget", "1s", "--iterations", "1000")
+    assert call("train", cohort, tmp_path / "more", "-o", out, *options) == 0
+    assert "2 train, 0 validation, 1 test" in capsys.readouterr().err
+    assert inspect_weights(out / "last.safetensors").card["recipe"]["time_budget_s"] == 1.0
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_goes_on_with_the_patients_it_began_with(
@@ -175,6 +194,9 @@ def test_another_task_by_options(cohort: Path, tmp_path: Path, call: Call, capsy
         ('{"train": ["a"]}', ("--spacing", "-1"), 2, "--spacing -1"),
         ('{"train": ["a"]}', ("--init-weights", "none.safetensors"), 4, "none.safetensors"),
         ('{"train": ["a"]}', ("--precision", "fp16"), 2, "fp16"),
+        ('{"train": ["a"]}', ("--optimizer", "adam", "--weight-decay", "0.1"), 2, "weight_decay is for adamw and muon"),
+        ('{"train": ["a"]}', ("--epochs", "2", "--time-budget", "2h"), 2, "epochs and time_budget_s"),
+        ('{"train": ["a"]}', ("--regions", "a=NCR,a=ED"), 2, "--regions a=NCR,a=ED: expected name=class+class"),
     ],
 )
 def test_refusals(

@@ -31,7 +31,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         with warnings.catch_warnings(action="ignore"):  # torch's, of pickles that it then refuses
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise WeightsError(f"{path}: no checkpoint to resume from; start without --resume.") from error
+        raise WeightsError(f"{path}: no checkpoint to resume from; start without resume.") from error
     except Exception as error:
         raise WeightsError(f"{path}: not a checkpoint of this tool ({type(error).__name__}).") from error
     if not isinstance(state, dict):

@@ -1,173 +1,180 @@
-"""The training loop: one encode, several subsets, the paper's loss; resumable, with validation and weights."""
+"""The training loop: one encode, several subsets, the paper's loss; epochs with validation, files and resuming."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from a2fseg_cli.core.config import ModelConfig, subset_name
+from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.core.losses import total_loss
+from a2fseg_cli.core.network import Network
 from a2fseg_cli.core.networks import build_network
 from a2fseg_cli.errors import A2FSegError, UsageError, WeightsError
-from a2fseg_cli.files import atomic_write_text, csv_text
-from a2fseg_cli.imaging.labels import region_dice
-from a2fseg_cli.inference.predictor import Predictor
-from a2fseg_cli.reporting.charts import write_learning_curves
-from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
-from a2fseg_cli.training.data import CropReader, Sample, TrainingCrop, draw_crop, draw_weights
+from a2fseg_cli.training.crops import CropReader, TrainingCrop
+from a2fseg_cli.training.data import Sample
 from a2fseg_cli.training.optimizers import make_optimizer
 from a2fseg_cli.training.processes import Processes
 from a2fseg_cli.training.recipe import Recipe
-from a2fseg_cli.weights.file_format import save_weights
+from a2fseg_cli.training.run_folder import BEST, CHECKPOINT, LAST, RunFolder
+from a2fseg_cli.training.state import State
+from a2fseg_cli.training.validation import validation_scores
 
 VALIDATE_EVERY = 4  # epochs
-CHECKPOINT = "last.ckpt"
 
 
 class DivergenceError(A2FSegError):
     """The loss is no longer a number."""
 
 
-@dataclass
-class State:
-    """What a checkpoint holds besides the tensors.
+@dataclass(frozen=True)
+class Setup:
+    """All that a training needs.
 
     Attributes:
-        step: Steps done.
-        elapsed_s: Time trained and validated, over all stretches.
-        validation_s: Longest time that a validation took.
-        best_score: Best validation score so far.
-        rows: One row of `metrics.csv` an epoch.
-        finished: Epochs that were validated, where that was due, and exported.
-    """
-
-    step: int = 0
-    elapsed_s: float = 0.0
-    validation_s: float = 0.0
-    best_score: float = -1.0
-    rows: list[dict[str, float]] = field(default_factory=list)
-    finished: int = 0
-
-
-def read_checkpoint(folder: Path, config: ModelConfig) -> dict[str, Any]:
-    """Return the last checkpoint of a run folder. Raises: WeightsError, UsageError when it is of another network."""
-    saved = load_checkpoint(folder / CHECKPOINT)
-    if saved.keys() != {"config", "model", "optimizer", "mean", "state"}:
-        raise WeightsError(f"{folder / CHECKPOINT}: not a checkpoint of this tool.")
-    if saved["config"] != config.to_json():
-        raise UsageError(f"{folder}: the checkpoint is of another network; resume with the same options.")
-    return saved
-
-
-class Trainer:
-    """Trains one network in one run folder.
-
-    Args:
         config: The network.
         recipe: How to train it.
         train: Patients to train on.
         validation: Patients to choose the best weights by; may be empty.
-        folder: Run folder: `last.ckpt`, `best.safetensors`, `last.safetensors`, `metrics.csv`.
+        folder: Where its files go.
         compute: Device and precision.
         card: What the weights' card says of the data; scores and hours are added.
         initial: Values to start from, by parameter name; what it does not name starts at random.
         processes: Those that train together, each with its share of a step's crops.
-        workers: Threads that draw crops ahead.
-
-    Raises:
-        UsageError: the crops of a step cannot be shared evenly by the processes, or an unknown architecture.
+        workers: Threads that draw crops before they are needed.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        recipe: Recipe,
-        train: Sequence[Sample],
-        validation: Sequence[Sample],
-        folder: Path,
-        compute: Compute,
-        card: dict[str, Any],
-        initial: Mapping[str, Tensor] | None = None,
-        processes: Processes | None = None,
-        workers: int = 0,
-    ) -> None:
-        self.config, self.recipe, self.folder, self.compute, self.card = config, recipe, folder, compute, card
-        self.train_samples, self.validation_samples = train, validation
-        self.processes = processes or Processes()
-        if recipe.batch_size % self.processes.size:
-            raise UsageError(
-                f"--batch-size {recipe.batch_size}: {self.processes.size} processes share the crops of a step, so it "
-                f"must be a multiple of {self.processes.size}."
-            )
+    config: ModelConfig
+    recipe: Recipe
+    train: Sequence[Sample]
+    validation: Sequence[Sample]
+    folder: RunFolder
+    compute: Compute
+    card: Mapping[str, Any] = field(default_factory=dict)
+    initial: Mapping[str, Tensor] = field(default_factory=dict)
+    processes: Processes = field(default_factory=Processes)
+    workers: int = 0
+
+
+class Learner:
+    """A network, its optimiser and the running mean of its weights: what one step changes.
+
+    Args:
+        model: The network, as it starts where `setup.initial` says nothing.
+        setup: Of it the recipe, the device, the initial values and the processes.
+    """
+
+    def __init__(self, model: Network, setup: Setup) -> None:
+        config, self.recipe, self.compute = setup.config, setup.recipe, setup.compute
+        self.processes = setup.processes
         self.groups = (
-            [config.region_classes(region) for region, _ in config.regions] if recipe.dice_over == "regions" else None
+            [config.region_classes(region) for region, _ in config.regions]
+            if self.recipe.dice_over == "regions"
+            else None
         )
-        self.draw_weights = draw_weights(train, config, recipe)
-        self.crops = CropReader(self._draw, workers)
-        self.state = State()
-        torch.manual_seed(recipe.seed)
-        self.model = build_network(config)
-        self.model.load_state_dict(self.model.state_dict() | dict(initial or {}))
-        self.model.to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.model = model
+        self.model.load_state_dict(self.model.state_dict() | dict(setup.initial))
+        self.model.to(self.compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.mean = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-        self.optimizer = make_optimizer(self.model.parameters(), recipe)
+        self.optimizer = make_optimizer(self.model.parameters(), self.recipe)
+
+    def backward(self, crops: Sequence[TrainingCrop]) -> tuple[float, float]:
+        """Return the loss of a step's crops, of all processes, and the gradient's norm before it was clipped."""
+        share = 0.0
+        for crop in crops:
+            loss = self._loss(crop) / self.recipe.batch_size
+            loss.backward()  # type: ignore[no-untyped-call]
+            share += float(loss.detach())
+        parameters = list(self.model.parameters())
+        self.processes.sum_gradients(parameters)
+        total = self.processes.sum(share)
+        return total, float(torch.nn.utils.clip_grad_norm_(parameters, self.recipe.gradient_clip))
+
+    def update(self, learning_rate: float, step: int) -> None:
+        """Move the weights, then their running mean; young means follow faster. Args: step: Its number, from 1."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        decay = min(self.recipe.ema_decay, (1 + step) / (10 + step))
+        with torch.no_grad():
+            new = self.model.state_dict()
+            names = list(self.mean)
+            torch._foreach_lerp_([self.mean[n] for n in names], [new[n] for n in names], 1 - decay)
+
+    def _loss(self, crop: TrainingCrop) -> Tensor:
+        device = self.compute.device
+        with self.compute.autocast():
+            outputs = self.model.training_outputs(crop.images[None].to(device), crop.subsets)
+        target, weight = crop.classes[None].to(device), self.recipe.foreground_weight
+        loss = total_loss(outputs.heads, target, weight, self.groups)
+        return loss if outputs.extra_loss is None else loss + outputs.extra_loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of it."""
+        return {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "mean": self.mean}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave. Raises: KeyError, RuntimeError and others when it does not fit."""
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        for name, value in self.mean.items():
+            value.copy_(saved["mean"][name])
+
+
+class Trainer:
+    """Trains one network, epoch by epoch; its files follow each epoch.
+
+    Args:
+        setup: All that it needs.
+
+    Raises:
+        UsageError: the crops of a step cannot be shared evenly by the processes, `draw` does not fit the patients, or
+            an unknown architecture.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        recipe, processes = setup.recipe, setup.processes
+        if recipe.batch_size % processes.size:
+            raise UsageError(
+                f"batch_size {recipe.batch_size}: {processes.size} processes share the crops of a step, so it "
+                f"must be a multiple of {processes.size}."
+            )
+        self.setup, self.state = setup, State()
+        self.crops = CropReader(setup.train, setup.config, recipe, processes, setup.workers)
+        torch.manual_seed(recipe.seed)
+        self.learner = Learner(build_network(setup.config), setup)
 
     @property
     def progress(self) -> float:
         """Share of the training that is done, 0 to 1."""
-        if budget := self.recipe.time_budget_s:
-            kept = min(0.5 * budget, 2 * self.state.validation_s)  # for the last validation and the files
-            return min(1.0, self.state.elapsed_s / (budget - kept))
-        return min(1.0, self.state.step / self.recipe.steps)
+        return self.state.progress(self.setup.recipe)
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next step: the recipe's times (1 - progress)^0.9."""
-        return float(self.recipe.learning_rate * (1 - self.progress) ** 0.9)
+        """The rate of the next step."""
+        return self.state.learning_rate(self.setup.recipe)
 
     def resume(self) -> None:
         """Go on from the run folder's last checkpoint. Raises: WeightsError, UsageError when it does not fit."""
-        saved = read_checkpoint(self.folder, self.config)
+        saved = self.setup.folder.read_checkpoint(self.setup.config)
         try:
-            self.model.load_state_dict(saved["model"])
-            self.optimizer.load_state_dict(saved["optimizer"])
-            for name, value in self.mean.items():
-                value.copy_(saved["mean"][name])
+            self.learner.load_state_dict(saved)
             self.state = State(**saved["state"])
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise WeightsError(f"{self.folder / CHECKPOINT}: not a checkpoint of this network; start anew.") from error
+            file = self.setup.folder.path / CHECKPOINT
+            raise WeightsError(f"{file}: not a checkpoint of this network; start anew.") from error
 
     def save(self) -> None:
-        """Write the checkpoint, from the first process."""
-        if self.processes.rank:
-            return
-        state = vars(self.state) | {"rows": list(self.state.rows)}
-        save_checkpoint(
-            self.folder / CHECKPOINT,
-            {
-                "config": self.config.to_json(),
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "mean": self.mean,
-                "state": state,
-            },
-        )
-
-    def _write_rows(self) -> None:
-        """Write `metrics.csv` and `curves.png`, from the first process."""
-        if not self.processes.rank:
-            atomic_write_text(self.folder / "metrics.csv", csv_text(self.state.rows))
-            write_learning_curves(self.folder / "curves.png", self.state.rows)
+        """Write the checkpoint."""
+        self.setup.folder.save_checkpoint(self.setup.config, self.learner.state_dict(), self.state)
 
     def run(self, report: Callable[[dict[str, float]], None], stepped: Callable[[float], None] | None = None) -> None:
         """Train to the end, epoch by epoch; after each, validate, save and report its row.
@@ -180,13 +187,14 @@ class Trainer:
             DivergenceError: the loss or its gradient is not finite; the last checkpoint stays as it was.
             UsageError: the time budget is too short to validate in.
         """
+        budget_s = self.setup.recipe.time_budget_s
         try:
-            if self.recipe.time_budget_s and self.validation_samples and not self.state.step:
+            if budget_s and self.setup.validation and not self.state.step:
                 self._validate()  # the schedule has to know how long it takes
                 if self.progress >= 1:
                     raise UsageError(
-                        f"--time-budget {self.recipe.time_budget_s:g}s: one validation takes "
-                        f"{self.state.validation_s:.1f} s; give more than three times that."
+                        f"time_budget_s {budget_s:g}: one validation takes {self.state.validation_s:.1f} s; "
+                        "give more than three times that."
                     )
             if self.state.finished < len(self.state.rows):  # interrupted in between
                 report(self._finish_epoch())
@@ -199,9 +207,9 @@ class Trainer:
 
     def _train_epoch(self, stepped: Callable[[float], None]) -> None:
         losses, started, base = [], time.perf_counter(), self.state.elapsed_s
-        for _ in range(self.recipe.iterations_per_epoch):
+        for _ in range(self.setup.recipe.iterations_per_epoch):
             losses.append(self.step())
-            self.state.elapsed_s = self.processes.from_first(base + time.perf_counter() - started)
+            self.state.elapsed_s = self.setup.processes.from_first(base + time.perf_counter() - started)
             stepped(self.progress)
             if self.progress >= 1:
                 break
@@ -215,18 +223,35 @@ class Trainer:
             }
         )
 
+    def step(self) -> float:
+        """Do one step and return its loss: one encode a crop, the full set and some random subsets.
+
+        Raises:
+            DivergenceError: the loss or its gradient is not finite; the weights stay as they were.
+        """
+        state, rate = self.state, self.learning_rate
+        loss, norm = self.learner.backward(self.crops(state.step))
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise DivergenceError(
+                f"{self.setup.folder.path}: at step {state.step} the loss is {loss}, the gradient norm {norm}. The "
+                "last checkpoint is untouched; start another run with a lower learning_rate."
+            )
+        state.step += 1
+        self.learner.update(rate, state.step)
+        return loss
+
     def _finish_epoch(self) -> dict[str, float]:
         """Validate where it is due, write weights and checkpoint, and return the epoch's row."""
-        state = self.state
+        state, folder = self.state, self.setup.folder
         row = state.rows[-1]
-        if self.validation_samples and (self.progress >= 1 or len(state.rows) % VALIDATE_EVERY == 0):
+        if self.setup.validation and (self.progress >= 1 or len(state.rows) % VALIDATE_EVERY == 0):
             row |= self._validate()
         if row.get("score", -1.0) > state.best_score:
             state.best_score = row["score"]
-            self.export("best.safetensors")
+            self.export(BEST)
         if self.progress >= 1:  # the validation may have used the time up
-            self.export("last.safetensors")
-        self._write_rows()
+            self.export(LAST)
+        folder.write_rows(state.rows)
         state.finished = len(state.rows)
         self.save()
         return row
@@ -235,104 +260,23 @@ class Trainer:
         """Return what `validate` does, and note the time it took."""
         started, base = time.perf_counter(), self.state.elapsed_s
         scores = self.validate()
-        self.state.elapsed_s = self.processes.from_first(base + time.perf_counter() - started)
+        self.state.elapsed_s = self.setup.processes.from_first(base + time.perf_counter() - started)
         self.state.validation_s = max(self.state.validation_s, self.state.elapsed_s - base)
         return scores
 
-    def _draw(self, step: int) -> list[TrainingCrop]:
-        mine = self.processes.share(range(self.recipe.batch_size))
-        return [
-            draw_crop(self.train_samples, self.config, self.recipe, step, index, self.draw_weights) for index in mine
-        ]
-
-    def step(self) -> float:
-        """Do one step and return its loss: one encode a crop, the full set and some random subsets."""
-        recipe, state = self.recipe, self.state
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
-        share = 0.0
-        for crop in self.crops(state.step):
-            loss = self._loss(crop) / recipe.batch_size
-            loss.backward()  # type: ignore[no-untyped-call]
-            share += float(loss.detach())
-        parameters = list(self.model.parameters())
-        self.processes.sum_gradients(parameters)
-        total = self.processes.sum(share)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, recipe.gradient_clip))
-        if not math.isfinite(total) or not math.isfinite(norm):
-            raise DivergenceError(
-                f"{self.folder}: at step {state.step} the loss is {total}, the gradient norm {norm}. The last "
-                "checkpoint is untouched; resume with a lower --learning-rate."
-            )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        state.step += 1
-        self._average()
-        return total
-
-    def _loss(self, crop: TrainingCrop) -> Tensor:
-        device = self.compute.device
-        with self.compute.autocast():
-            outputs = self.model.training_outputs(crop.images[None].to(device), crop.subsets)
-        target, weight = crop.classes[None].to(device), self.recipe.foreground_weight
-        loss = total_loss(outputs.heads, target, weight, self.groups)
-        return loss if outputs.extra_loss is None else loss + outputs.extra_loss
-
-    def _average(self) -> None:
-        """Move the running mean of the weights; young means follow faster."""
-        decay = min(self.recipe.ema_decay, (1 + self.state.step) / (10 + self.state.step))
-        with torch.no_grad():
-            new = self.model.state_dict()
-            names = list(self.mean)
-            torch._foreach_lerp_([self.mean[n] for n in names], [new[n] for n in names], 1 - decay)
-
     def validate(self) -> dict[str, float]:
-        """Return Dice per region for a fixed set of subsets, and `score`, the mean of all of them.
-
-        On the working grid, with the running mean of the weights. The subsets: all modalities, and each one
-        alone. A region that is empty in truth and prediction scores 1.
-        """
-        full = tuple(True for _ in self.config.modalities)
-        subsets = list(dict.fromkeys([full, *(tuple(i == k for i in range(len(full))) for k in range(len(full)))]))
-        trained = {name: value.clone() for name, value in self.model.state_dict().items()}
-        autotune, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False  # brains differ in size
-        self.model.load_state_dict(self.mean)
-        mine = [self.scores_of(sample, subsets) for sample in self.processes.share(self.validation_samples)]
-        self.model.load_state_dict(trained)
-        torch.backends.cudnn.benchmark = autotune
-        patients = self.processes.collect(mine)
-        names = dict.fromkeys(name for patient in patients for name in patient)
-        row = {name: float(np.mean([patient[name] for patient in patients if name in patient])) for name in names}
-        return row | {"score": float(np.mean(list(row.values())))}
-
-    def scores_of(self, sample: Sample, subsets: Sequence[tuple[bool, ...]]) -> dict[str, float]:
-        """Return a patient's Dice by `WT t1+flair`, for those subsets whose modalities it has, on the working grid."""
-        possible = [s for s in subsets if all(has or not wanted for has, wanted in zip(sample.present, s, strict=True))]
-        predictor = Predictor(self.model, self.compute)
-        scores: dict[str, float] = {}
-        results = predictor.segment_subsets(sample.images.astype(np.float32), possible)
-        for subset, result in zip(possible, results, strict=True):
-            name = subset_name(itertools.compress(self.config.modalities, subset), self.config.modalities)
-            predicted = result.probabilities.argmax(axis=0).astype(np.uint8)
-            dice = region_dice(predicted, sample.classes, self.config)
-            scores |= {f"{region} {name}": value for region, value in dice.items()}
-        return scores
+        """Return the scores of the running mean of the weights, as `validation_scores` gives them."""
+        setup, learner = self.setup, self.learner
+        return validation_scores(learner.model, learner.mean, setup.validation, setup.compute, setup.processes)
 
     def export(self, name: str) -> None:
-        """Write the running mean of the weights as one file for `predict --weights`, from the first process."""
-        if self.processes.rank:
-            return
+        """Write the running mean of the weights as one file with its card."""
+        config, state = self.setup.config, self.state
         trained = {
-            "steps": self.state.step,
-            "hours": round(self.state.elapsed_s / 3600, 2),
-            "network": {
-                name: getattr(self.config, name) for name in ("features_per_stage", "spacing_mm", "patch_size")
-            },
-            "recipe": self.recipe.to_dict(),
-            "validation": {k: round(v, 4) for k, v in self._last_scores().items()},
+            "steps": state.step,
+            "hours": round(state.elapsed_s / 3600, 2),
+            "network": {name: getattr(config, name) for name in ("features_per_stage", "spacing_mm", "patch_size")},
+            "recipe": self.setup.recipe.to_dict(),
+            "validation": {k: round(v, 4) for k, v in state.last_scores().items()},
         }
-        save_weights(self.folder / name, self.mean, self.config, self.card | trained)
-
-    def _last_scores(self) -> dict[str, float]:
-        shown = [row for row in self.state.rows if "score" in row]
-        return {k: v for k, v in shown[-1].items() if " " in k or k == "score"} if shown else {}
+        self.setup.folder.write_weights(name, self.learner.mean, config, {**self.setup.card, **trained})

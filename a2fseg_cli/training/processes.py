@@ -93,7 +93,7 @@ def device_of_process(device: str) -> str:
     if _variable("WORLD_SIZE", 1, 1) == 1 or not local:
         return device
     if device.startswith("cuda:") and _variable("LOCAL_WORLD_SIZE", 1, 1) > 1:
-        raise UsageError(f"--device {device}: torchrun gives each process a card of its own. Take cuda.")
+        raise UsageError(f"device {device}: torchrun gives each process a card of its own. Take cuda.")
     return f"cuda:{local}" if torch.cuda.is_available() and device in ("auto", "cuda") else device
 
 

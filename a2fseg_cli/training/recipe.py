@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
+
+_SHARE: tuple[str, Callable[[Any], bool]] = ("0 to 1", lambda value: 0 <= value <= 1)
+_COUNT: tuple[str, Callable[[Any], bool]] = ("1 or more", lambda value: value >= 1)
+# What each field may be, in words and as a test that a NaN fails.
+_ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "optimizer": ("adam, adamw or muon", lambda value: value in ("adam", "adamw", "muon")),
+    "learning_rate": ("more than 0 and less than 10", lambda value: 0 < value < 10),
+    "weight_decay": ("0 or more and less than 1", lambda value: 0 <= value < 1),
+    "epochs": _COUNT,
+    "iterations_per_epoch": _COUNT,
+    "batch_size": _COUNT,
+    "random_subsets": ("0 or more", lambda value: value >= 0),
+    "foreground_share": _SHARE,
+    "foreground_weight": ("a finite number above 0", lambda value: 0 < value < math.inf),
+    "dice_over": ("classes or regions", lambda value: value in ("classes", "regions")),
+    "mix_share": _SHARE,
+    "scanner_share": _SHARE,
+    "gradient_clip": ("more than 0", lambda value: value > 0),
+    "ema_decay": ("0 or more and less than 1", lambda value: 0 <= value < 1),
+    "seed": ("0 or more", lambda value: value >= 0),
+    "time_budget_s": ("0 s (none) or more", lambda value: 0 <= value < math.inf),
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained. The defaults are the paper's; what it leaves open says so.
 
-    The size of the crops is the network's `ModelConfig.window`, less where a brain is smaller.
+    The size of the crops is the network's `ModelConfig.patch_size`, less where a brain is smaller.
 
     Attributes:
         optimizer: adam (paper), adamw or muon.
@@ -31,6 +54,9 @@ class Recipe:
         augment: Flips, small rotations and scalings, intensity, noise (not in the paper).
         mix_share: Share of crops that get another patient's tumour, turned and scaled a little, pasted in as
             `mix_tumours` does; with `augment` or without (not in the paper).
+        scanner_share: Share of crops whose sequences look as if from other scanners, each in its own way: thick
+            slices, contrast, bias field, noise, as `as_another_scanner` does; with `augment` or without (not in the
+            paper).
         gradient_clip: Largest gradient norm (not in the paper; the authors' code has 12).
         ema_decay: Of the running mean of the weights that is validated and exported; 0 switches it off (not in the
             paper).
@@ -52,30 +78,18 @@ class Recipe:
     draw: str = "case"
     augment: bool = True
     mix_share: float = 0.0
+    scanner_share: float = 0.0
     gradient_clip: float = 12.0
     ema_decay: float = 0.998
     seed: int = 0
     time_budget_s: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained. Raises: ValueError."""
-        if self.optimizer not in ("adam", "adamw", "muon"):
-            raise ValueError(f"optimizer must be adam, adamw or muon; got {self.optimizer}")
-        if not 0 < self.learning_rate < 10:
-            raise ValueError(f"learning rate must lie in (0, 10); got {self.learning_rate}")
-        if min(self.epochs, self.iterations_per_epoch, self.batch_size) < 1 or self.random_subsets < 0:
-            raise ValueError("epochs, iterations and batch size must be at least 1, random subsets at least 0")
-        if not 0 <= self.foreground_share <= 1 or not 0 <= self.mix_share <= 1 or not 0 <= self.ema_decay < 1:
-            raise ValueError("foreground share and mix share must lie in [0, 1], EMA decay in [0, 1)")
-        if not 0 < self.foreground_weight < math.inf:
-            raise ValueError(f"the foreground weight must be above 0; got {self.foreground_weight}")
-        if self.dice_over not in ("classes", "regions"):
-            raise ValueError(f"the Dice loss is over classes or regions; got {self.dice_over}")
+        """Refuse what cannot be trained. Raises: ValueError, which names the field."""
+        for name, (expected, allows) in _ALLOWED.items():
+            if not allows(value := getattr(self, name)):
+                raise ValueError(f"{name} {value}: expected {expected}")
         self.draw_shares()
-        if not self.gradient_clip > 0 or not 0 <= self.weight_decay < 1 or not 0 <= self.time_budget_s < math.inf:
-            raise ValueError("gradient clip must be above 0, weight decay in [0, 1), time budget 0 s or more")
-        if self.seed < 0:
-            raise ValueError(f"the seed must be 0 or more; got {self.seed}")
 
     @property
     def steps(self) -> int:
@@ -93,9 +107,9 @@ class Recipe:
         try:
             pairs = [(kind.strip(), float(share)) for kind, share in (item.split("=") for item in self.draw.split(","))]
         except ValueError as error:
-            raise ValueError(f"draw is case, kind or shares such as t1+flair=2,flair=1; got {self.draw}") from error
+            raise ValueError(f"draw {self.draw}: expected case, kind, or shares such as t1+flair=2,flair=1") from error
         if len(dict(pairs)) < len(pairs) or any(not 0 < share < math.inf for _, share in pairs):
-            raise ValueError(f"draw names each combination of sequences once, with a share above 0; got {self.draw}")
+            raise ValueError(f"draw {self.draw}: expected each combination of sequences once, with a share above 0")
         return dict(pairs)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""Which patients a training works on: those of one or several folders, and their split into parts."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from a2fseg_cli.cases.case_lists import Split, read_case_table, read_split
+from a2fseg_cli.cases.discovery import Case, find_cases
+from a2fseg_cli.errors import InputError
+
+PARTS = ("train", "validation")  # those of a split that are read; `test` is kept aside
+
+
+@dataclass(frozen=True)
+class Patients:
+    """The patients of a training.
+
+    Attributes:
+        split: Case names by part.
+        train: To train on.
+        validation: To choose the best weights by; may be empty.
+        warnings: What was left out, and what file names leave open.
+    """
+
+    split: Split
+    train: list[Case]
+    validation: list[Case]
+    warnings: list[str]
+
+
+def training_cases(data: Sequence[Path], modalities: Sequence[str]) -> list[Case]:
+    """Return the patients of folders and CSV tables, in the order given, each by name.
+
+    Raises:
+        InputError: nothing was found in one of them, a table is not acceptable, or two patients have one name.
+    """
+    per_source = [
+        read_case_table(path, modalities) if path.suffix.lower() == ".csv" else find_cases(path, modalities)
+        for path in data
+    ]
+    counts = Counter(case.name for cases in per_source for case in cases)
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
+        named = [any(case.name == twice[0] for case in cases) for cases in per_source]
+        places = map(str, itertools.compress(data, named))
+        raise InputError(
+            f"{twice[0]}: a case of this name is in {' and in '.join(places)} ({len(twice)} such names). A split "
+            "tells cases by their names: rename one of the two."
+        )
+    return [case for cases in per_source for case in cases]
+
+
+def choose_patients(data: Sequence[Path], modalities: Sequence[str], split: Path | None, seed: int) -> Patients:
+    """Return the patients to train on and to validate with.
+
+    Args:
+        data: Folders or CSV tables.
+        modalities: Of the network.
+        split: File with the case names by part; None draws a split.
+        seed: Of that draw.
+
+    Raises:
+        InputError: as `training_cases`; no patient has a truth, or none is for training; a case of the split was not
+            found or cannot be used.
+    """
+    cases = training_cases(data, modalities)
+    with_truth = [case.name for case in cases if case.truth]
+    if not with_truth:
+        places = ", ".join(map(str, data))
+        raise InputError(f"{places}: no patient has a segmentation beside its images (a file that ends in seg).")
+    parts = random_split(with_truth, seed) if split is None else read_split(split)
+    if not parts.get("train"):
+        raise InputError(f"{split}: no patients to train on: expected a list `train` of names.")
+    by_name = {case.name: case for case in cases}
+    chosen = [name for part in PARTS for name in parts.get(part, ())]
+    if missing := [name for name in chosen if name not in by_name]:
+        raise InputError(f"{missing[0]}: named in the split but not found ({len(missing)} such cases).")
+    if broken := [by_name[name].problem for name in chosen if by_name[name].problem]:
+        raise InputError(str(broken[0]))
+    train, validation = ([by_name[name] for name in parts.get(part, ())] for part in PARTS)
+    return Patients(parts, train, validation, _warnings(cases, set(chosen)))
+
+
+def random_split(names: Sequence[str], seed: int) -> Split:
+    """Return 70 % of the cases for training, 10 % for validation, 20 % for testing (the paper's shares)."""
+    order = np.random.default_rng(seed).permutation(len(names))
+    shuffled = [sorted(names)[index] for index in order]
+    validation, test = round(0.1 * len(names)), round(0.2 * len(names))
+    return {
+        "train": sorted(shuffled[validation + test :]),
+        "validation": sorted(shuffled[:validation]),
+        "test": sorted(shuffled[validation : validation + test]),
+    }
+
+
+def _warnings(cases: Sequence[Case], chosen: set[str]) -> list[str]:
+    """Return what is left out, and what the names of those to be trained on leave open."""
+    warnings: list[str] = []
+    for case in cases:
+        warnings += case.warnings if case.name in chosen else ()
+        if case.problem and case.name not in chosen:
+            warnings.append(f"left out: {case.problem}")
+    return warnings

@@ -1,0 +1,247 @@
+"""Train a network on patients with a truth: one call from folders to weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Unpack
+
+from a2fseg_cli.cases.case_lists import Split
+from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.core.config import ModelConfig, subset_name
+from a2fseg_cli.core.device import Compute, choose_compute
+from a2fseg_cli.errors import UsageError
+from a2fseg_cli.training.data import Sample, load_samples
+from a2fseg_cli.training.initial import initial_weights
+from a2fseg_cli.training.loop import Setup, Trainer
+from a2fseg_cli.training.patients import Patients, choose_patients
+from a2fseg_cli.training.processes import Processes, device_of_process, join_processes
+from a2fseg_cli.training.run_folder import BEST, LAST, RunFolder, settings_text
+from a2fseg_cli.training.settings import Fields, network_and_recipe
+from a2fseg_cli.weights.manifest import check_words
+
+_GPU_WORKERS = 4  # a step is then faster than the drawing of its crops
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What an epoch came to.
+
+    Attributes:
+        number: From 1.
+        step: Steps done in all.
+        loss: Mean of its steps.
+        learning_rate: Of the next step.
+        hours: Trained and validated in all.
+        done: Share of the training that is done, 0 to 1.
+        score: Mean Dice on validation, 0 to 1; None where it was not validated.
+        dice: Region to mean Dice on validation from all modalities.
+    """
+
+    number: int
+    step: int
+    loss: float
+    learning_rate: float
+    hours: float
+    done: float
+    score: float | None
+    dice: Mapping[str, float]
+
+
+def _nothing(*_: Any) -> None:
+    """Take what is told, and do nothing."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Who is told how a training goes; of several processes only the first tells.
+
+    Attributes:
+        note: Told where it trains, on whom, and what it starts from, a line each.
+        warn: Told each warning.
+        preprocessed: Told (case, number of cases done, number of all).
+        stepped: Told the share of the training that is done, after each step.
+        report: Told each epoch.
+    """
+
+    note: Callable[[str], None] = _nothing
+    warn: Callable[[str], None] = _nothing
+    preprocessed: Callable[[str, int, int], None] = _nothing
+    stepped: Callable[[float], None] = _nothing
+    report: Callable[[Epoch], None] = _nothing
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training made.
+
+    Attributes:
+        weights: The best by validation, or the last where there are no patients to validate with.
+        score: Mean Dice on validation of those, over regions, subsets and patients; None without validation.
+        steps: Done in all.
+        hours: Trained and validated in all.
+        split: Case names by part.
+        warnings: What the user should know of the patients.
+        first: Whether this process wrote the files; of several that train together one does.
+    """
+
+    weights: Path
+    score: float | None
+    steps: int
+    hours: float
+    split: Split
+    warnings: tuple[str, ...] = field(default=())
+    first: bool = True
+
+
+def train(
+    data: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    preset: str = "paper",
+    split: str | Path | None = None,
+    resume: bool = False,
+    init_weights: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    cache: str | Path | None = None,
+    workers: int | None = None,
+    name: str | None = None,
+    licence: str = "not stated",
+    listener: Listener | None = None,
+    **fields: Unpack[Fields],
+) -> TrainingResult:
+    """Train a network and return where its weights are; the run folder can be resumed after a kill.
+
+    Args:
+        data: One or several folders with a patient a sub-folder, or CSV tables; the truth lies beside the images.
+        output: The run folder.
+        preset: Values that are not given: paper, small or tiny.
+        split: JSON with lists of case names: train, validation, test. By default what the run began with, or
+            70, 10 and 20 % drawn by the seed.
+        resume: Go on from the run folder's last checkpoint.
+        init_weights: A weights file to start from.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto, fp32 or bf16.
+        cache: Where preprocessed patients lie; runs may share it. In the run folder by default.
+        workers: Threads that draw crops before they are needed; by default 0 on a CPU, 4 on a GPU.
+        name: Of the weights; the preset's by default.
+        licence: Of the weights.
+        listener: Told how it goes.
+        **fields: Of the network and the recipe, see `Fields`.
+
+    Raises:
+        UsageError: options that are not acceptable, contradict each other or would be ignored; the folder holds a
+            run already, or resuming with other settings.
+        InputError: no patients to train on, or one that cannot be read.
+        WeightsError: weights or a checkpoint to start from that are not acceptable.
+        ResourceError: the device is not there; memory or disk ran out.
+        DivergenceError: the loss is no longer a number.
+    """
+    config, recipe = network_and_recipe(preset, fields)
+    card = _card(name or preset, licence)
+    processes = join_processes()
+    told = (listener if processes.rank == 0 else None) or Listener()
+    compute = _compute(device, precision)
+    threads = _workers(workers, compute)
+    folder = RunFolder(Path(output), processes.rank == 0)
+    given = Path(split) if split is not None else folder.split if resume else None
+    patients = choose_patients(_paths(data), config.modalities, given, recipe.seed)
+    for warning in patients.warnings:
+        told.warn(warning)
+    told.note(_where(compute, processes, patients.split))
+    initial = initial_weights(Path(init_weights), config) if init_weights is not None else None
+    if initial:
+        told.note(initial.note)
+    settings = settings_text(config, recipe, initial)
+    folder.check(settings, patients.split, config, resume)
+    place = Path(cache) if cache is not None else folder.path / "cache"
+    samples = _samples([*patients.train, *patients.validation], config, place, processes, told)
+    folder.begin(settings, patients.split, place)
+    parts = samples[: len(patients.train)], samples[len(patients.train) :]
+    origin = {"data": patients.split} | ({"initial": initial.provenance} if initial else {})
+    values = initial.tensors if initial else {}
+    trainer = Trainer(Setup(config, recipe, *parts, folder, compute, card | origin, values, processes, threads))
+    if resume:
+        trainer.resume()
+    trainer.run(lambda row: told.report(_epoch(row, trainer.progress, config)), told.stepped)
+    return _result(trainer, preset, patients)
+
+
+def _card(name: str, licence: str) -> dict[str, Any]:
+    try:
+        check_words(name, licence)
+    except ValueError as error:
+        raise UsageError(f"{error}.") from error
+    return {"name": name, "licence": licence}
+
+
+def _compute(device: str, precision: str) -> Compute:
+    """Return where to train. fp16 is not for it: gradients would need scaling, which the loop does not do."""
+    if precision == "fp16":
+        raise UsageError("precision fp16: training runs in bf16 or fp32.")
+    mine = device_of_process(device)
+    compute = choose_compute(mine, precision)
+    return choose_compute(mine, "fp32") if compute.precision == "fp16" else compute
+
+
+def _workers(workers: int | None, compute: Compute) -> int:
+    if workers is None:
+        return 0 if compute.device.type == "cpu" else _GPU_WORKERS
+    if workers < 0:
+        raise UsageError(f"workers {workers}: expected 0 or more.")
+    return workers
+
+
+def _paths(data: str | Path | Sequence[str | Path]) -> list[Path]:
+    paths = [Path(data)] if isinstance(data, str | Path) else [Path(path) for path in data]
+    if not paths:
+        raise UsageError("data: no folder. Expected at least one with patients.")
+    return paths
+
+
+def _where(compute: Compute, processes: Processes, split: Split) -> str:
+    together = f", {processes.size} processes" if processes.size > 1 else ""
+    sizes = ", ".join(f"{len(names)} {part}" for part, names in split.items())
+    return f"{compute.device} ({compute.reason}), {compute.precision}{together}; {sizes}"
+
+
+def _samples(
+    cases: Sequence[Case], config: ModelConfig, cache: Path, processes: Processes, told: Listener
+) -> list[Sample]:
+    """Return the patients, preprocessed; each process does its share of those that are not in the cache."""
+    if processes.size > 1:
+        load_samples(processes.share(cases), config, cache, told.preprocessed)
+        processes.wait()
+    samples = load_samples(cases, config, cache, told.preprocessed if processes.size == 1 else _nothing)
+    for sample in samples:
+        for warning in sample.warnings:
+            told.warn(f"{sample.name}: {warning}")
+    return samples
+
+
+def _epoch(row: Mapping[str, float], done: float, config: ModelConfig) -> Epoch:
+    full = subset_name(config.modalities, config.modalities)
+    dice = {region: row[f"{region} {full}"] for region, _ in config.regions if f"{region} {full}" in row}
+    counts = int(row["epoch"]), int(row["step"])
+    return Epoch(*counts, row["loss"], row["learning_rate"], row["hours"], done, row.get("score"), dice)
+
+
+def _result(trainer: Trainer, preset: str, patients: Patients) -> TrainingResult:
+    """Write the manifest of the weights, and return what the training made."""
+    setup, state = trainer.setup, trainer.state
+    validated = bool(setup.validation)
+    weights = setup.folder.path / (BEST if validated else LAST)
+    description = f"A2FSeg trained on {len(setup.train)} patients, {state.step} steps"
+    setup.folder.write_manifest(weights, setup.card, preset, description)
+    of_images = [f"{sample.name}: {text}" for sample in (*setup.train, *setup.validation) for text in sample.warnings]
+    return TrainingResult(
+        weights,
+        state.best_score if validated else None,
+        state.step,
+        state.elapsed_s / 3600,
+        patients.split,
+        (*patients.warnings, *of_images),
+        setup.folder.writes,
+    )
