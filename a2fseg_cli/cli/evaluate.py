@@ -167,6 +167,7 @@ def _refuse_contradictions(context: typer.Context, metrics: str) -> None:
         "--all-subsets", "--subset", "--figure", "--write-card", "--device", "--precision", "--window", "--tta",
         "--overlap",
     )  # fmt: skip
+    chosen = metrics.replace(" ", "").split(",")
     clash = [name for name in of_the_network if name in given]
     if {"--all-subsets", "--subset"} <= given:
         raise UsageError("--all-subsets and --subset exclude each other.")
@@ -174,9 +175,9 @@ def _refuse_contradictions(context: typer.Context, metrics: str) -> None:
         raise UsageError(f"--predictions scores files; {', '.join(clash)} would run the network.")
     needs = (
         ("--prediction-labels", "--predictions" in given, "--predictions"),
-        ("--nsd-tolerance", "nsd" in metrics.split(","), "--metrics nsd"),
-        ("--compare", "dice" in metrics.split(","), "--metrics dice"),
-        ("--write-card", "dice" in metrics.split(","), "--metrics dice"),
+        ("--nsd-tolerance", "nsd" in chosen, "--metrics nsd"),
+        ("--compare", "dice" in chosen, "--metrics dice"),
+        ("--write-card", "dice" in chosen, "--metrics dice"),
         ("--write-card", "--all-subsets" in given, "--all-subsets, whose scores it stores"),
         ("--figure", "--output" in given, "a folder: -o FOLDER"),
         ("--overwrite", bool(given & {"--output", "--write-card"}), "--output or --write-card"),

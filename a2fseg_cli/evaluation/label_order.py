@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ def prediction_order(given: str, folder: Path, config: ModelConfig) -> LabelOrde
     if "=" in given:
         return LabelOrder(parse_label_order(given, config), "prediction_labels")
     path = folder / DATASET_FILE
-    if given != "auto" or not path.is_file():
+    if given != "auto" or not os.path.isfile(path):  # false as well where it cannot be looked at
         return None
     return LabelOrder(dataset_order(path, config), str(path))
 

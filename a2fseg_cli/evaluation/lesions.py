@@ -100,11 +100,10 @@ def score_lesions(
         if not touching:
             missed += 1
             continue
-        found = CroppedMask.from_points(
-            np.concatenate([components[key] for key in sorted(touching)]), predicted.spacing_mm
-        )
-        dice = 2 * common_voxels(lesion.mask, found) / (lesion.mask.voxels + found.voxels)
-        scores.append((dice, directed_hd95_mm(lesion.mask.surfels, found.surfels)))
+        points = np.concatenate([components[key] for key in sorted(touching)])
+        hit = CroppedMask.from_points(points, predicted.spacing_mm)
+        dice = 2 * common_voxels(lesion.mask, hit) / (lesion.mask.voxels + hit.voxels)
+        scores.append((dice, directed_hd95_mm(lesion.mask.surfels, hit.surfels)))
     invented = len(components) - len(touched)
     total = len(scores) + missed + invented
     if not total:

@@ -50,6 +50,5 @@ class EvaluationResult:
         if self.failed and self.asked == 1:
             raise InputError(next(iter(self.failed.values())))
         if self.failed:
-            raise CohortError(
-                f"{len(self.failed)} of {self.asked} patients could not be scored; see the reasons above."
-            )
+            names = ", ".join([*self.failed][:5]) + (" and others" if len(self.failed) > 5 else "")
+            raise CohortError(f"{len(self.failed)} of {self.asked} patients could not be scored: {names}.")
