@@ -7,6 +7,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from a2fseg_cli.cli.options import LEAST_OVERLAP
 from a2fseg_cli.core.a2fseg import A2FSeg, parameter_shapes
 from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name
 from a2fseg_cli.core.device import choose_compute
-from a2fseg_cli.errors import A2FSegError, UsageError
+from a2fseg_cli.errors import A2FSegError, CohortError, InputError, ResourceError, UsageError
 from a2fseg_cli.evaluation.cohort import Failure, score_cohort
 from a2fseg_cli.evaluation.evaluate import Start, evaluate
 from a2fseg_cli.evaluation.existing_masks import ExistingMasks
@@ -469,9 +470,23 @@ class TestLibrary:
         assert [scores.case for scores in result.patients] == ["A", "B", "C"]
         assert list(result.summary["scores"]) == ["t2", "t1c+flair"]
         assert result.tables[0].rows[0][:4] == ("-", "-", "x", "-")
-        assert (result.failed, result.warnings, result.notes, result.share) == ({}, (), (), "")
+        assert (result.failures, result.warnings, result.notes, result.share) == ((), (), (), "")
         assert (result.asked, result.files) == (3, ())
         result.raise_for_failed()
+
+    def test_the_only_patient_fails_with_its_own_error(self, cohort: Path, weights: Path, tmp_path: Path) -> None:
+        """Out of memory, say, is exit code 5 and not 3."""
+        shutil.copytree(cohort / "A", tmp_path / "A")
+        (tmp_path / "A" / "A_seg.nii.gz").unlink()
+        result = evaluate(tmp_path, weights=weights)
+        assert (result.patients, result.tables, result.asked) == ((), (), 1)
+        with pytest.raises(InputError, match="A: no truth beside the images"):
+            result.raise_for_failed()
+        error = ResourceError("out of memory")
+        with pytest.raises(ResourceError, match="out of memory"):
+            replace(result, failures=(Failure("A", error),)).raise_for_failed()
+        with pytest.raises(CohortError, match="2 of 3 patients could not be scored: A, B"):
+            replace(result, failures=(Failure("A", error), Failure("B", error)), asked=3).raise_for_failed()
 
     @pytest.mark.parametrize(
         ("options", "said"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from a2fseg_cli.cases.discovery import Case
-from a2fseg_cli.errors import InputError, ResourceError
+from a2fseg_cli.errors import A2FSegError, InputError, ResourceError
 from a2fseg_cli.evaluation.kept_scores import KeptScores
 from a2fseg_cli.evaluation.mask_source import MaskSource, ReadPatient
 from a2fseg_cli.evaluation.patient_scores import PatientScores
@@ -19,10 +19,15 @@ from a2fseg_cli.inference.prefetch import read_ahead
 
 @dataclass(frozen=True)
 class Failure:
-    """A patient that could not be scored, and why in one line."""
+    """A patient that could not be scored, and why."""
 
     case: str
-    reason: str
+    error: A2FSegError
+
+    @property
+    def reason(self) -> str:
+        """Why, in one line."""
+        return " ".join(str(self.error).split())
 
 
 Report = Callable[[PatientScores | Failure, bool], None]  # the outcome, and whether it was taken over
@@ -69,7 +74,7 @@ def _outcomes(cases: Sequence[Case], source: MaskSource, kept: KeptScores) -> It
             try:
                 return source.read(case)
             except (InputError, ResourceError) as error:
-                return Failure(case.name, " ".join(str(error).split()))
+                return Failure(case.name, error)
 
         def keep(case: Case, scores: Future[PatientScores]) -> PatientScores:
             return kept.write(case, scores.result())

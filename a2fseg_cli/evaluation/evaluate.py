@@ -141,7 +141,7 @@ def evaluate(
     return EvaluationResult(
         tables,
         scored.patients,
-        scored.failed,
+        scored.failures,
         content,
         metric_definition(policy),
         (*scored.warnings(), *written.warnings),
@@ -209,11 +209,11 @@ def _score(
     source: MaskSource, options: ScoringOptions, cases: SelectedCases, outputs: Outputs, on_patient: Report
 ) -> ScoredCohort:
     """Score this process's patients, and take what other parts have finished into the tables as well."""
-    failed: dict[str, str] = {}
+    failures: list[Failure] = []
 
     def report(outcome: PatientScores | Failure, taken_over: bool) -> None:
         if isinstance(outcome, Failure):
-            failed[outcome.case] = outcome.reason
+            failures.append(outcome)
         on_patient(outcome, taken_over)
 
     kept = KeptScores(source, options, outputs.folder)
@@ -222,4 +222,4 @@ def _score(
         own = {scores.case: scores for scores in patients}
         known = [own.get(case.name) or kept.read(case) for case in cases.every]
         patients = [scores for scores in known if scores is not None]
-    return ScoredCohort(source, options, cases, tuple(patients), failed)
+    return ScoredCohort(source, options, cases, tuple(patients), tuple(failures))

@@ -77,7 +77,8 @@ class Outputs:
         if not self.figure or self.folder is None:
             return
         if self.figure not in [scores.case for scores in scored.patients]:
-            why = "could not be scored" if self.figure in scored.failed else "is another part's, not scored yet"
+            failed = self.figure in [failure.case for failure in scored.failures]
+            why = "could not be scored" if failed else "is another part's, not scored yet"
             written.warnings.append(f"{self.figure} {why}; the figure was not drawn.")
             return
         written.files.append(self.folder / f"progression_{self.figure}.png")

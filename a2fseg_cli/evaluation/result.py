@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from a2fseg_cli.errors import CohortError, InputError
+from a2fseg_cli.errors import CohortError
+from a2fseg_cli.evaluation.cohort import Failure
 from a2fseg_cli.evaluation.patient_scores import PatientScores
 from a2fseg_cli.evaluation.tables import Table
 
@@ -19,7 +20,7 @@ class EvaluationResult:
     Attributes:
         tables: One for each score, means over patients; none where no patient could be scored.
         patients: Scores of every patient, in order; of a shared cohort also those that other parts have finished.
-        failed: Reason of every patient of this process that could not be scored.
+        failures: The patients of this process that could not be scored, with the error of each.
         summary: All of it as plain values, NaN where undefined.
         definition: One line: the policy, its HD95, what an empty region gets.
         warnings: What may make a number wrong, or was left out.
@@ -31,7 +32,7 @@ class EvaluationResult:
 
     tables: tuple[Table, ...]
     patients: tuple[PatientScores, ...]
-    failed: Mapping[str, str]
+    failures: tuple[Failure, ...]
     summary: Mapping[str, Any]
     definition: str
     warnings: tuple[str, ...]
@@ -44,11 +45,12 @@ class EvaluationResult:
         """Return if every patient was scored.
 
         Raises:
-            InputError: the only patient could not be.
+            A2FSegError: what kept the only patient from being scored.
             CohortError: some could not be.
         """
-        if self.failed and self.asked == 1:
-            raise InputError(next(iter(self.failed.values())))
-        if self.failed:
-            names = ", ".join([*self.failed][:5]) + (" and others" if len(self.failed) > 5 else "")
-            raise CohortError(f"{len(self.failed)} of {self.asked} patients could not be scored: {names}.")
+        if self.failures and self.asked == 1:
+            raise self.failures[0].error
+        if self.failures:
+            names = [failure.case for failure in self.failures]
+            named = ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
+            raise CohortError(f"{len(names)} of {self.asked} patients could not be scored: {named}.")

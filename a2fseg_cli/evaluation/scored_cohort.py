@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from a2fseg_cli.evaluation.cohort import Failure
 from a2fseg_cli.evaluation.label_exchange import better_exchange
 from a2fseg_cli.evaluation.mask_source import MaskSource
 from a2fseg_cli.evaluation.metrics import score_keys
@@ -26,14 +26,14 @@ class ScoredCohort:
         options: What was scored.
         cases: The patients, and which of them were this process's.
         patients: Scores of every patient that has some, in order; of a shared cohort also those of other parts.
-        failed: Reason of every patient of this process that could not be scored.
+        failures: The patients of this process that could not be scored.
     """
 
     source: MaskSource
     options: ScoringOptions
     cases: SelectedCases
     patients: tuple[PatientScores, ...]
-    failed: Mapping[str, str]
+    failures: tuple[Failure, ...]
 
     @property
     def share(self) -> str:
@@ -55,7 +55,8 @@ class ScoredCohort:
         """Return all of it as plain values, NaN where undefined."""
         origin = {"versions": versions(), "settings": vars(self.options), **self.source.origin}
         metrics, policy = self.options.metrics, self.options.policy
-        return summary(self.patients, self.failed, self.source.config, metrics, policy, origin, self.share)
+        failed = {failure.case: failure.reason for failure in self.failures}
+        return summary(self.patients, failed, self.source.config, metrics, policy, origin, self.share)
 
     def warnings(self) -> list[str]:
         """Return what may make the numbers of the cohort as a whole wrong."""
