@@ -181,8 +181,6 @@ def _refuse_contradictions(context: typer.Context, metrics: str) -> None:
         ("--write-card", "--all-subsets" in given, "--all-subsets, whose scores it stores"),
         ("--figure", "--output" in given, "a folder: -o FOLDER"),
         ("--overwrite", bool(given & {"--output", "--write-card"}), "--output or --write-card"),
-        ("--num-parts", "--part-id" in given, "--part-id"),
-        ("--part-id", "--num-parts" in given, "--num-parts"),
     )
     for name, there, needed in needs:
         if name in given and not there:
