@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,17 +21,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import a2fseg_cli.cli.evaluate as evaluate_module
-from a2fseg_cli.cases.discovery import find_cases
+from a2fseg_cli.cases.discovery import Case, find_cases
 from a2fseg_cli.cli.options import LEAST_OVERLAP
-from a2fseg_cli.core.a2fseg import A2FSeg
+from a2fseg_cli.core.a2fseg import A2FSeg, parameter_shapes
 from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name
 from a2fseg_cli.core.device import choose_compute
-from a2fseg_cli.core.networks import parameter_shapes
-from a2fseg_cli.errors import UsageError
-from a2fseg_cli.evaluation.cohort import Evaluation, Failure, ScoringOptions
+from a2fseg_cli.errors import A2FSegError, CohortError, InputError, ResourceError, UsageError
+from a2fseg_cli.evaluation.cohort import Failure, score_cohort
+from a2fseg_cli.evaluation.evaluate import Start, evaluate
+from a2fseg_cli.evaluation.existing_masks import ExistingMasks
+from a2fseg_cli.evaluation.kept_scores import KeptScores
 from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY, NSD_TOLERANCE_MM, TruthMask, score
+from a2fseg_cli.evaluation.network_masks import NetworkMasks
+from a2fseg_cli.evaluation.options import ScoringOptions
 from a2fseg_cli.evaluation.patient_scores import PatientScores
-from a2fseg_cli.evaluation.predictions import find_predictions
+from a2fseg_cli.evaluation.result import EvaluationResult
 from a2fseg_cli.imaging.label_maps import read_classes
 from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.imaging.preprocessing import CropStep, Reorient, Resample, Route
@@ -44,6 +50,7 @@ from a2fseg_cli.weights.file_format import load_weights, save_weights
 
 CONFIG = ModelConfig(features_per_stage=(4, 8), spacing_mm=(3.0, 3.0, 3.0), patch_size=(8, 8, 8))
 ALL = tuple(all_subsets(CONFIG.modalities))
+SOME = (("flair",), ("t1c", "flair"), CONFIG.modalities)
 SHAPE = (22, 26, 24)
 Labels = npt.NDArray[np.uint8]
 Run = Callable[..., tuple[int, str, str]]
@@ -75,6 +82,15 @@ def make_patient(folder: Path, seed: int, modalities: tuple[str, ...] = CONFIG.m
         image = brain * (200 + 30 * rng.normal(size=SHAPE) + 60 * (index + 1) * (truth() > 0))
         write(image.astype(np.float32), folder / f"{folder.name}_{modality}.nii.gz")
     write(truth(et), folder / f"{folder.name}_seg.nii.gz")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The networks here are so small that threads only wait for each other: two take four times as long as one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -115,17 +131,28 @@ def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(charts, name, lambda *_: None)
 
 
+def scores_of(
+    cases: list[Case], source: NetworkMasks | ExistingMasks, folder: Path | None = None
+) -> list[PatientScores]:
+    return score_cohort(cases, source, KeptScores(source, source.options, folder), lambda *_: None)
+
+
 class TestManySubsets:
-    @pytest.mark.parametrize("inference", [WindowOptions(), WindowOptions((8, 8, 8)), WindowOptions(tta=True)])
-    def test_scores_equal_fifteen_separate_runs(self, cohort: Path, weights: Path, inference: WindowOptions) -> None:
+    @pytest.mark.parametrize(
+        ("inference", "subsets"),
+        [(WindowOptions(), ALL), (WindowOptions((16, 16, 16)), SOME), (WindowOptions(tta=True), SOME)],
+    )
+    def test_scores_equal_separate_runs(
+        self, cohort: Path, weights: Path, inference: WindowOptions, subsets: tuple[tuple[str, ...], ...]
+    ) -> None:
         segmenter = load(weights, inference=inference)
         case = find_cases(cohort)[0]
-        (together,) = Evaluation(ScoringOptions(ALL), CONFIG, segmenter).run([case], lambda *_: None)
+        (together,) = scores_of([case], NetworkMasks(segmenter, ScoringOptions(subsets)))
 
         assert case.truth is not None
         patient, true = load_patient(case, CONFIG), read_classes(case.truth, CONFIG)
         foreground = 0
-        for subset in ALL:
+        for subset in subsets:
             alone = segmenter.segment(patient.prepared.images, CONFIG.presence(subset))
             grid = Box((0, 0, 0), patient.geometry.size)
             classes = classes_to_file(patient.prepared.route, alone.probabilities).placed(grid)
@@ -138,7 +165,7 @@ class TestManySubsets:
                 (row,) = [row for row in together.rows if (row.subset, row.region) == (name, region)]
                 assert row.counts == vars(expected.counts)
                 assert row.values == pytest.approx(expected.values)
-        assert foreground > 1000  # else nothing was compared
+        assert foreground > 60 * len(subsets)  # else nothing was compared
 
     def test_leaving_out_the_padding_changes_nothing(self, weights: Path) -> None:
         """A volume of 17 x 19 x 15 in one window of multiples of the stride: as the network says of all of it."""
@@ -260,9 +287,22 @@ class TestCommand:
     def test_all_subsets_to_files(self, cohort: Path, weights: Path, tmp_path: Path, run: Run) -> None:
         out = tmp_path / "scores"
         card = tmp_path / "scored.safetensors"
-        options = ["--all-subsets", "--weights", weights, "-o", out, "--precision", "fp32", "--figure", "A"]
+        options = [
+            "--all-subsets",
+            "--weights",
+            weights,
+            "-o",
+            out,
+            "--precision",
+            "fp32",
+            "--figure",
+            "A",
+            "--threads",
+            2,
+        ]
         code, stdout, stderr = run(cohort, *options, "--compare", "paper", "--write-card", card)
         assert code == 0, stderr
+        assert f"{card}: sha256 " in stderr
         assert "91.48" in stdout  # WT from FLAIR alone, as published
         assert "88.58" in stdout  # mmFormer's mean of WT, as published
         assert "other patients than ours" in stdout
@@ -335,8 +375,8 @@ class TestCommand:
         more = ("--all-subsets", "--write-card", card, "--figure", "A", "-o", tmp_path / "all")
         code, _, stderr = run(data, "--weights", weights, *more)
         assert code == 1
-        assert "A could not be scored; --figure was not drawn" in stderr
-        assert "1 of 4 patients are scored; --write-card was not written" in stderr
+        assert "A could not be scored; the figure was not drawn" in stderr
+        assert "1 of 4 patients are scored" in stderr
         assert not card.exists()
         assert content["patients"]["scored"] == ["C"]
         assert "A_t2.nii.gz" in content["patients"]["failed"]["A"]
@@ -372,7 +412,17 @@ class TestCommand:
             ["--predictions", "x", "--overlap", "0.25"],
             ["--metrics", "nsd", "--nsd-tolerance", "-1"],
             ["--nsd-tolerance", "2"],
+            ["--nsd-tolerance", "1"],
+            ["--compare", "paper", "--metrics", "hd95"],
+            ["--write-card", "x.safetensors", "--all-subsets", "--metrics", "hd95"],
+            ["--predictions", "x", "--precision", "int99"],
+            ["--predictions", "x", "--figure", "A", "-o", "out"],
+            ["--prediction-labels", "NCR=1,ED=2,ET=3"],
+            ["--overwrite"],
+            ["--overlap", "1"],
             ["--num-parts", "2"],
+            ["--part-id", "2"],
+            ["--num-parts", "2", "--part-id", "2"],
         ],
     )
     def test_contradictions_are_refused(self, cohort: Path, weights: Path, run: Run, options: list[str]) -> None:
@@ -380,6 +430,132 @@ class TestCommand:
         assert code == 2
         assert stdout == ""
         assert stderr.startswith("Error: ") or "\nError: " in stderr
+
+    def test_a_lost_stdout_loses_no_scores(
+        self, cohort: Path, weights: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As `| head` does it: the reader of stdout is gone when the first table is printed."""
+
+        def closed(*_: object) -> None:
+            raise BrokenPipeError
+
+        monkeypatch.setattr(evaluate_module, "print_table", closed)
+        with pytest.raises(BrokenPipeError):
+            run(cohort, "--subset", "flair", "--weights", weights, "-o", tmp_path, "--threads", 2)
+        names = {path.name for path in tmp_path.iterdir()}
+        assert {"scores.csv", "summary.json", "table.md", "table.tex", "dice.png"} <= names
+        with (tmp_path / "scores.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == 3 * 3
+
+
+class TestLibrary:
+    def test_one_call_returns_everything_and_prints_nothing(
+        self, cohort: Path, weights: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        starts: list[Start] = []
+        outcomes: list[str] = []
+        result = evaluate(
+            str(cohort),
+            subsets=["FLAIR+t1c", ("t2",)],
+            weights=str(weights),
+            metrics=["dice"],
+            device="cpu",
+            on_start=starts.append,
+            on_patient=lambda outcome, taken_over: outcomes.append(f"{outcome.case} {taken_over}"),
+        )
+        assert capfd.readouterr() == ("", "")
+        assert [(start.patients, start.share) for start in starts] == [(3, "")]
+        assert starts[0].network.endswith("; toy")
+        assert outcomes == ["A False", "B False", "C False"]
+        assert [scores.case for scores in result.patients] == ["A", "B", "C"]
+        assert list(result.summary["scores"]) == ["t2", "t1c+flair"]
+        assert result.tables[0].rows[0][:4] == ("-", "-", "x", "-")
+        assert (result.failures, result.warnings, result.notes, result.share) == ((), (), (), "")
+        assert (result.asked, result.files) == (3, ())
+        result.raise_for_failed()
+
+    def test_the_only_patient_fails_with_its_own_error(self, cohort: Path, weights: Path, tmp_path: Path) -> None:
+        """Out of memory, say, is exit code 5 and not 3."""
+        shutil.copytree(cohort / "A", tmp_path / "A")
+        (tmp_path / "A" / "A_seg.nii.gz").unlink()
+        result = evaluate(tmp_path, weights=weights)
+        assert (result.patients, result.tables, result.asked) == ((), (), 1)
+        with pytest.raises(InputError, match="A: no truth beside the images"):
+            result.raise_for_failed()
+        error = ResourceError("out of memory")
+        with pytest.raises(ResourceError, match="out of memory"):
+            replace(result, failures=(Failure("A", error),)).raise_for_failed()
+        with pytest.raises(CohortError, match="2 of 3 patients could not be scored: A, B"):
+            replace(result, failures=(Failure("A", error), Failure("B", error)), asked=3).raise_for_failed()
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"predictions": "x", "subsets": "all"}, "subsets would run the network"),
+            ({"predictions": "x", "precision": "bf16", "tta": True}, "precision, tta would run the network"),
+            ({"prediction_labels": "brats2018"}, "prediction_labels needs predictions"),
+            ({"metrics": ["dise"]}, "metrics dise: expected some of dice"),
+            ({"metrics": []}, "expected some of dice"),
+            ({"policy": "brats2021"}, "'brats2021'; expected one of brats2020"),
+            ({"nsd_tolerance_mm": -1.0}, "nsd_tolerance_mm -1: expected 0 mm or more"),
+            ({"nsd_tolerance_mm": math.nan}, "nsd_tolerance_mm nan: expected 0 mm or more"),
+            ({"overlap": 1.0}, "overlap 1.0: expected 0 up to"),
+            ({"compare": "paper", "metrics": ["hd95"]}, "dice among the metrics"),
+            ({"compare": "me"}, "compare me: expected paper"),
+            ({"figure": "A"}, "figure needs an output folder"),
+            ({"write_card": "x.safetensors"}, "expected all subsets"),
+            ({"subsets": ["t1+x"]}, r"subset t1\+x: expected some of t1, t1c, t2, flair"),
+            ({"subsets": [""]}, "expected some of t1"),
+            ({"split": "nowhere.json:a"}, "nowhere.json"),
+        ],
+    )
+    def test_messages_name_parameters(self, cohort: Path, weights: Path, options: dict[str, Any], said: str) -> None:
+        with pytest.raises(A2FSegError, match=said) as raised:
+            evaluate(cohort, weights=weights, **options)
+        assert "--" not in str(raised.value)
+
+
+class TestShares:
+    def test_parts_add_up(self, cohort: Path, weights: Path, tmp_path: Path, no_charts: None) -> None:
+        def part(number: int) -> EvaluationResult:
+            return evaluate(cohort, weights=weights, subsets="flair", output=tmp_path, num_parts=2, part_id=number)
+
+        first, second = part(0), part(1)
+        assert [scores.case for scores in first.patients] == ["A", "C"]
+        assert first.share == "2 of 3 patients (num_parts 2, part_id 0)"
+        assert [scores.case for scores in second.patients] == ["A", "B", "C"]
+        assert (second.asked, second.share) == (1, "3 of 3 patients (num_parts 2, part_id 1)")
+
+    def test_a_slurm_array_is_said_wherever_its_numbers_are(
+        self, cohort: Path, weights: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, no_charts: None
+    ) -> None:
+        slurm_array(monkeypatch, 3, 1)
+        said = "1 of 3 patients (SLURM array)"
+        code, stdout, _ = run(cohort, "--weights", weights, "--subset", "t2", "-o", tmp_path, "--quiet")
+        assert code == 0
+        assert all(said in line for line in stdout.splitlines() if ", mean over patients" in line)
+        assert stdout.count(said) == 2  # of Dice and HD95
+        assert said in (tmp_path / "table.md").read_text()
+        assert said in (tmp_path / "table.tex").read_text()
+        assert json.loads((tmp_path / "summary.json").read_text())["patients"]["share"] == said
+
+    def test_a_share_without_patients_is_no_success(
+        self, cohort: Path, weights: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slurm_array(monkeypatch, 8, 7)
+        code, stdout, stderr = run(cohort, "--weights", weights, "-o", tmp_path / "out", "--quiet")
+        assert (code, stdout) == (2, "")
+        assert "SLURM array: part 7 of 8, counted from 0, has no patient, for the cohort has 3" in stderr
+        assert not (tmp_path / "out").exists()
+
+
+def mean_dice(stdout: str, region: str) -> float:
+    return float(json.loads(stdout)["scores"]["predictions"][region]["dice"]["mean"])
+
+
+def slurm_array(monkeypatch: pytest.MonkeyPatch, count: int, index: int) -> None:
+    for name, value in (("COUNT", count), ("ID", index), ("MIN", 0)):
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
 
 
 @pytest.mark.usefixtures("no_charts")
@@ -407,7 +583,7 @@ class TestResuming:
 
         code, _, stderr = run(*options, "--metrics", "dice")
         assert code == 2
-        assert "--overwrite" in stderr
+        assert "overwrite" in stderr
         code, stdout, _ = run(*options, "--metrics", "dice", "--overwrite")
         assert code == 0
         assert len(segmented) == 1 + 3
@@ -417,30 +593,22 @@ class TestResuming:
         self, cohort: Path, weights: Path, tmp_path: Path
     ) -> None:
         case = find_cases(cohort)[0]
-        evaluation = Evaluation(ScoringOptions(), CONFIG, load(weights), folder=tmp_path)
-        (scores,) = evaluation.run([case], lambda *_: None)
+        source = NetworkMasks(load(weights), ScoringOptions((("t1",),)))
+        (scores,) = scores_of([case], source, tmp_path)
         assert PatientScores.read(tmp_path / "patients" / "A.json") == scores
         (tmp_path / "patients" / "A.json").write_text("{")
-        assert evaluation.finished(case) is None
+        assert KeptScores(source, source.options, tmp_path).read(case) is None
         with pytest.raises(UsageError, match=r"A\.json exists"):
-            evaluation.run([case], lambda *_: None)
-
-    def test_parts_add_up(self, cohort: Path, weights: Path, tmp_path: Path, run: Run) -> None:
-        options = [cohort, "--weights", weights, "-o", tmp_path, "--json", "--num-parts", 2, "--part-id"]
-        code, stdout, _ = run(*options, 0)
-        assert (code, json.loads(stdout)["patients"]["scored"]) == (0, ["A", "C"])
-        code, stdout, _ = run(*options, 1)
-        assert (code, json.loads(stdout)["patients"]["scored"]) == (0, ["A", "B", "C"])
+            scores_of([case], source, tmp_path)
 
     def test_undefined_scores_survive_the_file(self, tmp_path: Path, cohort: Path) -> None:
         empty = tmp_path / "predictions"
         write(np.zeros(SHAPE, np.uint8), empty / "A.nii.gz")
         case = find_cases(cohort)[0]
-        evaluation = Evaluation(
-            ScoringOptions(policy="nan"), CONFIG, predictions=find_predictions(empty, [case]), folder=tmp_path / "out"
-        )
-        evaluation.run([case], lambda *_: None)
-        known = evaluation.finished(case)
+        source = ExistingMasks.of_folder(empty, [case], CONFIG, ScoringOptions(policy="nan"))
+        (scores,) = scores_of([case], source, tmp_path)
+        known = KeptScores(source, source.options, tmp_path).read(case)
+        assert json.dumps(vars(known), default=vars) == json.dumps(vars(scores), default=vars)  # NaN is not NaN
         assert known is not None
         assert [row.values["dice"] for row in known.rows] == [0, 0, 0]
         assert all(np.isnan(row.values["hd95_mm"]) for row in known.rows)
@@ -449,11 +617,10 @@ class TestResuming:
 
 @pytest.mark.usefixtures("no_charts")
 class TestPredictions:
-    def score(self, cohort: Path, folder: Path, **task: Any) -> dict[str, PatientScores | Failure]:
-        cases = find_cases(cohort)
+    def score(self, cohort: Path, folder: Path, **options: Any) -> dict[str, PatientScores | Failure]:
         outcomes: dict[str, PatientScores | Failure] = {}
-        evaluation = Evaluation(ScoringOptions(**task), ModelConfig(), predictions=find_predictions(folder, cases))
-        evaluation.run(cases, lambda outcome, _: outcomes.update({outcome.case: outcome}))
+        report = lambda outcome, _: outcomes.update({outcome.case: outcome})  # noqa: E731
+        evaluate(cohort, predictions=folder, on_patient=report, **options)
         return outcomes
 
     def test_files_of_any_tool(self, cohort: Path, tmp_path: Path) -> None:
@@ -501,6 +668,30 @@ class TestPredictions:
         assert "66.67" in stdout  # 1, 1 and 0
         with (tmp_path / "out" / "scores.csv").open() as file:
             assert [row["prediction"] for row in csv.DictReader(file)] == [""] * 6 + ["missing"] * 3
+
+    def test_nnunets_own_order_is_read_from_its_file(self, cohort: Path, tmp_path: Path, run: Run) -> None:
+        """nnU-Net's BraTS: 1 oedema, 2 necrosis, 3 enhancing. Read as BraTS, the core would be oedema."""
+        nnunet = np.array([0, 2, 1, 3], np.uint8)[truth()]
+        for name in "ABC":
+            write(nnunet, tmp_path / f"{name}.nii.gz")
+        options = ["--predictions", tmp_path, "--metrics", "dice", "--json"]
+        code, stdout, stderr = run(cohort, *options)
+        # 656 voxels oedema, 136 enhancing, 8 necrosis. The core read is 656 + 136, of the true 144 it has 136.
+        assert (code, mean_dice(stdout, "TC")) == (0, pytest.approx(2 * 136 / (144 + 792)))
+        assert "labels of NCR and ED exchanged: mean Dice of TC 100.0 % instead of 29.1 %" in stderr
+        code, stdout, stderr = run(cohort, *options, "--prediction-labels", "ncr=2, ED=1,ET=3")
+        assert (code, mean_dice(stdout, "TC")) == (0, 1)
+        assert json.loads(stdout)["prediction_label_order"]["values"] == {"NCR": 2, "ED": 1, "ET": 3}
+        assert "exchanged" not in stderr
+
+        labels = {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": [3]}
+        (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
+        code, stdout, stderr = run(cohort, *options, "-q")
+        assert (code, mean_dice(stdout, "TC")) == (0, 1)
+        assert f"read as NCR=2,ED=1,ET=3 ({tmp_path / 'dataset.json'})" in stderr
+        assert "exchanged" not in stderr
+        result = evaluate(cohort, predictions=tmp_path, prediction_labels="brats2023", metrics=["dice"])
+        assert len(result.warnings) == 1  # what the user says counts more than the file
 
     def test_surfaces_agree_up_to_the_tolerance_asked_for(self, cohort: Path, tmp_path: Path, run: Run) -> None:
         """The truth moved by one voxel of 2 mm: surfaces up to 2 mm apart, so 2.1 mm is enough and 1.9 is not."""

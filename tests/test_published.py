@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from a2fseg_cli.core.config import all_subsets, subset_name
+from a2fseg_cli.evaluation.means import mean_of_subsets
 from a2fseg_cli.evaluation.published import METHODS, REGIONS, TABLE_1, TABLE_1_MEANS
-from a2fseg_cli.evaluation.tables import mean_of_subsets
 from a2fseg_cli.modalities import BRATS_MODALITIES
 
 

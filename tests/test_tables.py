@@ -11,19 +11,11 @@ import pytest
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.evaluation.formats import latex, markdown, scores_csv
+from a2fseg_cli.evaluation.means import mean_of_subsets, subset_means, subsets_of
 from a2fseg_cli.evaluation.metrics import METRICS
 from a2fseg_cli.evaluation.patient_scores import PatientScores, Row
-from a2fseg_cli.evaluation.tables import (
-    _decided,
-    card_scores,
-    comparison_tables,
-    mean_of_subsets,
-    score_table,
-    subset_means,
-    subsets_of,
-    summary,
-    title_of,
-)
+from a2fseg_cli.evaluation.summary import card_scores, summary
+from a2fseg_cli.evaluation.tables import ABOUT_CONVENTION, _decided, comparison_tables, score_table, title_of
 from a2fseg_cli.files import json_text
 
 CONFIG = ModelConfig()
@@ -38,8 +30,9 @@ COUNTS = {
 
 def patient(case: str, dice: dict[str, float], hd95_mm: float = 2.0, convention: str = "") -> PatientScores:
     """A patient with the same Dice in WT and TC and half of it in ET, by subset."""
+    counts = dict.fromkeys(COUNTS, 0) if convention == "both_empty" else COUNTS
     rows = [
-        Row(subset, region, {"dice": value * factor, "hd95_mm": hd95_mm}, COUNTS, convention)
+        Row(subset, region, {"dice": value * factor, "hd95_mm": hd95_mm}, counts, convention)
         for subset, value in dice.items()
         for region, factor in (("WT", 1.0), ("TC", 1.0), ("ET", 0.5))
     ]
@@ -83,9 +76,78 @@ def test_undefined_scores_are_left_out_and_said() -> None:
     results = [TWO[0], patient("B", {"flair": math.nan, "t1c+flair": 0.8}, math.nan, "both_empty")]
     table = score_table(results, CONFIG, "nan")
     assert table.rows[0][4] == "50.00"
-    assert table.notes == ("of 12 scores: 3 with both masks empty, 3 undefined and left out of the means",)
+    said = "of 12 scores: 3 with both masks empty, 3 undefined and left out of the means"
+    assert table.notes == (said, ABOUT_CONVENTION)
     alone = score_table([patient("B", {"flair": math.nan})], CONFIG, "nan")
     assert alone.rows == (("-", "-", "-", "x", "", "", ""),)
+
+
+def row(region: str, convention: str = "", **values: float) -> Row:
+    counts = COUNTS | ({"reference_voxels": 0} if convention else {})
+    return Row("t1c", region, values, counts, convention)
+
+
+def test_means_without_what_the_convention_decided() -> None:
+    """Dice of ET 0.4, 0.8 and, for a patient without ET, 1: mean 73.33, without the third 60; HD95 4, 8 and 0 mm."""
+    results = [
+        PatientScores(
+            "A", (row("WT", dice=0.9, hd95_mm=1), row("TC", dice=0.5, hd95_mm=2), row("ET", dice=0.4, hd95_mm=4))
+        ),
+        PatientScores(
+            "B", (row("WT", dice=0.7, hd95_mm=1), row("TC", dice=0.5, hd95_mm=2), row("ET", dice=0.8, hd95_mm=8))
+        ),
+        PatientScores(
+            "C",
+            (
+                row("WT", dice=0.8, hd95_mm=1),
+                row("TC", dice=0.5, hd95_mm=2),
+                row("ET", "both_empty", dice=1.0, hd95_mm=0),
+            ),
+        ),
+    ]
+    table = score_table(results, CONFIG, "brats2020")
+    assert table.columns == ("T1", "T1c", "T2", "FLAIR", "WT", "TC", "ET", "ET n empty", "ET without")
+    assert table.rows == (("-", "x", "-", "-", "80.00", "50.00", "73.33", "1", "60.00"),)
+    assert table.notes == ("of 9 scores: 1 with both masks empty", ABOUT_CONVENTION)
+    assert score_table(results, CONFIG, "brats2020", "hd95_mm").rows[0][6:] == ("4.00", "1", "6.00")
+
+    content = summary(results, {}, CONFIG, ["dice"], "brats2020", {})
+    dice = content["scores"]["t1c"]["ET"]["dice"]
+    assert (dice["n_by_convention"], dice["mean_without_convention"]) == (1, pytest.approx(0.6))
+    assert content["scores"]["t1c"]["WT"]["dice"]["n_by_convention"] == 0
+    assert content["means_of_subset_means_without_convention"]["ET"]["dice"] == pytest.approx(0.6)
+    lines = list(csv.DictReader(io.StringIO(scores_csv(results, ["dice", "hd95"], "brats2020"))))
+    assert [line["by_convention"] for line in lines] == [""] * 8 + ["dice hd95_mm"]
+
+
+def test_means_without_the_convention_over_several_subsets() -> None:
+    """Patient B has no ET: 1 from FLAIR, 0 from T1c, where some was found. Without it the means are A's 50 and 70."""
+    rows = {"A": (("flair", 0.5, ""), ("t1c", 0.7, "")), "B": (("flair", 1.0, "both_empty"), ("t1c", 0.0, "one_empty"))}
+    results = [
+        PatientScores(
+            case,
+            tuple(
+                Row(subset, "ET", {"dice": dice}, COUNTS | ({"reference_voxels": 0} if kind else {}), kind)
+                for subset, dice, kind in scores
+            ),
+        )
+        for case, scores in rows.items()
+    ]
+    table = score_table(results, CONFIG, "brats2020")
+    assert [cells[6:] for cells in table.rows] == [
+        ("75.00", "1", "50.00"),
+        ("35.00", "1", "70.00"),
+        ("55.00", "", "60.00"),
+    ]
+
+
+def test_a_share_is_said_in_every_title_and_in_the_summary() -> None:
+    share = "2 of 5 patients (SLURM array)"
+    table = score_table(TWO, CONFIG, "brats2020", share=share)
+    assert table.title == "Dice in %, mean over patients, n = 2, 2 of 5 patients (SLURM array), policy brats2020"
+    assert all(share in other.title for other in comparison_tables(TWO, CONFIG, share))
+    assert summary(TWO, {}, CONFIG, ["dice"], "brats2020", {}, share)["patients"]["share"] == share
+    assert "share" not in summary(TWO, {}, CONFIG, ["dice"], "brats2020", {})["patients"]
 
 
 def test_published_columns() -> None:
@@ -189,6 +251,9 @@ def test_every_score_has_a_title_with_its_unit() -> None:
     [
         ("dice", "both_empty", 0, 0, 1.0, "1 with both masks empty"),
         ("hd95_mm", "one_empty", 9, 0, 373.0, "1 with one empty"),
+        ("dice", "one_empty", 0, 9, 0.0, "1 with one empty"),
+        ("dice", "one_empty", 9, 0, 0.0, "1 missed altogether (0)"),
+        ("nsd", "one_empty", 9, 0, 0.0, "1 missed altogether (0)"),
         ("dice", "", 9, 9, 1.0, ""),
         ("volume_ml", "one_empty", 9, 0, 0.0, ""),
         ("sensitivity", "one_empty", 9, 0, 0.0, ""),

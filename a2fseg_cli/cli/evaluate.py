@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from a2fseg_cli.cases.selection import cases_of, share_of
-from a2fseg_cli.cli.console import progress, say
+from a2fseg_cli.cli.console import Advance, print_json, print_table, progress, say
 from a2fseg_cli.cli.options import (
     LEAST_OVERLAP,
     PATH,
@@ -26,20 +24,16 @@ from a2fseg_cli.cli.options import (
     Weights,
     Window,
 )
-from a2fseg_cli.cli.runtime import load_segmenter, prepare_process, three
-from a2fseg_cli.cli.scored import draw_progression, show_scores, write_scored_weights
-from a2fseg_cli.core.config import ModelConfig, all_subsets
-from a2fseg_cli.errors import CohortError, InputError, UsageError
-from a2fseg_cli.files import check_place
+from a2fseg_cli.cli.runtime import prepare_process, three
 
 if TYPE_CHECKING:
-    from a2fseg_cli.cases.discovery import Case
-    from a2fseg_cli.evaluation.cohort import Evaluation, Failure
+    from a2fseg_cli.evaluation.cohort import Failure
+    from a2fseg_cli.evaluation.evaluate import Start
     from a2fseg_cli.evaluation.patient_scores import PatientScores
+    from a2fseg_cli.evaluation.result import EvaluationResult
 
 WHAT, SCORES, OUTPUT = "What is scored", "Scores", "Output"
 POLICY, METRICS, NSD_TOLERANCE_MM = "brats2020", "dice,hd95", 1.0
-MOST_MODALITIES = 8  # of which all subsets, 255, are still computed
 
 
 def evaluate(
@@ -78,7 +72,9 @@ def evaluate(
     labels: Annotated[
         str, typer.Option(help="Of the truth: auto, brats2018 (ET 4), brats2023 (ET 3)", rich_help_panel=SCORES)
     ] = "auto",
-    prediction_labels: Annotated[str, typer.Option(help="The same of --predictions", rich_help_panel=SCORES)] = "auto",
+    prediction_labels: Annotated[
+        str, typer.Option(help="The same of --predictions, or NCR=2,ED=1,ET=3", rich_help_panel=SCORES)
+    ] = "auto",
     compare: Annotated[
         str | None, typer.Option(metavar="paper", help="Put the paper's Dice beside ours.", rich_help_panel=SCORES)
     ] = None,
@@ -121,151 +117,91 @@ def evaluate(
 
     a2fseg evaluate data/ --predictions OUT_FOLDER
     """
-    if all_subsets_ and subset:
-        raise UsageError("--all-subsets and --subset exclude each other.")
-    of_the_network = {
-        "--all-subsets": all_subsets_, "--subset": subset, "--figure": figure, "--write-card": write_card,
-        "--device": device != "auto", "--precision": precision != "auto", "--window": window, "--tta": tta,
-        "--overlap": overlap != LEAST_OVERLAP,
-    }  # fmt: skip
-    if predictions is not None and (clash := [name for name, given in of_the_network.items() if given]):
-        raise UsageError(f"--predictions scores files; {', '.join(clash)} would run the network.")
-    if predictions is None and prediction_labels != "auto":
-        raise UsageError("--prediction-labels needs --predictions.")
-    chosen = tuple(dict.fromkeys(metrics.replace(" ", "").split(",")))
-    if nsd_tolerance != NSD_TOLERANCE_MM and "nsd" not in chosen:
-        raise UsageError("--nsd-tolerance needs --metrics nsd.")
-    if compare not in (None, "paper"):
-        raise UsageError(f"--compare {compare}: expected paper.")
-    if figure and output is None:
-        raise UsageError("--figure needs a folder: -o FOLDER.")
-    if write_card and not all_subsets_:
-        raise UsageError("--write-card stores the scores of all subsets: give --all-subsets.")
-    if write_card:
-        check_place(write_card)
-        if write_card.exists() and not overwrite:
-            raise UsageError(f"{write_card} exists. Give --overwrite or another name.")
-    if not 0 <= overlap < 1:
-        raise UsageError(f"--overlap {overlap}: expected 0 up to, but not including, 1.")
-
     prepare_process(threads)
-    from a2fseg_cli.core.device import choose_compute
-    from a2fseg_cli.evaluation.cohort import Evaluation, ScoringOptions
-    from a2fseg_cli.evaluation.predictions import find_predictions
-    from a2fseg_cli.inference.predictor import WindowOptions
+    from a2fseg_cli.evaluation.evaluate import evaluate as evaluate_data
 
-    segmenter = None
-    config = ModelConfig()
-    if predictions is None:
-        compute = choose_compute(device, precision)
-        segmenter = load_segmenter(weights, compute, WindowOptions(three(window, "--window"), overlap, tta))
-        config = segmenter.config
-    elif weights is not None:
-        config = _config_of(weights)
-    if all_subsets_ and len(config.modalities) > MOST_MODALITIES:
-        raise UsageError(f"--all-subsets: 2^{len(config.modalities)} - 1 subsets; name those you want with --subset.")
-    subsets = tuple(all_subsets(config.modalities)) if all_subsets_ else _subsets(subset, config.modalities)
-    task = ScoringOptions(
-        subsets,
-        chosen,
-        policy,
-        labels,
-        prediction_labels,
-        attention=output is not None and predictions is None,
-        nsd_tolerance_mm=nsd_tolerance,
-    )
-    cases = _chosen(cases_of(data, {}, config.modalities), split)
-    if figure and figure not in [case.name for case in cases]:
-        raise UsageError(f"--figure {figure}: no such patient among {', '.join(case.name for case in cases)}.")
-    if segmenter is not None:
-        compute = segmenter.compute
-        say(f"{compute.device} ({compute.reason}), {compute.precision}; {segmenter.weights.path.stem}", quiet)
-    found = find_predictions(predictions, cases) if predictions else None
-    evaluation = Evaluation(task, config, segmenter, found, output, overwrite)
-    mine, _ = share_of(cases, num_parts, part_id)
-    results, failed = _run(evaluation, mine, quiet)
-    if len(mine) < len(cases):  # what other parts have finished goes into the tables as well
-        mine_by_name = {result.case: result for result in results}
-        known = [mine_by_name.get(case.name) or evaluation.finished(case) for case in cases]
-        results = [result for result in known if result is not None]
-    if results:
-        show_scores(evaluation, results, failed, compare is not None, output, json_)
-        if figure and figure in failed:
-            say(f"Warning: {figure} could not be scored; --figure was not drawn.")
-        elif figure and output and segmenter:
-            draw_progression(evaluation, segmenter, next(case for case in cases if case.name == figure), output)
-        if write_card and len(results) < len(cases):
-            say(f"Warning: {len(results)} of {len(cases)} patients are scored; --write-card was not written.")
-        elif write_card and segmenter:
-            write_scored_weights(segmenter, results, policy, write_card)
-    if failed and len(mine) == 1:
-        raise InputError(next(iter(failed.values())))
-    if failed:
-        raise CohortError(f"{len(failed)} of {len(mine)} patients could not be scored; see the reasons above.")
+    with ExitStack() as stack:
+        shown = _Progress(stack, quiet)
+        result = evaluate_data(
+            data,
+            subsets="all" if all_subsets_ else subset,
+            predictions=predictions,
+            split=split,
+            metrics=metrics.replace(" ", "").split(","),
+            policy=policy,
+            nsd_tolerance_mm=nsd_tolerance,
+            labels=labels,
+            prediction_labels=prediction_labels,
+            compare=compare,
+            output=output,
+            figure=figure,
+            write_card=write_card,
+            overwrite=overwrite,
+            weights=weights,
+            device=device,
+            precision=precision,
+            window=three(window, "--window"),
+            overlap=overlap,
+            tta=tta,
+            num_parts=num_parts,
+            part_id=part_id,
+            on_start=shown.start,
+            on_patient=shown.patient,
+        )
+    _show(result, json_)
+    result.raise_for_failed()
 
 
-def _config_of(weights: str) -> ModelConfig:
-    from a2fseg_cli.weights.cache import resolve_weights
-    from a2fseg_cli.weights.file_format import inspect_weights
+class _Progress:
+    """What is said while patients are scored: the device, the share, a line a patient.
 
-    return inspect_weights(resolve_weights(weights)).config
+    Args:
+        stack: Ends the bar.
+        quiet: Say failures and assumptions only.
+    """
 
+    def __init__(self, stack: ExitStack, quiet: bool) -> None:
+        self._stack, self._quiet = stack, quiet
+        self._advance: Advance = lambda _: None
 
-def _subsets(names: Sequence[str] | None, modalities: Sequence[str]) -> tuple[tuple[str, ...], ...] | None:
-    """Return the subsets asked for, each in the model's order. Raises: UsageError for an unknown modality."""
-    if not names:
-        return None
-    subsets = []
-    for name in names:
-        parts = [part.strip().lower() for part in name.split("+")]
-        if not set(parts) <= set(modalities) or len(set(parts)) != len(parts):
-            raise UsageError(f"--subset {name}: expected some of {', '.join(modalities)}, joined by +.")
-        subsets.append(tuple(m for m in modalities if m in parts))
-    return tuple(dict.fromkeys(subsets))
+    def start(self, start: Start) -> None:
+        """Say what is known beforehand, and begin the bar."""
+        for line in filter(None, (start.network, start.share)):
+            say(line, self._quiet)
+        self._advance = self._stack.enter_context(progress("patients", start.patients, self._quiet))
 
+    def patient(self, outcome: PatientScores | Failure, taken_over: bool) -> None:
+        """Say what became of a patient."""
+        from a2fseg_cli.evaluation.cohort import Failure
 
-def _chosen(cases: list[Case], split: str | None) -> list[Case]:
-    """Return the cases of a split. Raises: UsageError, or InputError for a case that is not there."""
-    from a2fseg_cli.cases.case_lists import read_split
-
-    if split is None:
-        return cases
-    path, name = Path(split), ""
-    if not os.path.isfile(path) and ":" in split:  # false as well where it cannot be looked at, as reading will say
-        before, name = split.rsplit(":", 1)
-        path = Path(before)
-    raw = read_split(path)
-    if name not in raw:
-        if name or len(raw) != 1:
-            raise UsageError(f"--split {split}: expected {path}:NAME with NAME one of {', '.join(raw)}.")
-        name = next(iter(raw))
-    wanted = set(raw[name])
-    missing = sorted(wanted - {case.name for case in cases})
-    if missing:
-        raise InputError(f"{path}, {name}: {len(missing)} cases are not in the data: {', '.join(missing)}.")
-    return [case for case in cases if case.name in wanted]
+        if isinstance(outcome, Failure):
+            self._advance(f"{outcome.case} failed: {outcome.reason}")
+            if self._quiet:
+                say(f"{outcome.case}: {outcome.reason}")
+            return
+        seconds = outcome.seconds.get("total", 0.0)
+        how = "scored before" if taken_over else f"scored ({seconds:.1f} s)"
+        left_out = f", {len(outcome.left_out)} subsets left out (modality missing)" if outcome.left_out else ""
+        line = "".join([f"{outcome.case} {how}{left_out}", *(f"\n    {note}" for note in outcome.notes)])
+        self._advance(line)
+        if self._quiet and outcome.notes:
+            say(line)
 
 
-def _run(evaluation: Evaluation, cases: Sequence[Case], quiet: bool) -> tuple[list[PatientScores], dict[str, str]]:
-    from a2fseg_cli.evaluation.patient_scores import PatientScores
-
-    failed: dict[str, str] = {}
-    with progress("patients", len(cases), quiet) as advance:
-
-        def report(outcome: PatientScores | Failure, taken_over: bool) -> None:
-            if not isinstance(outcome, PatientScores):
-                failed[outcome.case] = outcome.reason
-                advance(f"{outcome.case} failed: {outcome.reason}")
-                if quiet:
-                    say(f"{outcome.case}: {outcome.reason}")
-                return
-            seconds = outcome.seconds.get("total", 0.0)
-            how = "scored before" if taken_over else f"scored ({seconds:.1f} s)"
-            left_out = f", {len(outcome.left_out)} subsets left out (modality missing)" if outcome.left_out else ""
-            line = "".join([f"{outcome.case} {how}{left_out}", *(f"\n    {note}" for note in outcome.notes)])
-            advance(line)
-            if quiet and outcome.notes:
-                say(line)
-
-        results = evaluation.run(cases, report)
-    return results, failed
+def _show(result: EvaluationResult, json_: bool) -> None:
+    """Print the tables or the summary; everything is written by then, so that no stream can lose it."""
+    for warning in result.warnings:
+        say(f"Warning: {warning}")
+    for note in result.notes:
+        say(note)
+    if not result.patients:
+        return
+    if json_:
+        print_json(result.summary)
+        return
+    for table in result.tables:
+        print(table.title)
+        print_table(table.columns, table.rows)
+        for note in table.notes:
+            print(note)
+    print(result.definition)

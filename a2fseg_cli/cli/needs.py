@@ -83,8 +83,10 @@ RULES: dict[str, dict[str, Rule]] = {
         ),
         "prediction_labels": Rule(needs=("predictions",)),
         "nsd_tolerance": Rule(needs=("metrics=nsd",)),
+        "compare": Rule(needs=("metrics=dice",), why="The published scores are Dice."),
         "figure": Rule(needs=("output",)),
         "write_card": Rule(needs=("all_subsets_",), why="The card holds the scores of all subsets."),
+        "overwrite": Rule(needs=("output", "write_card")),
     },
     "train": {
         "resume": Rule(),
@@ -102,6 +104,10 @@ ALWAYS: dict[str, frozenset[str]] = {
         ("output", "on_mismatch", "reference", "dry_run", "weights", "device", "precision", "window", "overlap", "tta",
          "threads", "deterministic", "labels", "regions", "probabilities", "uncertainty", "attention", "agreement",
          "preview", "report", "stats", "fail_on_empty", "overwrite", "json_", "quiet")
+    ),
+    "evaluate": frozenset(
+        ("data", "subset", "split", "metrics", "policy", "labels", "output", "weights", "device", "precision", "window",
+         "overlap", "tta", "threads", "json_", "quiet")
     ),
     "demo": frozenset(("output", "modalities", "seed", "device", "json_")),
     "info": frozenset(("weights", "json_")),
@@ -132,9 +138,11 @@ def check_options(context: typer.Context) -> None:
 
 
 def _met(name: str, given: Collection[str], values: Mapping[str, object]) -> bool:
-    """Whether an option is given, with the value that `name=value` asks for; of a list in one text, one of it."""
+    """Whether an option is given; of `name=value`, whether it has that value, or holds it among others."""
     name, _, wanted = name.partition("=")
-    return name in given and (not wanted or wanted in str(values[name]).replace(" ", "").split(","))
+    if wanted:
+        return wanted in str(values[name]).replace(" ", "").split(",")
+    return name in given
 
 
 def _flag(parameter: object) -> str:

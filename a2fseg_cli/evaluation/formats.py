@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from a2fseg_cli.evaluation.metrics import POLICIES
+from a2fseg_cli.evaluation.means import by_convention
+from a2fseg_cli.evaluation.metrics import POLICIES, score_keys
 from a2fseg_cli.evaluation.patient_scores import PatientScores
-from a2fseg_cli.evaluation.tables import ABSENT, PRESENT, Table, score_keys
+from a2fseg_cli.evaluation.tables import ABSENT, PRESENT, Table
 from a2fseg_cli.files import csv_text
 
 
@@ -81,6 +82,7 @@ def scores_csv(results: Sequence[PatientScores], metrics: Sequence[str], policy:
     keys = score_keys(metrics)
     counts = ["true_positives", "false_positives", "false_negatives", "reference_voxels", "predicted_voxels"]
     columns = ["case", "subset", "region", *keys, *counts, "convention", "prediction", "policy", "hd95_definition"]
+    columns.append("by_convention")  # scores that the policy decided for an empty region, not the masks
     rows = [
         {
             "case": result.case,
@@ -92,6 +94,7 @@ def scores_csv(results: Sequence[PatientScores], metrics: Sequence[str], policy:
             "prediction": "missing" if result.missing else "",
             "policy": policy,
             "hd95_definition": POLICIES[policy].hd95,
+            "by_convention": " ".join(key for key in row.values if by_convention(row, key)),
         }
         for result in results
         for row in result.rows

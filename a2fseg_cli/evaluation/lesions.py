@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from a2fseg_cli.evaluation.masks import CroppedMask, common_box, common_voxels
 from a2fseg_cli.evaluation.surfaces import BoolArray, IntArray, directed_hd95_mm
+from a2fseg_cli.imaging.components import connected_components
 
 # Truth lesions merge when their dilations touch; 50 voxels of 1 mm are dropped, 51 count.
 DILATIONS = 3
@@ -62,7 +63,7 @@ def find_lesions(mask: CroppedMask, connectivity: int = DILATION_CONNECTIVITY) -
     dilated = _dilate(np.pad(mask.crop, DILATIONS), connectivity)
     inner = (slice(DILATIONS, -DILATIONS),) * 3
     points = np.argwhere(mask.crop)
-    merged = _components(dilated)[inner][tuple(points.T)]
+    merged = connected_components(dilated)[inner][tuple(points.T)]
     lesions = []
     for part in _split(points + mask.start, merged).values():
         lesion = CroppedMask.from_points(part, mask.spacing_mm)
@@ -85,7 +86,7 @@ def score_lesions(
         dice_if_none: Dice of a patient without any lesion that counts.
         hd95_mm_if_none: HD95 of such a patient.
     """
-    labels = _components(predicted.crop) if predicted.voxels else np.zeros(predicted.crop.shape, np.uint32)
+    labels = connected_components(predicted.crop) if predicted.voxels else np.zeros(predicted.crop.shape, np.uint32)
     points = np.argwhere(predicted.crop)
     components = _split(points + predicted.start, labels[tuple(points.T)])
     touched: set[int] = set()
@@ -99,11 +100,10 @@ def score_lesions(
         if not touching:
             missed += 1
             continue
-        found = CroppedMask.from_points(
-            np.concatenate([components[key] for key in sorted(touching)]), predicted.spacing_mm
-        )
-        dice = 2 * common_voxels(lesion.mask, found) / (lesion.mask.voxels + found.voxels)
-        scores.append((dice, directed_hd95_mm(lesion.mask.surfels, found.surfels)))
+        points = np.concatenate([components[key] for key in sorted(touching)])
+        hit = CroppedMask.from_points(points, predicted.spacing_mm)
+        dice = 2 * common_voxels(lesion.mask, hit) / (lesion.mask.voxels + hit.voxels)
+        scores.append((dice, directed_hd95_mm(lesion.mask.surfels, hit.surfels)))
     invented = len(components) - len(touched)
     total = len(scores) + missed + invented
     if not total:
@@ -116,15 +116,6 @@ def _touching(reach: CroppedMask, predicted: CroppedMask, labels: npt.NDArray[np
     """Return the predicted components that share a voxel with a lesion's dilation."""
     here, there = common_box(reach, predicted)
     return set(np.unique(labels[there][reach.crop[here]]).tolist()) - {0}
-
-
-def _components(mask: BoolArray) -> npt.NDArray[np.uint32]:
-    """Return the 26-connected components of a mask, numbered from 1."""
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    labels: npt.NDArray[np.uint32] = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
-    return labels
 
 
 def _split(points: IntArray, keys: IntArray) -> dict[int, IntArray]:

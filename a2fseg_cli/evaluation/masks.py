@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from a2fseg_cli.evaluation.surfaces import BoolArray, IntArray, Spacing, Surface, border_of, surfels_of
+from a2fseg_cli.imaging.preprocessing import bounding_box
 
 
 class CroppedMask:
@@ -35,14 +36,10 @@ class CroppedMask:
         if len(spacing_mm) != 3 or not all(0 < mm < math.inf for mm in spacing_mm):
             raise ValueError(f"expected a spacing of three positive numbers in mm, got {tuple(spacing_mm)}")
         z, y, x = map(float, spacing_mm)
-        start = np.zeros(3, np.int64)
-        for axis in range(3):
-            others = tuple(other for other in range(3) if other != axis)
-            filled = np.flatnonzero(mask.any(axis=others))
-            first, stop = (int(filled[0]), int(filled[-1]) + 1) if filled.size else (0, 0)
-            mask = mask[(slice(None),) * axis + (slice(first, stop),)]
-            start[axis] = first
-        return cls(mask.copy(), start, (z, y, x))
+        if not mask.any():
+            return cls(np.zeros((0, 0, 0), np.bool_), np.zeros(3, np.int64), (z, y, x))
+        start, stop = bounding_box(mask)
+        return cls(mask[tuple(map(slice, start, stop))].copy(), np.array(start), (z, y, x))
 
     @classmethod
     def from_points(cls, points: IntArray, spacing_mm: Spacing) -> CroppedMask:

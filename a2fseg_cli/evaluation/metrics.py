@@ -61,6 +61,11 @@ METRICS: dict[str, Metric] = {
 DEFAULT_METRICS = ("dice", "hd95")
 
 
+def score_keys(metrics: Iterable[str]) -> list[str]:
+    """Return the keys of the scores that these metrics yield."""
+    return [key for metric in metrics for key in METRICS[metric].score_keys]
+
+
 @dataclass(frozen=True)
 class Policy:
     """What a score is where a mask is empty, and which HD95 is meant.

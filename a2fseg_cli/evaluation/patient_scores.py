@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from a2fseg_cli.evaluation.metrics import Scores
 from a2fseg_cli.files import atomic_write_text, json_text
 
-FORMAT = 1
+FORMAT = 2
 PREDICTIONS = "predictions"  # name of the one "subset" of files that another run or tool made
 
 
@@ -47,6 +49,8 @@ class PatientScores:
         attention: Class to modality to the mean attention weight inside the class's true voxels.
         seconds: Network and total.
         fingerprint: Of all that the scores depend on.
+        confusion: Of a file that was scored, voxels by true class (rows) and predicted class, as far as one of both
+            is not background; from which it is seen whether two labels were exchanged.
     """
 
     case: str
@@ -57,6 +61,7 @@ class PatientScores:
     attention: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     fingerprint: str = ""
+    confusion: tuple[tuple[int, ...], ...] = ()
 
     def write(self, path: Path, header: Mapping[str, Any]) -> None:
         """Write the scores, whole or not at all. Raises: ResourceError."""
@@ -88,6 +93,25 @@ class PatientScores:
                 raw["attention"],
                 raw["seconds"],
                 raw["fingerprint"],
+                tuple(tuple(map(int, row)) for row in raw["confusion"]),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+
+def rows_of(subset: str, scores: Mapping[str, Scores]) -> list[Row]:
+    """Return the rows of one prediction from the scores of its regions."""
+    return [
+        Row(subset, region, of_region.values, asdict(of_region.counts), of_region.convention)
+        for region, of_region in scores.items()
+    ]
+
+
+def seconds_of(network_s: float, began: float) -> dict[str, float]:
+    """Return the time a patient took, in the network and in all.
+
+    Args:
+        network_s: Seconds in the network.
+        began: When reading began, seconds of `time.perf_counter`.
+    """
+    return {"network": round(network_s, 3), "total": round(time.perf_counter() - began, 3)}

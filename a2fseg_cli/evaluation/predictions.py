@@ -22,15 +22,15 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> dict[str, tuple[Pat
     try:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder of predictions.")
-        found = {case.name: tuple(_predictions_of(case.name, folder)) for case in cases}
+        files = {case.name: tuple(_predictions_of(case.name, folder)) for case in cases}
     except OSError as error:
         raise InputError(f"{error.filename or folder}: cannot be read: {error.strerror}.") from error
-    if not any(found.values()):
+    if not any(files.values()):
         raise InputError(
             f"{folder}: no prediction for any of the {len(cases)} patients. Looked for names such as "
             f"{cases[0].name}.nii.gz or {cases[0].name}_seg.nii.gz."
         )
-    return found
+    return files
 
 
 def _predictions_of(name: str, folder: Path) -> Iterator[Path]:

@@ -9,11 +9,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 
+import numpy as np
+
+from a2fseg_cli.cases.discovery import Case
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.errors import InputError
 from a2fseg_cli.evaluation.metrics import NSD_TOLERANCE_MM, Scores, TruthMask, score
-from a2fseg_cli.imaging.label_maps import LabelMap
+from a2fseg_cli.imaging.label_maps import LabelMap, read_classes
 from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.imaging.restoring import Box, BoxedClasses, boxed
+
+
+def read_truth(case: Case, config: ModelConfig, labels: str) -> LabelMap:
+    """Return the expert's label map of a patient.
+
+    Args:
+        case: The patient.
+        config: Whose classes.
+        labels: Scheme of the truth: auto, or a key of SCHEMES.
+
+    Raises:
+        InputError: the patient was not understood, has no truth, or one that is not acceptable.
+        UsageError: no such scheme.
+    """
+    if case.problem:
+        raise InputError(case.problem)
+    if case.truth is None:
+        raise InputError(f"{case.name}: no truth beside the images (a file that ends in seg, e.g. _seg.nii.gz).")
+    return read_classes(case.truth, config, labels, "labels")
 
 
 class Scorer:
@@ -37,7 +60,8 @@ class Scorer:
         policy: str,
         nsd_tolerance_mm: float = NSD_TOLERANCE_MM,
     ) -> None:
-        self._how = (tuple(metrics), policy, nsd_tolerance_mm)
+        self._arguments = (tuple(metrics), policy, nsd_tolerance_mm)
+        self._classes = len(config.classes)
         self._members = {region: config.region_classes(region) for region, _ in config.regions}
         true = boxed(truth.classes)
         self._frame = true.box.union(reach)
@@ -53,6 +77,13 @@ class Scorer:
         """Return the scores of every region."""
         classes = prediction.placed(self._frame)
         return {
-            region: score(reference, region_mask(classes, self._members[region]), *self._how)
+            region: score(reference, region_mask(classes, self._members[region]), *self._arguments)
             for region, reference in self._references.items()
         }
+
+    def confusion(self, prediction: BoxedClasses) -> tuple[tuple[int, ...], ...]:
+        """Return the voxels by true class (rows) and predicted class, where truth or prediction is not background."""
+        pairs = self._true.astype(np.intp) * self._classes + prediction.placed(self._frame)
+        counts = np.bincount(pairs.ravel(), minlength=self._classes**2)
+        counts[0] = 0  # how much background there is depends on the box alone
+        return tuple(tuple(row) for row in counts.reshape(self._classes, -1).tolist())

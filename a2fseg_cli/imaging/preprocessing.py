@@ -158,6 +158,7 @@ def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[Shape, Shape]:
             raise ValueError("the mask is empty")
         start.append(int(hit[0]))
         stop.append(int(hit[-1]) + 1)
+        mask = mask[(slice(None),) * axis + (slice(start[axis], stop[axis]),)]  # the next axis has less to look at
     return (start[0], start[1], start[2]), (stop[0], stop[1], stop[2])
 
 

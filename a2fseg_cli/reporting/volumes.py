@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from a2fseg_cli.imaging.components import connected_components
+
 Points = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
 
@@ -104,7 +106,7 @@ def _rows(mask: npt.NDArray[np.bool_]) -> tuple[Indices, Indices, Indices, Indic
 
     Of a row only the two ends can lie on a lesion's convex outline.
     """
-    lesions = _lesions(mask)
+    lesions = connected_components(mask)
     z, y, x = np.nonzero(lesions)
     lesion = lesions[z, y, x]
     order = np.argsort(lesion, kind="stable")
@@ -119,14 +121,6 @@ def _sides(y: Indices, left: Indices, right: Indices) -> Points:
     """Return the middles of the sides (y, x), in voxels, of the voxels at the ends of rows."""
     middles = [(0.0, left - 0.5), (0.0, right + 0.5), (-0.5, left), (-0.5, right), (0.5, left), (0.5, right)]
     return np.concatenate([np.stack((y + shift, ends), 1) for shift, ends in middles])
-
-
-def _lesions(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
-    import SimpleITK as sitk
-
-    image = sitk.GetImageFromArray(np.ascontiguousarray(mask, np.uint8))
-    found: npt.NDArray[np.uint32] = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
-    return found
 
 
 def _convex_hull(points: Points) -> Points:

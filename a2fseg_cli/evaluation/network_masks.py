@@ -1,0 +1,160 @@
+"""Masks that the network makes: any subsets of a patient's modalities from a single pass of the encoders."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Executor, Future, wait
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.core.config import ModelConfig, subset_name
+from a2fseg_cli.evaluation.options import ScoringOptions
+from a2fseg_cli.evaluation.patient_scores import PatientScores, Row, rows_of, seconds_of
+from a2fseg_cli.evaluation.scoring import Scorer, read_truth
+from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid
+from a2fseg_cli.imaging.restoring import brain_box, classes_to_file
+from a2fseg_cli.inference.agreement import attention_inside
+from a2fseg_cli.inference.patient import Patient, load_patient
+from a2fseg_cli.inference.predictor import Prediction, Segmenter
+from a2fseg_cli.inference.prefetch import work_ahead
+
+
+class NetworkMasks:
+    """Masks of a network, of every subset asked for.
+
+    Args:
+        segmenter: The loaded network.
+        options: What is scored.
+    """
+
+    notes = ()
+
+    def __init__(self, segmenter: Segmenter, options: ScoringOptions) -> None:
+        self.segmenter, self.options = segmenter, options
+
+    @property
+    def config(self) -> ModelConfig:
+        """The network's configuration."""
+        return self.segmenter.config
+
+    @property
+    def read_ahead(self) -> int:
+        """One patient where cores are to spare."""
+        return work_ahead(self.segmenter.compute)
+
+    @property
+    def identity(self) -> Sequence[Any]:
+        """Weights, windows and precision."""
+        network = self.segmenter
+        return [network.weights.sha256, asdict(network.inference), network.compute.precision]
+
+    @property
+    def description(self) -> str:
+        """Device, why it was taken, precision and weights."""
+        compute = self.segmenter.compute
+        return f"{compute.device} ({compute.reason}), {compute.precision}; {self.segmenter.weights.path.stem}"
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """Weights, device and windows."""
+        weights, compute = self.segmenter.weights, self.segmenter.compute
+        return {
+            "weights": {"file": weights.path.name, "sha256": weights.sha256},
+            "device": {"name": str(compute.device), "precision": compute.precision},
+            "inference": vars(self.segmenter.inference),
+        }
+
+    def files(self, case: Case) -> Sequence[Path]:
+        """Return the patient's images."""
+        return list(case.images.values())
+
+    def read(self, case: Case) -> NetworkPatient:
+        """Return a patient with truth and images read. Raises: InputError, ResourceError."""
+        began = time.perf_counter()
+        truth = read_truth(case, self.config, self.options.labels)
+        patient = load_patient(case, self.config)
+        check_on_grid(truth, patient.reference, patient.geometry)
+        return NetworkPatient(self, case, truth, patient, began)
+
+
+@dataclass(frozen=True)
+class NetworkPatient:
+    """A patient ready for the network.
+
+    Attributes:
+        source: The network and what is scored.
+        case: The patient.
+        truth: The expert's label map.
+        patient: The images, on the network's grid.
+        began: When reading began, seconds of `time.perf_counter`.
+        attention: Filled while it is scored: class to modality to the mean weight inside the true class.
+    """
+
+    source: NetworkMasks
+    case: Case
+    truth: LabelMap
+    patient: Patient
+    began: float
+    attention: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def score(self, pool: Executor, threads: int) -> Future[PatientScores]:
+        """Run the network on all subsets and return what will be the patient's scores."""
+        options, config = self.source.options, self.source.config
+        files = self.patient.files
+        wanted = options.subsets or (tuple(m for m in config.modalities if m in files),)
+        subsets = [subset for subset in wanted if set(subset) <= set(files)]
+        left_out = tuple(subset_name(subset, config.modalities) for subset in wanted if subset not in subsets)
+        coming, network_s = self._segment(subsets, pool, threads)
+
+        def finish() -> PatientScores:  # begun behind all of `coming`, so none of them waits for it
+            rows = tuple(row for future in coming for row in future.result())
+            notes = [*self.patient.warnings]
+            if self.truth.note:
+                notes.append(f"{self.truth.path}: {self.truth.note}")
+            return PatientScores(
+                self.case.name,
+                rows,
+                left_out,
+                tuple(notes),
+                attention=self.attention,
+                seconds=seconds_of(network_s, self.began),
+            )
+
+        return pool.submit(finish)
+
+    def _segment(
+        self, subsets: Sequence[tuple[str, ...]], pool: Executor, threads: int
+    ) -> tuple[list[Future[list[Row]]], float]:
+        """Return the rows to come of each subset, and the seconds in the network.
+
+        Where nothing is read ahead, as many subsets as there are threads are fused, then scored, one a thread.
+        """
+        segmenter, options, config = self.source.segmenter, self.source.options, self.source.config
+        ahead = self.source.read_ahead
+        scorer = Scorer(self.truth, config, brain_box(self.patient.prepared.route), *options.score_arguments)
+        network_s, began = 0.0, time.perf_counter()
+        with_attention = [options.attention and len(subset) == len(config.modalities) > 1 for subset in subsets]
+        predictions = segmenter.segment_subsets(
+            self.patient.prepared.images, [config.presence(subset) for subset in subsets], with_attention
+        )
+        coming: list[Future[list[Row]]] = []
+        running: set[Future[list[Row]]] = set()
+        for subset, prediction in zip(subsets, predictions, strict=True):
+            network_s += time.perf_counter() - began
+            coming.append(pool.submit(self._score_subset, scorer, subset, prediction))
+            running.add(coming[-1])
+            if len(running) >= (1 + ahead) * threads:  # each holds its probabilities
+                _, running = wait(running, return_when=FIRST_COMPLETED if ahead else ALL_COMPLETED)
+            began = time.perf_counter()
+        return coming, network_s
+
+    def _score_subset(self, scorer: Scorer, subset: tuple[str, ...], prediction: Prediction) -> list[Row]:
+        route, config = self.patient.prepared.route, self.source.config
+        scores = scorer.score(classes_to_file(route, prediction.probabilities))
+        if prediction.attention:
+            true = route.classes_to_network(self.truth.classes, len(config.classes))
+            self.attention.update(attention_inside(prediction.attention, true, config.classes))
+        return rows_of(subset_name(subset, config.modalities), scores)
