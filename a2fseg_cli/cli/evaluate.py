@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from a2fseg_cli.cases.selection import cases_of, share_of
+from a2fseg_cli.cases.selection import select_cases
+from a2fseg_cli.cases.shares import share_of
 from a2fseg_cli.cli.console import progress, say
 from a2fseg_cli.cli.options import (
     LEAST_OVERLAP,
@@ -174,7 +174,7 @@ def evaluate(
         attention=output is not None and predictions is None,
         nsd_tolerance_mm=nsd_tolerance,
     )
-    cases = _chosen(cases_of(data, {}, config.modalities), split)
+    cases = select_cases(data, modalities=config.modalities, split=split, with_truth=True)
     if figure and figure not in [case.name for case in cases]:
         raise UsageError(f"--figure {figure}: no such patient among {', '.join(case.name for case in cases)}.")
     if segmenter is not None:
@@ -182,7 +182,10 @@ def evaluate(
         say(f"{compute.device} ({compute.reason}), {compute.precision}; {segmenter.weights.path.stem}", quiet)
     found = find_predictions(predictions, cases) if predictions else None
     evaluation = Evaluation(task, config, segmenter, found, output, overwrite)
-    mine, _ = share_of(cases, num_parts, part_id, quiet)
+    share = share_of(cases, num_parts, part_id)
+    mine = share.cases
+    if share.words:
+        say(share.words)
     results, failed = _run(evaluation, mine, quiet)
     if len(mine) < len(cases):  # what other parts have finished goes into the tables as well
         mine_by_name = {result.case: result for result in results}
@@ -222,28 +225,6 @@ def _subsets(names: Sequence[str] | None, modalities: Sequence[str]) -> tuple[tu
             raise UsageError(f"--subset {name}: expected some of {', '.join(modalities)}, joined by +.")
         subsets.append(tuple(m for m in modalities if m in parts))
     return tuple(dict.fromkeys(subsets))
-
-
-def _chosen(cases: list[Case], split: str | None) -> list[Case]:
-    """Return the cases of a split. Raises: UsageError, or InputError for a case that is not there."""
-    from a2fseg_cli.cases.case_lists import read_split
-
-    if split is None:
-        return cases
-    path, name = Path(split), ""
-    if not os.path.isfile(path) and ":" in split:  # false as well where it cannot be looked at, as reading will say
-        before, name = split.rsplit(":", 1)
-        path = Path(before)
-    raw = read_split(path)
-    if name not in raw:
-        if name or len(raw) != 1:
-            raise UsageError(f"--split {split}: expected {path}:NAME with NAME one of {', '.join(raw)}.")
-        name = next(iter(raw))
-    wanted = set(raw[name])
-    missing = sorted(wanted - {case.name for case in cases})
-    if missing:
-        raise InputError(f"{path}, {name}: {len(missing)} cases are not in the data: {', '.join(missing)}.")
-    return [case for case in cases if case.name in wanted]
 
 
 def _run(evaluation: Evaluation, cases: Sequence[Case], quiet: bool) -> tuple[list[PatientScores], dict[str, str]]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from a2fseg_cli.cases.selection import cases_of, share_of
+from a2fseg_cli.cases.selection import select_cases
+from a2fseg_cli.cases.shares import share_of
 from a2fseg_cli.cli.console import progress, say
 from a2fseg_cli.cli.dry_run import show_found
 from a2fseg_cli.cli.options import (
@@ -156,7 +157,12 @@ def predict(
         raise UsageError("Give images by flag (--t1c FILE --flair FILE) or one folder or CSV, not both or neither.")
 
     if dry_run:
-        show_found(cases_of(source, given, _modalities(weights)), on_mismatch == "resample", reference, json_)
+        show_found(
+            select_cases(source, given=given, modalities=_modalities(weights)),
+            on_mismatch == "resample",
+            reference,
+            json_,
+        )
         return
     if output is None:
         raise UsageError("Say where the segmentation goes: -o seg.nii.gz, or -o FOLDER for a cohort.")
@@ -176,7 +182,7 @@ def predict(
         takes = ", ".join(segmenter.config.modalities)
         raise WeightsError(f"{segmenter.weights.path}: made for {takes}, not for {', '.join(unknown)}. Take others.")
     label_values(segmenter.config, settings)  # refuses an unknown scheme before any work is done
-    cases = cases_of(source, given, segmenter.config.modalities)
+    cases = select_cases(source, given=given, modalities=segmenter.config.modalities)
     single = source is None or (len(cases) == 1 and _is_image_name(output))
     if not single and _is_image_name(output):
         raise UsageError(f"-o {output}: {len(cases)} patients were found in {source}; give a folder.")
@@ -203,7 +209,10 @@ def predict(
     else:
         if agreement and report is None and (stats is None or stats.suffix != ".json"):
             raise UsageError("--agreement of a cohort goes to --report FOLDER or --stats FILE.json: give one.")
-        mine, part = share_of(cases, num_parts, part_id, quiet)
+        share = share_of(cases, num_parts, part_id)
+        if share.words:
+            say(share.words)
+        mine, part = share.cases, (share.parts, share.part)
         table = part_name(output / "status.csv", *part)
         stats = part_name(stats, *part) if stats else None
         for path in (table, stats, preview and preview / "preview.png", report and report / "report.html"):

@@ -150,7 +150,7 @@ def train(
 
     prepare_process(threads, autotune=True)
     from a2fseg_cli.cases.case_lists import read_split
-    from a2fseg_cli.cases.discovery import find_cases
+    from a2fseg_cli.cases.selection import select_cases
     from a2fseg_cli.core.device import choose_compute
     from a2fseg_cli.training.initial import initial_weights
     from a2fseg_cli.training.processes import device_of_process, join_processes
@@ -166,7 +166,7 @@ def train(
         if precision == "fp16":
             raise UsageError("--precision fp16: training runs in bf16 or fp32.")
         compute = choose_compute(device, "fp32")
-    cases = find_cases(data, config.modalities)
+    cases = select_cases(data, modalities=config.modalities, with_truth=True)
     with_truth = [case.name for case in cases if case.truth]
     if not with_truth:
         raise InputError(f"{data}: no patient has a segmentation beside its images (a file that ends in seg).")
