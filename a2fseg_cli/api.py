@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.cases.discovery import Case, find_cases
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.cases.images import ReadingOptions, fitted
 from a2fseg_cli.cases.overview import CaseOverview
 from a2fseg_cli.cases.overview import overview as find_overview
-from a2fseg_cli.cases.selection import cases_of, share_of
+from a2fseg_cli.cases.selection import Selection, select_cases
+from a2fseg_cli.cases.shares import share_of
 from a2fseg_cli.core.device import choose_compute
 from a2fseg_cli.errors import A2FSegError, InputError, UsageError, WeightsError
 from a2fseg_cli.imaging.geometry import Geometry
@@ -31,7 +33,7 @@ from a2fseg_cli.inference.exports import class_map, summarise
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.inference.patient import prepared_patient, segment_patient
 from a2fseg_cli.inference.places import is_image_name
-from a2fseg_cli.inference.predict import Run, named_images, run_cases
+from a2fseg_cli.inference.predict import Run, run_cases
 from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
 from a2fseg_cli.modalities import BRATS_MODALITIES
 from a2fseg_cli.weights.cache import resolve_weights
@@ -44,7 +46,10 @@ if TYPE_CHECKING:
 __all__ = [
     "A2FSegError",
     "Case",
+    "OutputOptions",
+    "ReadingOptions",
     "Segmentation",
+    "Selection",
     "find_cases",
     "load_network",
     "predict",
@@ -197,14 +202,9 @@ def predict(
     output: str | PathLike[str],
     images: Mapping[str, str | PathLike[str]] | None = None,
     network: Segmenter | None = None,
-    labels: str | None = None,
-    regions: bool = False,
-    probabilities: bool = False,
-    uncertainty: bool = False,
-    attention: bool = False,
-    agreement: bool = False,
-    on_mismatch: str = "error",
-    reference: str | None = None,
+    selection: Selection | None = None,
+    reading: ReadingOptions | None = None,
+    options: OutputOptions | None = None,
     preview: str | PathLike[str] | None = None,
     report: str | PathLike[str] | None = None,
     stats: str | PathLike[str] | None = None,
@@ -222,14 +222,9 @@ def predict(
         output: A file for one patient, or a folder.
         images: Instead of `source`: the files of one patient by modality, the reference first.
         network: From `load_network`; the bundled weights by default.
-        labels: brats2023 (ET is 3, the default) or brats2018 (ET is 4).
-        regions: Also write a mask per region.
-        probabilities: Also write a probability map per region.
-        uncertainty: Also write the entropy of the classes, 0 (sure) to 1.
-        attention: Also write each modality's attention weight.
-        agreement: Also compare with every smaller subset of the modalities.
-        on_mismatch: error, or resample: put all images on the reference's grid.
-        reference: Modality whose grid the output has; the first by default.
+        selection: Which of the patients found, and which of their files.
+        reading: What is made of images that do not fit together.
+        options: What is written beside the segmentations.
         preview: A PNG for one patient, or a folder.
         report: An HTML page for one patient, or a folder.
         stats: A file that ends in .json or .csv.
@@ -246,23 +241,20 @@ def predict(
     """
     network = network or load_network()
     known = network.config.modalities
-    if (source is None) == (not images):
-        raise UsageError("Give the images of one patient, or one folder or CSV: not both, and not neither.")
     if unknown := [m for m in images or {} if m in BRATS_MODALITIES and m not in known]:
         takes = ", ".join(known)
         raise WeightsError(f"{network.weights.path}: made for {takes}, not for {', '.join(unknown)}. Take others.")
-    one = named_images({m: Path(path) for m, path in images.items()}) if images else None
-    cases = [one] if one else cases_of(_path(source), {}, known)
-    mine, share = share_of(cases, num_parts, part_id)
-    single = one is not None or (len(cases) == 1 and is_image_name(Path(output)))
+    cases = select_cases(_path(source), given=_paths(images), modalities=known, selection=selection)
+    share = share_of(cases, num_parts, part_id)
+    single = bool(images) or (len(cases) == 1 and is_image_name(Path(output)))
     if started:
-        started(len(mine), share.words, single)
+        started(len(share.cases), share.words, single)
     return run_cases(
-        mine,
+        share.cases,
         network,
         Path(output),
-        reading=ReadingOptions(on_mismatch, reference),
-        options=OutputOptions(labels, regions, probabilities, uncertainty, attention, agreement),
+        reading=reading,
+        options=options,
         preview=_path(preview),
         report=_path(report),
         stats=_path(stats),
@@ -283,8 +275,8 @@ def overview(
     *,
     images: Mapping[str, str | PathLike[str]] | None = None,
     weights: str | PathLike[str] | None = None,
-    on_mismatch: str = "error",
-    reference: str | None = None,
+    selection: Selection | None = None,
+    reading: ReadingOptions | None = None,
 ) -> list[CaseOverview]:
     """Return what `predict` would work on, from names and headers alone.
 
@@ -292,13 +284,12 @@ def overview(
         source: As of `predict`.
         images: As of `predict`.
         weights: Whose modalities are looked for.
-        on_mismatch: As of `predict`.
-        reference: As of `predict`.
+        selection: As of `predict`.
+        reading: As of `predict`.
     """
     modalities = inspect_weights(_weights_file(weights)).config.modalities
-    one = named_images({m: Path(path) for m, path in images.items()}) if images else None
-    cases = [one] if one else cases_of(_path(source), {}, modalities)
-    return find_overview(cases, ReadingOptions(on_mismatch, reference))
+    cases = select_cases(_path(source), given=_paths(images), modalities=modalities, selection=selection)
+    return find_overview(cases, reading or ReadingOptions())
 
 
 def demo(
@@ -319,6 +310,10 @@ def demo(
     from a2fseg_cli.evaluation.demo import run_demo
 
     return run_demo(Path(output), network or load_network(), modalities, seed)
+
+
+def _paths(images: Mapping[str, str | PathLike[str]] | None) -> dict[str, Path] | None:
+    return {m: Path(path) for m, path in images.items()} if images else None
 
 
 def _weights_file(weights: str | PathLike[str] | None) -> Path:

@@ -34,7 +34,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     Raises:
         ResourceError: The folder cannot be made or written, or the disk is full.
     """
-    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(4)}{PART_SUFFIX}")
+    short = os.fsencode(path.name)[:100].decode(errors="ignore")  # bytes count: 78 Chinese letters are 234
+    temporary = path.with_name(f".{short}.{os.getpid()}-{secrets.token_hex(4)}{PART_SUFFIX}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # "x" makes a new file under the umask of the user; tempfile would make one that only its owner can read.
@@ -97,8 +98,12 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
 
 
 def atomic_write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text whole or not at all. Raises: ResourceError, as `atomic_write`."""
-    atomic_write_bytes(path, text.encode())
+    """Write UTF-8 text whole or not at all; bytes of a name that are not UTF-8 as escapes, which JSON reads back.
+
+    Raises:
+        ResourceError: As `atomic_write`.
+    """
+    atomic_write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def fingerprint(*parts: Any) -> str:

@@ -24,7 +24,8 @@ keep_pages()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from a2fseg_cli.cases.discovery import Case, find_cases  # noqa: E402
+from a2fseg_cli.cases.case import Case  # noqa: E402
+from a2fseg_cli.cases.discovery import find_cases  # noqa: E402
 from a2fseg_cli.core.config import all_subsets  # noqa: E402
 from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY  # noqa: E402
 from a2fseg_cli.evaluation.scoring import Scorer  # noqa: E402

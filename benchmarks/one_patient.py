@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.core.memory import keep_pages
 
 keep_pages()

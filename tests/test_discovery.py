@@ -1,4 +1,4 @@
-"""Discovery: naming styles, what is no image, patients in folders and tables."""
+"""Patients in folders: what is a case, what it is called, which file is its truth, and what is said of the rest."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2fseg_cli.cases.case_lists import read_case_table, read_split
-from a2fseg_cli.cases.discovery import Case, _read_name, find_cases
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.modalities import BRATS_MODALITIES, MODALITIES
+from a2fseg_cli.modalities import BRATS_MODALITIES
 
 
 def _touch(folder: Path, *names: str) -> Path:
@@ -25,105 +25,9 @@ def _touch(folder: Path, *names: str) -> Path:
     return folder
 
 
-def modality_of(path: Path, modalities=BRATS_MODALITIES) -> str | None:
-    named = _read_name(path, modalities)
-    return named.modality if named else None
-
-
 def only_case(folder: Path, modalities=BRATS_MODALITIES) -> Case:
     (case,) = find_cases(folder, modalities)
     return case
-
-
-@pytest.mark.parametrize(
-    ("name", "modality"),
-    [
-        ("BraTS20_Training_001_t1ce.nii.gz", "t1c"),
-        ("BraTS20_Training_001_t1.nii.gz", "t1"),
-        ("BraTS-GLI-00000-000-t1n.nii.gz", "t1"),
-        ("BraTS-GLI-00000-000-t1c.nii.gz", "t1c"),
-        ("BraTS-GLI-00000-000-t2W.nii.gz", "t2"),
-        ("BraTS-GLI-00000-000-t2f.nii.gz", "flair"),
-        ("UPENN-GBM-00001_11_T1GD.nii.gz", "t1c"),
-        ("TCGA-02-0006_1996.08.23_t1Gd.nii.gz", "t1c"),
-        ("x_fla.nrrd", "flair"),
-        ("FLAIR.nii.gz", "flair"),
-        ("T1CE.NII", "t1c"),
-        ("t2.MHA", "t2"),
-        ("sub-01_T1w.nii.gz", "t1"),
-        ("sub-01_ce-GD_T1w.nii.gz", "t1c"),
-        ("sub-01_ses-2_ce-gadolinium_acq-mprage_run-1_T1w.nii", "t1c"),
-        ("ce-GD_T1w.nii.gz", "t1c"),
-        ("sub-01_T2w.nii.gz", "t2"),
-        ("sub-01_acq-T1_FLAIR.nii.gz", "flair"),
-        ("P1_T1_Gd.nii.gz", "t1c"),
-        ("P1_T2_FLAIR.nii.gz", "flair"),
-        ("P1_CE_T1.nii.gz", "t1c"),
-        ("P1_T1+.nii", "t1c"),
-        ("T1+C.nii.gz", "t1c"),
-        ("T1_pre.nii", "t1"),
-        ("T1-post.nii", "t1c"),
-        ("t1_contrast.nii", "t1c"),
-        ("T1c_brain.nii.gz", "t1c"),
-        ("T1_Gd_bet_n4.nii.gz", "t1c"),
-        ("flair_coreg_brain.nii.gz", "flair"),
-        ("T1_brain_mask.nii.gz", None),
-        ("FLAIR_to_T1_reg.nii.gz", None),
-        ("P1_FLAIR_in_T1.nii.gz", None),
-        ("brain.nii.gz", None),
-        # The patient's name does not count.
-        ("Brats18_T1_study_t2.nii.gz", "t2"),
-        ("flair01_t1.nii.gz", "t1"),
-        ("segment_mask01_t1.nii.gz", "t1"),
-        # No images, or nothing that is known.
-        ("Brats18_T1_study.nii.gz", None),
-        ("flair01.nii.gz", None),
-        ("x_seg.nii.gz", None),
-        ("x_t1_seg.nii.gz", None),
-        ("seg_t1.nii.gz", None),
-        ("x_t1_mask.nii.gz", None),
-        ("x_mask_t1.nii.gz", None),
-        ("case_attention_t1c.nii.gz", None),
-        ("case_attention_t1_ce.nii.gz", None),
-        ("case_prob_t1.nii.gz", None),
-        ("case_a2fseg_x_y_flair.nii.gz", None),
-        ("x_T2star.nii.gz", None),
-        ("sub-01_label-tumour_mask.nii.gz", None),
-        ("x_t1_0000.nii.gz", None),
-        ("x_t1.png", None),
-        ("x_t1.nii.gz.part", None),
-        ("._x_t1.nii.gz", None),
-        (".nii.gz", None),
-        ("___.nii.gz", None),
-    ],
-)
-def test_modality_by_name(name, modality) -> None:
-    assert modality_of(Path(name)) == modality
-
-
-@given(
-    st.text("abcXYZ0123456789_-. ", max_size=20),
-    st.sampled_from([(row.name, word) for row in MODALITIES for word in (row.name, *row.aliases)]),
-    st.sampled_from("_-. "),
-    st.sampled_from([".nii", ".nii.gz", ".nrrd", ".mha"]),
-    st.booleans(),
-)
-def test_every_alias_counts_after_any_name(patient, pair, separator, extension, upper) -> None:
-    modality, alias = pair
-    name = f"p{patient}{separator}{alias}{extension}"
-    assert modality_of(Path(name.upper() if upper else name)) == modality
-
-
-@given(st.text(max_size=30))
-def test_no_name_breaks_it(stem) -> None:
-    assert modality_of(Path(stem.replace("/", "") + ".nii.gz")) in (None, *BRATS_MODALITIES)
-
-
-def test_other_modalities_go_by_their_own_name() -> None:
-    assert modality_of(Path("x_ADC.nii"), ("adc", "t2")) == "adc"
-    assert modality_of(Path("x_t1ce.nii"), ("t1", "t1ce")) == "t1ce"
-    assert modality_of(Path("x_t1ce.nii"), ("t1c", "t1ce")) == "t1ce"  # own name before another one's alias
-    assert modality_of(Path("sub-1_ce-GD_T1w.nii"), ("t1", "t2")) is None  # never a T1 without contrast
 
 
 def test_modalities_come_in_the_order_asked_for(tmp_path) -> None:
@@ -173,34 +77,58 @@ def test_truth_missing_or_ambiguous(tmp_path) -> None:
 
 
 def test_an_image_whose_name_says_nothing_is_left_aside_with_a_warning(tmp_path) -> None:
-    _touch(tmp_path / "a", "FLAIR.nii", "T1c study.nii", "brain_mask.nii", "x_region_WT.nii", "a_a2fseg.nii")
+    _touch(tmp_path / "a", "FLAIR.nii", "study 7.nii", "brain_mask.nii", "x_region_WT.nii", "a_a2fseg.nii", "ADC.nii")
     case = only_case(tmp_path / "a")
     assert list(case.images) == ["flair"]
-    assert case.warnings == ("a: left aside, since their names do not say which of t1, t1c, t2, flair: T1c study.nii",)
+    assert case.warnings == ("a: left aside, since nothing says which of t1, t1c, t2, flair they are: study 7.nii",)
+    assert case.problem is None
     _touch(tmp_path / "b", "T2.nii", "t1ce.nii")
     assert only_case(tmp_path / "b", ("t1", "t2")).warnings == ()  # known, and not this network's
 
 
-def test_folders_without_a_named_image_are_passed_over(tmp_path) -> None:
-    _touch(tmp_path, "a/T2.nii", "atlas/MNI152.nii", "c/notes.txt", "d/raw.nii", "d/anat/d_T2w.nii")
-    a, d = find_cases(tmp_path)
+def test_a_folder_of_which_nothing_is_understood_is_a_case_with_a_problem(tmp_path) -> None:
+    """An image of other kinds makes none, and what lies above the patients is said with the first of them."""
+    _touch(tmp_path, "a/T2.nii", "p2/scan1.nii", "p2/scan2.nii", "c/notes.txt", "d/raw.nii", "d/anat/d_T2w.nii")
+    _touch(tmp_path, "masks/brain_mask.nii", "dwi/ADC.nii", "x/y/z/u/v/w/FLAIR.nii", "template.nii")
+    a, d, p2, deep = find_cases(tmp_path)
     assert (a.name, d.name, list(d.images)) == ("a", "d", ["t2"])
+    assert a.warnings == (f"{tmp_path}: left aside, since nothing says which of t1, t1c, t2, flair: template.nii",)
+    assert p2.problem == (
+        f"{tmp_path}/p2: no image is one of t1, t1c, t2, flair by its name or its JSON: scan1.nii, scan2.nii. Rename "
+        "them, or list the patient in a CSV."
+    )
+    assert (deep.name, list(deep.images)) == ("x_y_z_u_v_w", ["flair"])
+
+
+def test_a_patient_with_none_of_the_networks_sequences_has_a_problem(tmp_path) -> None:
+    _touch(tmp_path, "a/T2.nii", "b/T1c.nii")
+    a, b = find_cases(tmp_path, ("t1", "t2"))
+    assert (a.problem, "T1c.nii (t1c)" in (b.problem or "")) == (None, True)
 
 
 def test_side_by_side_the_warning_is_of_the_patient_it_concerns(tmp_path) -> None:
-    _touch(tmp_path, "A_t1.nii", "B_t1.nii", "B_adc.nii", "A_flair.nii")
+    _touch(tmp_path, "A_t1.nii", "B_t1.nii", "B_scan.nii", "A_flair.nii")
     a, b = find_cases(tmp_path)
     assert a.warnings == ()
-    assert "B_adc.nii" in b.warnings[0]
-    _touch(tmp_path, "C_adc.nii")
-    assert "C_adc.nii" in find_cases(tmp_path)[0].warnings[0]  # of nobody
+    assert "B_scan.nii" in b.warnings[0]
+    _touch(tmp_path, "C_scan.nii")
+    assert "C_scan.nii" in find_cases(tmp_path)[0].warnings[0]  # of nobody
 
 
-def test_t1_after_something_is_taken_without_contrast_and_says_so(tmp_path) -> None:
-    _touch(tmp_path, "post_T1.nii")
+def test_a_t1_that_may_have_contrast_fails_the_patient_unless_it_may_be_left_aside(tmp_path) -> None:
+    _touch(tmp_path, "post_T1.nii", "FLAIR.nii")
+    assert 'post_T1.nii may be t1 or t1c: "post" may mean' in (only_case(tmp_path).problem or "")
+    (case,) = find_cases(tmp_path, ignore_unknown=True)
+    assert (case.problem, list(case.images)) == (None, ["flair"])
+    assert "left aside, since it cannot be told which sequence they are: post_T1.nii" in case.warnings[0]
+
+
+@pytest.mark.parametrize(("other", "taken"), [("T1.nii", "t1c"), ("T1_pre.nii", "t1c"), ("T1_Gd.nii", "t1")])
+def test_the_other_t1_tells_what_the_post_one_is(tmp_path, other, taken) -> None:
+    _touch(tmp_path, "post_T1.nii", other)
     case = only_case(tmp_path)
-    assert list(case.images) == ["t1"]
-    assert case.warnings == ("post_T1.nii: taken as t1 without contrast; a T1 with it is named t1c",)
+    assert (case.problem, case.images[taken]) == (None, tmp_path / "post_T1.nii")
+    assert f"post_T1.nii: taken as {taken}, since {other} is" in case.warnings[0]
 
 
 def test_a_link_that_leads_nowhere_is_an_image_that_cannot_be_read(tmp_path) -> None:
@@ -235,10 +163,10 @@ def test_a_cohort_with_a_broken_patient(tmp_path) -> None:
 
 
 def test_a_patient_whose_file_names_differ_is_one_case_with_a_warning(tmp_path) -> None:
-    _touch(tmp_path, "AX_T2.nii", "SAG_FLAIR.nii")
+    _touch(tmp_path, "Miller_AX_T2.nii", "Meyer_SAG_FLAIR.nii")
     (case,) = find_cases(tmp_path)
     assert list(case.images) == ["t2", "flair"]
-    assert "ax, sag" in case.warnings[0]
+    assert "meyer, miller" in case.warnings[0]
 
 
 def test_several_patients_side_by_side(tmp_path) -> None:
@@ -293,21 +221,88 @@ def test_no_patient_of_flat_bids_files_is_lost(tmp_path, stems, names) -> None:
     assert [case.name for case in find_cases(tmp_path)] == names
 
 
-def test_a_bare_file_among_several_patients_is_refused(tmp_path) -> None:
+def test_a_bare_file_among_several_patients_is_nobodys(tmp_path) -> None:
     _touch(tmp_path / "A", "A_t1.nii", "B_t1.nii", "flair.nii")
-    with pytest.raises(InputError, match="a second patient named A"):
-        find_cases(tmp_path / "A")
+    a, second, b = find_cases(tmp_path / "A")
+    assert (a.name, second.name, b.name, b.problem) == ("A", "A (2)", "B", None)
+    assert (a.problem or "").startswith("2 patients are named A")
+    assert a.problem == second.problem
+
+
+def test_numbers_of_series_are_no_patients(tmp_path) -> None:
+    _touch(tmp_path, "3_T1.nii", "4_T2.nii", "5_FLAIR.nii", "7_T1_Gd.nii", "9_T2_COR.nii")
+    assert "2 candidates for t2: 4_T2.nii, 9_T2_COR.nii" in (only_case(tmp_path).problem or "")
+    (tmp_path / "9_T2_COR.nii").unlink()
+    case = only_case(tmp_path)
+    assert (list(case.images), case.problem, case.warnings) == (list(BRATS_MODALITIES), None, ())
+    _touch(tmp_path / "side", "001_T1.nii", "001_T2.nii", "002_T1.nii", "002_T2.nii", "003_T1.nii")
+    assert [case.name for case in find_cases(tmp_path / "side")] == ["001", "002", "003"]
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("P1/T1.nii", "P1"),
+        ("Patient-001/week-000/FLAIR.nii", "Patient-001_week-000"),
+        ("Patient-001/week-000/week-000_FLAIR.nii", "Patient-001_week-000"),
+        ("week-000/FLAIR.nii", "root_week-000"),  # the folder given is then the patient
+        ("ses-1/anat/sub-1_ses-1_FLAIR.nii", "root_ses-1"),
+        ("sub-02/ses-a/anat/sub-02_ses-a_FLAIR.nii", "sub-02_ses-a"),
+        ("HGG/Brats18_TCIA01_425_1/Brats18_TCIA01_425_1_t1.nii", "Brats18_TCIA01_425_1"),
+        ("MICCAI_BraTS2020_TrainingData/BraTS20_Training_001/BraTS20_Training_001_t1.nii", "BraTS20_Training_001"),
+        ("BraTS20_Training_001/BraTS20_Training_001_t1.nii/00001_t1.nii", "BraTS20_Training_001"),
+        ("HG/0001/VSD.Brain.XX.O.MR_T1.684/VSD.Brain.XX.O.MR_T1.684.mha", "HG_0001"),
+        ("siteA/P001/P001_t1.nii", "siteA_P001"),
+        ("M\udcfcller/T1.nii", "M%FCller"),
+        ("a\tb/T1.nii", "a%09b"),
+        ("Müller 患者/T1.nii", "Müller 患者"),
+    ],
+)
+def test_a_name_is_made_of_where_the_images_lie(tmp_path, file, name) -> None:
+    _touch(tmp_path / "root", file)
+    assert only_case(tmp_path / "root").name == name
+
+
+_PARTS = st.sampled_from(["HGG", "LGG", "P1", "P2", "week-0", "sub-1", "ses-1", "train", "a", "b_c", "1"])
+_PATHS = st.lists(_PARTS, min_size=1, max_size=3).map("/".join)
+
+
+@given(_PATHS, st.lists(_PATHS, max_size=4), st.booleans())
+def test_a_name_does_not_depend_on_the_neighbours(tmp_path_factory, mine, others, own) -> None:
+    file = f"{mine}/{mine.split('/')[-1] if own else 'x'}_T1.nii"
+    alone, together = tmp_path_factory.mktemp("t") / "root", tmp_path_factory.mktemp("t") / "root"
+    _touch(alone, file)
+    _touch(together, file, *(f"{other}/y_T2.nii" for other in others if not mine.startswith(other)))
+    name = only_case(alone).name
+    (case,) = [case for case in find_cases(together) if case.folder == together / mine]
+    assert case.name == name or f" patients are named {name}:" in (case.problem or "")
 
 
 def test_grades_in_folders_of_their_own(tmp_path) -> None:
     _touch(tmp_path, "HGG/one/one_t1.nii", "LGG/one/one_t1.nii", "LGG/two/two_t1.nii")
-    assert [case.name for case in find_cases(tmp_path)] == ["HGG_one", "LGG_one", "two"]
+    assert [case.name for case in find_cases(tmp_path)] == ["HGG_one", "LGG_one", "LGG_two"]
 
 
-def test_names_that_cannot_be_told_apart_are_refused(tmp_path) -> None:
+def test_patients_that_would_get_one_name_have_a_problem_and_the_rest_goes_on(tmp_path) -> None:
     _touch(tmp_path, "A/B_C/T1.nii", "A_B/C/T1.nii", "C/T1.nii", "B_C/T1.nii")
-    with pytest.raises(InputError, match="second patient named A_B_C"):
-        find_cases(tmp_path)
+    cases = find_cases(tmp_path)
+    assert [case.name for case in cases] == ["A_B_C", "A_B_C (2)", "B_C", "C"]
+    assert [bool(case.problem) for case in cases] == [True, True, False, False]
+    assert f"2 patients are named A_B_C: {tmp_path}/A/B_C, {tmp_path}/A_B/C" in (cases[0].problem or "")
+
+
+def test_a_name_that_is_too_long_for_files_is_this_patients_problem(tmp_path) -> None:
+    _touch(tmp_path, "a/T1.nii", f"{'x' * 250}/T1.nii", f"{'患' * 66}/T1.nii", f"{'患' * 67}/T1.nii", "z/T1.nii")
+    problems = {case.name[0]: case.problem for case in find_cases(tmp_path) if case.problem}
+    assert list(problems) == ["x", "患"]
+    assert "a name of 250 bytes. Expected at most 200" in (problems["x"] or "")
+    assert "a name of 201 bytes" in (problems["患"] or "")
+
+
+def test_a_link_to_a_folder_above_ends(tmp_path) -> None:
+    _touch(tmp_path, "a/T1.nii", "b/c/notes.txt")
+    (tmp_path / "b" / "c" / "up").symlink_to(tmp_path)
+    assert [case.name for case in find_cases(tmp_path)] == ["a"]
 
 
 def test_a_folder_that_cannot_be_listed_is_reported_and_the_rest_goes_on(tmp_path, monkeypatch) -> None:
@@ -335,99 +330,9 @@ def test_real_patients_in_their_four_naming_styles(cases_dir) -> None:
         assert find_cases(cases_dir / case.name) == [case]
 
 
-def _table(tmp_path: Path, text: str) -> Path:
-    path = tmp_path / "patients.csv"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def test_case_table(tmp_path) -> None:
-    path = _table(tmp_path, "\ufeffCase,T1CE,flair,seg\nP2,a/b.nii,,\n\nP1,/x.nii,c.nii,s.nii\n")
-    p2, p1 = read_case_table(path)
-    assert (p2.name, p2.images, p2.truth) == ("P2", {"t1c": tmp_path / "a/b.nii"}, None)
-    assert (p1.images, p1.truth) == ({"t1c": Path("/x.nii"), "flair": tmp_path / "c.nii"}, tmp_path / "s.nii")
-
-
-@pytest.mark.parametrize("separator", [";", "\t"])
-def test_case_table_as_spreadsheets_write_it(tmp_path, separator) -> None:
-    (case,) = read_case_table(_table(tmp_path, "case,t1,t2\r\nP,a.nii,\r\n".replace(",", separator)))
-    assert case.images == {"t1": tmp_path / "a.nii"}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "empty table"),
-        ("case,t1\n", "no case below"),
-        ("case,t1,age\nP,a.nii,7\n", "line 1: unknown column 'age'"),
-        ("t1,t2\na.nii,\n", "line 1: no column case"),
-        ("case,t1,t1n\nP,a.nii,b.nii\n", "line 1: two columns for t1"),
-        ("case,t1\nP,a.nii\nP,b.nii\n", "line 3: case P stands"),
-        ("case,t1\nP,\n", "line 2: case P has no image"),
-        ("case,t1\n,\n", "line 2: the case is named ''"),
-        ("case,t1\n../P,a.nii\n", "line 2: the case is named '../P'"),
-        ("case,t1\nP,a.nii,b.nii\n", "line 2: 3 cells, expected 2"),
-        ('case,t1\n"P,a.nii\n', "no CSV table"),
-    ],
-)
-def test_case_table_errors_name_the_line(tmp_path, text, message) -> None:
-    with pytest.raises(InputError, match=message):
-        read_case_table(_table(tmp_path, text))
-
-
-def test_case_table_that_is_none(tmp_path) -> None:
-    path = tmp_path / "x.csv"
-    with pytest.raises(InputError, match="No such file"):
-        read_case_table(path)
-    path.write_bytes(b"\xff\xfe\x00case")
-    with pytest.raises(InputError, match="no CSV table in UTF-8"):
-        read_case_table(path)
-
-
-@given(st.text(max_size=60))
-def test_any_text_is_a_table_or_an_input_error(tmp_path_factory, text) -> None:
-    path = tmp_path_factory.getbasetemp() / "any.csv"
-    path.write_bytes(("case,t1\n" + text).encode("utf-8", "surrogatepass"))
-    try:
-        cases = read_case_table(path)
-    except InputError:
-        return
-    assert all(case.name and case.images for case in cases)
-
-
-def test_a_case_table_with_odd_cells(tmp_path) -> None:
-    (case,) = read_case_table(_table(tmp_path, "case,t1\nA,~nobody-of-that-name/x.nii\n"))
-    assert case.images == {"t1": tmp_path / "~nobody-of-that-name/x.nii"}
-    with pytest.raises(InputError, match="line 2: the case is named"):
-        read_case_table(_table(tmp_path, f"case,t1\n{'A' * 300},x.nii\n"))
-
-
 def test_discovery_needs_neither_torch_nor_simpleitk() -> None:
     code = "import sys, a2fseg_cli.cases.discovery; print({'torch', 'SimpleITK', 'numpy'} & set(sys.modules))"
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONUTF8": "1"}
     )
     assert run.stdout.strip() == "set()"
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("[1]", "name to list"),
-        ('{"train": "a"}', "name to list"),
-        ('{"train": [1]}', "name to list"),
-        ('{"train": ["a", "b"], "test": ["b"]}', "b stands in it twice"),
-        ("{", "not a JSON file"),
-    ],
-)
-def test_splits_that_are_refused(text: str, words: str, tmp_path: Path) -> None:
-    path = tmp_path / "split.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match=words):
-        read_split(path)
-
-
-def test_a_split_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "split.json"
-    path.write_text('{"train": ["a"], "test": ["b", "c"]}')
-    assert read_split(path) == {"train": ["a"], "test": ["b", "c"]}

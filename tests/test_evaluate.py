@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import a2fseg_cli.cli.evaluate as evaluate_module
-from a2fseg_cli.cases.discovery import Case, find_cases
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.cli.options import LEAST_OVERLAP
 from a2fseg_cli.core.a2fseg import A2FSeg, parameter_shapes
 from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name

@@ -22,8 +22,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from a2fseg_cli.cases.discovery import Case
-from a2fseg_cli.cases.selection import share_of
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.shares import share_of
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
@@ -449,12 +449,12 @@ def test_a_slurm_array_does_every_patient_once(
     found = []
     for task in tasks:
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(task))
-        found.append([int(case.name) for case in share_of(cases, None, None)[0]])
-        assert share_of(cases[:1], None, None)[0] == cases[:1]  # each task was given a patient of its own
+        found.append([int(case.name) for case in share_of(cases).cases])
+        assert list(share_of(cases[:1]).cases) == cases[:1]  # each task was given a patient of its own
     assert found == shares
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(last + step))
     with pytest.raises(UsageError, match="none of"):
-        share_of(cases, None, None)
+        share_of(cases)
 
 
 def test_a_patient_too_large_to_read_is_reported_and_the_rest_goes_on(

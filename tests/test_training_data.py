@@ -15,7 +15,7 @@ from training_toys import (
     write_case,
 )
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.training import data as data_module

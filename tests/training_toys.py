@@ -12,7 +12,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.training.data import Sample

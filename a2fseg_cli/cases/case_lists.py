@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fseg_cli.cases.discovery import Case, modality_words
-from a2fseg_cli.errors import InputError
+from a2fseg_cli.cases.case import Case, too_long
+from a2fseg_cli.cases.names import modality_words
+from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.modalities import BRATS_MODALITIES
 
 TRUTH_COLUMN = "seg"
-LONGEST_NAME = 200  # bytes: with `_attention_flair.nii.gz` behind it still the name of a file
 
 Split = dict[str, list[str]]
 
@@ -42,7 +42,10 @@ def read_case_table(csv_path: Path, modalities: Sequence[str] = BRATS_MODALITIES
         raise InputError(f"{csv_path}: no CSV table in UTF-8 ({error}).") from error
     if not rows:
         raise InputError(f"{csv_path}: an empty table. Expected columns case, {', '.join(modalities)}.")
-    columns = _columns(csv_path, rows[0][1], modalities)
+    heading = rows[0][1]
+    while heading and not heading[-1]:
+        heading = heading[:-1]
+    columns = _columns(csv_path, heading, modalities)
     cases: dict[str, Case] = {}
     for line, cells in rows[1:]:
         case = _table_case(f"{csv_path}, line {line}", csv_path.parent, columns, cells, modalities)
@@ -73,13 +76,37 @@ def read_split(path: Path) -> Split:
     return {str(name): list(part) for name, part in raw.items()}
 
 
+def split_part(split: str) -> tuple[str, list[str]]:
+    """Return where a list of FILE or FILE:NAME stands, in words, and its case names.
+
+    Raises:
+        UsageError: no such list, or several and none is named.
+        InputError: the file is not acceptable.
+    """
+    path, name = Path(split), ""
+    if not os.path.isfile(path) and ":" in split:  # false as well where it cannot be looked at, as reading will say
+        before, name = split.rsplit(":", 1)
+        path = Path(before)
+    lists = read_split(path)
+    if name not in lists:
+        if name or len(lists) != 1:
+            raise UsageError(f"split {split}: expected {path}:NAME with NAME one of {', '.join(lists)}.")
+        name = next(iter(lists))
+    return f"{path}, {name}", lists[name]
+
+
 def _numbered_rows(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and cells of every line that is not blank; comma, semicolon or tab, as line 1 has it."""
+    """Yield line number and cells of every line that is not blank; comma, semicolon or tab, as line 1 has it.
+
+    Spreadsheets fill what was once a larger table with empty cells: rows of them are blank, and those that end every
+    row fall away with their columns.
+    """
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     for cells in reader:
-        if cells:
-            yield reader.line_num, [cell.strip() for cell in cells]
+        stripped = [cell.strip() for cell in cells]
+        if any(stripped):
+            yield reader.line_num, stripped
 
 
 def _columns(csv_path: Path, cells: Sequence[str], modalities: Sequence[str]) -> list[str]:
@@ -101,17 +128,16 @@ def _columns(csv_path: Path, cells: Sequence[str], modalities: Sequence[str]) ->
 def _table_case(
     where: str, folder: Path, columns: Sequence[str], cells: Sequence[str], modalities: Sequence[str]
 ) -> Case:
-    if len(cells) != len(columns):
+    if len(cells) < len(columns) or any(cells[len(columns) :]):
         raise InputError(f"{where}: {len(cells)} cells, expected {len(columns)}.")
-    row = dict(zip(columns, cells, strict=True))
+    row = dict(zip(columns, cells, strict=False))
     name = row["case"]
-    if not name or name in (".", "..") or re.search(r"[/\\\0]", name) or len(os.fsencode(name)) > LONGEST_NAME:
-        raise InputError(
-            f"{where}: the case is named {name[:LONGEST_NAME]!r}. Expected a name that can be a file name."
-        )
+    if not name or name in (".", "..") or re.search(r"[/\\\0]", name) or too_long(name):
+        raise InputError(f"{where}: the case is named {name[:80]!r}. Expected a name that can be a file name.")
     # os.path leaves a `~name` that nobody has as it is; reading then says that there is no such file.
     images = {m: folder / os.path.expanduser(row[m]) for m in modalities if row.get(m)}
     if not images:
         raise InputError(f"{where}: case {name} has no image. Give at least one of {', '.join(modalities)}.")
     truth = row.get(TRUTH_COLUMN)
-    return Case(name, images, folder / os.path.expanduser(truth) if truth else None)
+    decided = dict.fromkeys(images, "the table")
+    return Case(name, images, folder / os.path.expanduser(truth) if truth else None, decided=decided)

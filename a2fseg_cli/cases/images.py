@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
 from a2fseg_cli.imaging.reading import MedicalImage, check_distinct, check_same_grid, read_image, resample_to

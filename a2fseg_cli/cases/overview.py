@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.imaging.reading import check_same_grid, peek_image
@@ -18,6 +18,7 @@ class FileRow:
     Attributes:
         case: The patient.
         modality: What it was taken for.
+        decided: What decided that.
         file: Where it lies.
         size: Voxels (D, H, W); empty where the file cannot be read.
         spacing_mm: (z, y, x); empty likewise.
@@ -29,6 +30,7 @@ class FileRow:
     case: str
     modality: str
     file: str
+    decided: str = ""
     size: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] = ()
     orientation: str = ""
@@ -71,13 +73,14 @@ def overview(cases: Sequence[Case], options: ReadingOptions) -> list[CaseOvervie
 def _of_case(case: Case, options: ReadingOptions) -> CaseOverview:
     rows, grids = [], {}
     for modality, path in case.images.items():
+        decided = case.decided.get(modality, "")
         try:
             grid, warnings = peek_image(path)
             grids[modality] = (path, grid)
-            place = (grid.size, grid.spacing_mm, grid.orientation)
+            place = (decided, grid.size, grid.spacing_mm, grid.orientation)
             rows.append(FileRow(case.name, modality, str(path), *place, warnings))
         except InputError as error:
-            rows.append(FileRow(case.name, modality, str(path), problem=str(error)))
+            rows.append(FileRow(case.name, modality, str(path), decided, problem=str(error)))
     problem, warnings, reference = case.problem, case.warnings, options.reference
     if problem is None and reference is not None and reference not in case.images:
         problem = f"reference {reference}: not among the images found ({', '.join(case.images)})"

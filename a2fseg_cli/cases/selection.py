@@ -1,86 +1,133 @@
-"""Which patients a command works on: found or given, and this process's share of them."""
+"""Which patients a command works on, for predict, evaluate and train alike: found or given, then narrowed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from a2fseg_cli.errors import UsageError
+from a2fseg_cli.cases.case import Case, printable_name, too_long
+from a2fseg_cli.cases.case_lists import read_case_table, split_part
+from a2fseg_cli.cases.discovery import find_cases, unique
+from a2fseg_cli.cases.names import image_stem
+from a2fseg_cli.cases.nnunet import find_dataset, is_dataset
+from a2fseg_cli.cases.volumes import cases_of_volumes, check_channels
+from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.modalities import BRATS_MODALITIES
 
-if TYPE_CHECKING:
-    from a2fseg_cli.cases.discovery import Case
-
-
-def cases_of(source: Path | None, given: dict[str, Path], modalities: Sequence[str]) -> list[Case]:
-    """Return the patients of a folder or a CSV, or the one whose files were given by flag.
-
-    Raises:
-        UsageError: the source is an image; which sequence it is has to be said.
-        InputError: nothing was found, or the table is not acceptable.
-    """
-    from a2fseg_cli.cases.case_lists import read_case_table
-    from a2fseg_cli.cases.discovery import Case, find_cases
-
-    if source is None:
-        return [Case(next(iter(given.values())).name.split(".")[0], given)]
-    is_file = os.path.isfile(source)  # false as well where it cannot be looked at, which `find_cases` explains
-    if is_file and source.suffix.lower() == ".csv":
-        return read_case_table(source, modalities)
-    if is_file:
-        flags = ", ".join(f"--{m}" for m in BRATS_MODALITIES)
-        raise UsageError(f"{source}: one file. Expected a folder, a .csv, or an image by its sequence: {flags}.")
-    return find_cases(source, modalities)
+Source = Path | Sequence[Path]
 
 
 @dataclass(frozen=True)
-class Share:
-    """This process's share of a cohort: part `part` of `parts`, and that in words; none where it is whole."""
+class Selection:
+    """Which of the patients that are found, and which of their files.
 
-    parts: int = 1
-    part: int = 0
-    words: str = ""
+    Attributes:
+        split: FILE or FILE:NAME of a JSON with lists of case names; only the cases of this list.
+        require: Modalities whose absence is a problem of the case.
+        ignore_unknown: Leave aside images that look like a sequence and cannot be told, instead of failing the case.
+        select: Which of several files of one modality is meant, by a part of its name such as `run-01`.
+        channels: Modality of each volume of 4-D files, in their order; `-` is a volume that is not used.
+        case_name: Name of the one patient.
+    """
+
+    split: str | None = None
+    require: tuple[str, ...] = ()
+    ignore_unknown: bool = False
+    select: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    case_name: str | None = None
 
 
-def share_of(cases: Sequence[Case], num_parts: int | None, part_id: int | None) -> tuple[list[Case], Share]:
-    """Return this process's share of the patients: by the two numbers, a SLURM array or torchrun.
+def select_cases(
+    source: Source | None,
+    *,
+    modalities: Sequence[str] = BRATS_MODALITIES,
+    given: Mapping[str, Path] | None = None,
+    selection: Selection | None = None,
+    with_truth: bool = False,
+) -> list[Case]:
+    """Return the patients of one or several sources, or the one whose files are given.
 
-    One patient is never shared out by a batch system: its tasks were then given a patient each.
+    Args:
+        source: A folder (a patient, a cohort, BIDS, nnU-Net's raw data set or its `imagesTr`), a CSV, a 4-D file with
+            `channels`, or several of these; None for `given`.
+        modalities: Those of the network, in its order.
+        given: File of each modality of one patient.
+        selection: Which of them, and which of their files.
+        with_truth: Of nnU-Net's data sets only the folders that have labels.
+
+    Returns:
+        The cases by name. What is wrong with a single one is its `problem`.
 
     Raises:
-        UsageError: one number without the other, or a part that does not exist.
+        UsageError: the source is an image, or parameters contradict each other.
+        InputError: nothing was found, or a table, a split or a data set is not acceptable.
     """
-    if (num_parts is None) != (part_id is None):
-        raise UsageError("num_parts and part_id need each other (--num-parts, --part-id).")
-    if num_parts is not None and part_id is not None:
-        if num_parts < 1 or not 0 <= part_id < num_parts:
-            raise UsageError(f"part_id {part_id}: expected 0 to {num_parts - 1} for {num_parts} parts.")
-        parts, part, said_by = num_parts, part_id, "as asked"
-    else:
-        parts, part, said_by = _part_of_batch()
-    if parts == 1 or (len(cases) == 1 and num_parts is None):
-        return list(cases), Share()
-    mine = list(cases[part::parts])
-    return mine, Share(parts, part, f"{len(mine)} of {len(cases)} patients (part {part} of {parts}, {said_by})")
+    selection = selection or Selection()
+    channels, require, case_name = selection.channels, selection.require, selection.case_name
+    if unknown := [name for name in require if name not in modalities]:
+        raise UsageError(f"require {', '.join(unknown)}: expected some of {', '.join(modalities)}.")
+    sources = [] if source is None else [source] if isinstance(source, Path) else list(source)
+    if bool(sources) == bool(given):
+        raise UsageError("Give either images one by one, or a folder or CSV.")
+    check_channels(channels, modalities)
+    cases: list[Case] = [_given_case(given)] if given else []
+    for place in sources:
+        cases += _cases_of_source(place, modalities, selection, with_truth)
+    cases = unique(cases) if len(sources) > 1 else cases
+    if case_name is not None:
+        cases = [_renamed(cases, case_name)]
+    if selection.split is not None:
+        cases = _of_split(cases, selection.split)
+    return [_with_required(case, require) for case in cases]
 
 
-def _part_of_batch() -> tuple[int, int, str]:
-    """Return (parts, part, variable) of a SLURM array or torchrun, (1, 0, "") outside of both. Raises: UsageError."""
-    for parts, part, first, step in (
-        ("SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP"),
-        ("WORLD_SIZE", "RANK", "", ""),
-    ):
-        if parts in os.environ and part in os.environ:
-            try:
-                count, start = int(os.environ[parts]), int(os.environ.get(first, "0"))
-                index, rest = divmod(int(os.environ[part]) - start, int(os.environ.get(step, "1")))
-            except (ValueError, ZeroDivisionError) as error:
-                raise UsageError(f"{parts} and {part}: expected whole numbers; or give --num-parts.") from error
-            if rest or not 0 <= index < count:
-                found = f"{part} is {os.environ[part]}, none of {count} evenly spaced tasks"
-                raise UsageError(f"{found}; give --num-parts and --part-id.")
-            return count, index, part
-    return 1, 0, ""
+def _given_case(given: Mapping[str, Path]) -> Case:
+    first = next(iter(given.values()))
+    name = printable_name(image_stem(first) or first.name.split(".")[0])
+    return Case(name, dict(given), decided=dict.fromkeys(given, "given"))
+
+
+def _cases_of_source(source: Path, modalities: Sequence[str], selection: Selection, with_truth: bool) -> list[Case]:
+    channels = selection.channels
+    # Both are false as well where the source cannot be looked at, which `find_cases` explains.
+    is_file = os.path.isfile(source)
+    if is_file and source.suffix.lower() == ".csv":
+        if channels:
+            raise UsageError("channels: a CSV names a file for each modality. Give 4-D files by folder, or one by one.")
+        return read_case_table(source, modalities)
+    if is_file and not channels:
+        expected = ", ".join(modalities)
+        raise UsageError(f"{source}: one file. Expected a folder, a .csv, or an image by its sequence: {expected}.")
+    if not is_file and is_dataset(source):
+        return find_dataset(source, modalities, channels=channels, with_truth=with_truth)
+    if channels:
+        return cases_of_volumes(source, modalities, channels)
+    return find_cases(source, modalities, select=selection.select, ignore_unknown=selection.ignore_unknown)
+
+
+def _renamed(cases: Sequence[Case], name: str) -> Case:
+    if len(cases) != 1:
+        raise UsageError(f"case_name {name}: {len(cases)} patients were found; a name is for one.")
+    if not name or name in (".", "..") or set(name) & set("/\\\0") or printable_name(name) != name or too_long(name):
+        raise UsageError(f"case_name {printable_name(name[:80])!r}: expected a name that can be a file name.")
+    return replace(cases[0], name=name)
+
+
+def _of_split(cases: Sequence[Case], split: str) -> list[Case]:
+    """Return the cases of a split's list. Raises: UsageError, or InputError for a case that is not there."""
+    where, names = split_part(split)
+    wanted = set(names)
+    if missing := sorted(wanted - {case.name for case in cases}):
+        raise InputError(f"{where}: {len(missing)} cases are not in the data: {', '.join(missing)}.")
+    return [case for case in cases if case.name in wanted]
+
+
+def _with_required(case: Case, require: Sequence[str]) -> Case:
+    missing = [name for name in require if name not in case.images]
+    if case.problem or not missing:
+        return case
+    there = ", ".join(case.images)
+    return replace(case, problem=f"{case.name}: no {', '.join(missing)}, which is required; there is {there}.")

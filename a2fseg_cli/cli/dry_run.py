@@ -19,12 +19,13 @@ def show_overview(found: Sequence[CaseOverview], json_: bool) -> None:
         print_json([row for case in found for row in _json_rows(case)])
     else:
         print_table(
-            ("case", "modality", "file", "size z,y,x", "spacing mm", "axes"),
+            ("case", "modality", "file", "taken for it by", "size z,y,x", "spacing mm", "axes"),
             [
                 (
                     row.case,
                     row.modality,
                     row.file,
+                    row.decided,
                     " x ".join(map(str, row.size)),
                     " x ".join(f"{mm:g}" for mm in row.spacing_mm),
                     row.orientation,
@@ -45,6 +46,6 @@ def show_overview(found: Sequence[CaseOverview], json_: bool) -> None:
 def _json_rows(case: CaseOverview) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = [asdict(row) for row in case.files]
     if case.problem or case.warnings:
-        empty = {"modality": "", "file": "", "size": (), "spacing_mm": (), "orientation": ""}
+        empty = {"modality": "", "file": "", "decided": "", "size": (), "spacing_mm": (), "orientation": ""}
         rows.append({"case": case.case, **empty, "warnings": case.warnings, "problem": case.problem})
     return rows

@@ -60,6 +60,34 @@ def predict(
     reference: Annotated[
         str | None, typer.Option(help="Modality whose grid the output has (default: the first)", rich_help_panel=IMAGES)
     ] = None,
+    channels: Annotated[
+        str | None,
+        typer.Option(
+            help="What the volumes of 4-D files are, in their order: flair,t1,t1c,t2; - is not used",
+            rich_help_panel=IMAGES,
+        ),
+    ] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(help="Which of several files of a sequence, e.g. run-01; repeatable", rich_help_panel=IMAGES),
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(help="A sequence without which a patient fails, e.g. t1c; repeatable", rich_help_panel=IMAGES),
+    ] = None,
+    ignore_unknown: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-unknown",
+            help="Leave aside images that look like a sequence and cannot be told (default: the patient fails).",
+            rich_help_panel=IMAGES,
+        ),
+    ] = False,
+    case: Annotated[str | None, typer.Option(help="Name of the one patient", rich_help_panel=IMAGES)] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="FILE[:NAME]", help="JSON, name to list of cases; only these.", rich_help_panel=BATCH),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what was found and stop.")] = False,
     weights: Weights = None,
     device: Device = "auto",
@@ -132,8 +160,10 @@ def predict(
     prepare_process(threads, deterministic)
     from a2fseg_cli import api
 
+    selection = api.Selection(split, tuple(require or ()), ignore_unknown, tuple(select or ()), _listed(channels), case)
+    reading = api.ReadingOptions(on_mismatch, reference)
     if dry_run or output is None:
-        found = api.overview(source, images=given, weights=weights, on_mismatch=on_mismatch, reference=reference)
+        found = api.overview(source, images=given, weights=weights, selection=selection, reading=reading)
         show_overview(found, json_)
         return
     network = api.load_network(
@@ -147,14 +177,9 @@ def predict(
             output=output,
             images=given,
             network=network,
-            labels=labels,
-            regions=regions,
-            probabilities=probabilities,
-            uncertainty=uncertainty,
-            attention=attention,
-            agreement=agreement,
-            on_mismatch=on_mismatch,
-            reference=reference,
+            options=api.OutputOptions(labels, regions, probabilities, uncertainty, attention, agreement),
+            reading=reading,
+            selection=selection,
             preview=preview,
             report=report,
             stats=stats,
@@ -171,6 +196,10 @@ def predict(
         raise CohortError(f"{failed}; see the reasons above and in {output}.")
     if fail_on_empty and run.empty:
         raise CohortError(f"no tumour was found in {', '.join(run.empty)} (--fail-on-empty).")
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
 def _given(flags: Mapping[str, Path | None], named: Sequence[str], order: Sequence[str]) -> dict[str, Path]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.errors import A2FSegError, InputError, ResourceError
 from a2fseg_cli.evaluation.kept_scores import KeptScores
 from a2fseg_cli.evaluation.mask_source import MaskSource, ReadPatient

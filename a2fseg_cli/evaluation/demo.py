@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.evaluation.metrics import TruthMask, score
 from a2fseg_cli.imaging.label_maps import read_classes

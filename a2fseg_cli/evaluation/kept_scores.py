@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from a2fseg_cli import __version__
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.evaluation.mask_source import MaskSource
 from a2fseg_cli.evaluation.metrics import metric_definition

@@ -7,7 +7,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, Protocol
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.evaluation.patient_scores import PatientScores
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.evaluation.options import ScoringOptions
 from a2fseg_cli.evaluation.patient_scores import PatientScores, Row, rows_of, seconds_of

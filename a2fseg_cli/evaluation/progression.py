@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.evaluation.scoring import read_truth
 from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
 from a2fseg_cli.imaging.restoring import Box, ClassMap, classes_to_file

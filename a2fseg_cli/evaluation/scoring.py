@@ -11,7 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.evaluation.metrics import NSD_TOLERANCE_MM, Scores, TruthMask, score

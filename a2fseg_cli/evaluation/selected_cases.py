@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from a2fseg_cli.cases.case_lists import read_split
-from a2fseg_cli.cases.discovery import Case
-from a2fseg_cli.cases.selection import cases_of, share_of
-from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.selection import Selection, select_cases
+from a2fseg_cli.cases.shares import share_of
+from a2fseg_cli.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -48,32 +47,8 @@ def selected_cases(
         UsageError: no such part or split, or a part without patients.
         InputError: nothing was found, or a case of the split is missing.
     """
-    cases = cases_of(data, {}, modalities)
-    if split is not None:
-        path, name = Path(split), ""
-        if not os.path.isfile(path) and ":" in split:  # false as well where it cannot be looked at, as reading will say
-            before, name = split.rsplit(":", 1)
-            path = Path(before)
-        lists = read_split(path)
-        if name not in lists:
-            if name or len(lists) != 1:
-                raise UsageError(f"split {split}: expected {path}:NAME with NAME one of {', '.join(lists)}.")
-            name = next(iter(lists))
-        wanted = set(lists[name])
-        missing = sorted(wanted - {case.name for case in cases})
-        if missing:
-            raise InputError(f"{path}, {name}: {len(missing)} cases are not in the data: {', '.join(missing)}.")
-        cases = [case for case in cases if case.name in wanted]
-    own, share = share_of(cases, num_parts, part_id)
-    parts, part = share.parts, share.part
-    if len(own) == len(cases):
-        return SelectedCases(tuple(cases), tuple(own), "")
-    shared_by = f"num_parts {parts}, part_id {part}"
-    if num_parts is None:
-        shared_by = "SLURM array" if "SLURM_ARRAY_TASK_COUNT" in os.environ else "torchrun"
-    if not own:
-        raise UsageError(
-            f"{shared_by}: part {part} of {parts}, counted from 0, has no patient, for the cohort has {len(cases)}. "
-            "Take at most as many parts as patients."
-        )
-    return SelectedCases(tuple(cases), tuple(own), shared_by)
+    cases = select_cases(data, modalities=modalities, selection=Selection(split), with_truth=True)
+    share = share_of(cases, num_parts, part_id)
+    if not share.cases:
+        raise UsageError(f"{share.words}. Take at most as many parts as patients.")
+    return SelectedCases(tuple(cases), share.cases, share.shared_by)

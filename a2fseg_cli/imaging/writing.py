@@ -16,6 +16,7 @@ from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write_bytes
 from a2fseg_cli.imaging.formats import nifti
 from a2fseg_cli.imaging.geometry import Geometry, same_grid
+from a2fseg_cli.imaging.marking import marked
 
 # What lays a NIfTI grid in space. Everything else of a reference's header stays behind: descriptions, file
 # names and extensions can name a patient.
@@ -49,13 +50,14 @@ def write_label_map(array: npt.NDArray[np.uint8], reference_path: Path | None, g
     """Write labels (D, H, W) on the grid of the image `reference_path`, if there is one; its geometry is `geometry`.
 
     From NIfTI to NIfTI the reference's sform, qform, codes, voxel sizes and units are taken over as they are
-    stored. Nothing else of the reference's header is: no description, no names, no extensions.
+    stored. Nothing else of the reference's header is: no description, no names, no extensions. The file says which
+    tool wrote it (`marking`).
 
     Raises:
         UsageError: no image extension, or a folder.
         ResourceError: the disk is full or the place cannot be written; nothing is left behind.
     """
-    _write(np.ascontiguousarray(array, np.uint8), reference_path, geometry, path)
+    _write(np.ascontiguousarray(array, np.uint8), reference_path, geometry, path, mark=True)
 
 
 def write_map(array: npt.NDArray[np.float32], reference_path: Path, geometry: Geometry, path: Path) -> None:
@@ -68,7 +70,9 @@ def write_image(array: npt.NDArray[np.int16], geometry: Geometry, path: Path) ->
     _write(np.ascontiguousarray(array, np.int16), None, geometry, path)
 
 
-def _write(array: npt.NDArray[Any], reference_path: Path | None, geometry: Geometry, path: Path) -> None:
+def _write(
+    array: npt.NDArray[Any], reference_path: Path | None, geometry: Geometry, path: Path, *, mark: bool = False
+) -> None:
     if array.shape != geometry.size:
         raise ValueError(f"array {array.shape} and geometry {geometry.size} differ in size")
     extension = check_output_name(path)
@@ -78,6 +82,8 @@ def _write(array: npt.NDArray[Any], reference_path: Path | None, geometry: Geome
         data = _mha(array, geometry)
     else:
         data = _nifti(path, array, reference_path, geometry)
+    if mark:
+        data = marked(data, extension)
     if extension == ".nii.gz":
         data = gzip.compress(data, _COMPRESSION_LEVEL, mtime=0)
     atomic_write_bytes(path, data)

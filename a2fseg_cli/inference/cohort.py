@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from a2fseg_cli import __version__
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.errors import A2FSegError, ResourceError, UsageError
 from a2fseg_cli.files import file_state, fingerprint, remove_abandoned

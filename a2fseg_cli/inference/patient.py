@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import CaseImages, ReadingOptions, load_images
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import naming_out_of_memory

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from a2fseg_cli.cases.discovery import EXTENSIONS, Case
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.discovery import EXTENSIONS
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.files import check_place

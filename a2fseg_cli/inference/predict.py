@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.inference.cohort import Cohort, Outcome
@@ -104,8 +104,3 @@ def run_cases(
     if single and outcomes[0].error is not None:
         raise outcomes[0].error
     return Run(tuple(outcomes), places, words)
-
-
-def named_images(images: Mapping[str, Path]) -> Case:
-    """Return the patient whose images were given one by one; it is named after the first file."""
-    return Case(next(iter(images.values())).name.split(".")[0], dict(images))

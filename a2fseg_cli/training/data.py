@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.cases.discovery import Case
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import load_images
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError, naming_out_of_memory

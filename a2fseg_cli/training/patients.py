@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from a2fseg_cli.cases.case_lists import Split, read_case_table, read_split
-from a2fseg_cli.cases.discovery import Case, find_cases
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.case_lists import Split, read_split
+from a2fseg_cli.cases.selection import select_cases
 from a2fseg_cli.errors import InputError
 
 PARTS = ("train", "validation")  # those of a split that are read; `test` is kept aside
@@ -35,25 +34,12 @@ class Patients:
 
 
 def training_cases(data: Sequence[Path], modalities: Sequence[str]) -> list[Case]:
-    """Return the patients of folders and CSV tables, in the order given, each by name.
+    """Return the patients of folders, data sets and CSV tables, each by a name that no other has.
 
     Raises:
         InputError: nothing was found in one of them, a table is not acceptable, or two patients have one name.
     """
-    per_source = [
-        read_case_table(path, modalities) if path.suffix.lower() == ".csv" else find_cases(path, modalities)
-        for path in data
-    ]
-    counts = Counter(case.name for cases in per_source for case in cases)
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        named = [any(case.name == twice[0] for case in cases) for cases in per_source]
-        places = map(str, itertools.compress(data, named))
-        raise InputError(
-            f"{twice[0]}: a case of this name is in {' and in '.join(places)} ({len(twice)} such names). A split "
-            "tells cases by their names: rename one of the two."
-        )
-    return [case for cases in per_source for case in cases]
+    return select_cases(list(data), modalities=modalities, with_truth=True)
 
 
 def choose_patients(data: Sequence[Path], modalities: Sequence[str], split: Path | None, seed: int) -> Patients:

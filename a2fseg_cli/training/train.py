@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.case_lists import Split
-from a2fseg_cli.cases.discovery import Case
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.core.device import Compute, choose_compute
 from a2fseg_cli.errors import UsageError
