@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.formats.suffixes import EXTENSIONS
 from a2fseg_cli.modalities import BRATS_MODALITIES, BY_NAME, MODALITIES
-
-EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 # What may stand behind the modality: steps that leave an image of it.
 _PROCESSED_WORDS = frozenset(

@@ -261,7 +261,7 @@ def _modalities(weights: str | None) -> tuple[str, ...]:
 
 
 def _is_image_name(path: Path) -> bool:
-    from a2fseg_cli.cases.discovery import EXTENSIONS
+    from a2fseg_cli.imaging.formats.suffixes import EXTENSIONS
 
     return path.name.lower().endswith(EXTENSIONS) and not os.path.isdir(path)
 
