@@ -88,7 +88,7 @@ def _write(
 def draw_progression(evaluation: Evaluation, segmenter: Segmenter, case: Case, output: Path) -> None:
     """Draw one patient from ever more modalities, as Figure 2 of the paper."""
     from a2fseg_cli.evaluation.cohort import progression
-    from a2fseg_cli.imaging.label_maps import read_classes
+    from a2fseg_cli.imaging.label_maps import check_on_grid, read_classes
     from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
     from a2fseg_cli.inference.patient import OutputOptions, load_patient
     from a2fseg_cli.modalities import heading
@@ -98,6 +98,7 @@ def draw_progression(evaluation: Evaluation, segmenter: Segmenter, case: Case, o
         return
     patient = load_patient(case.name, case.images, evaluation.config, OutputOptions())
     truth = read_classes(case.truth, evaluation.config, evaluation.task.labels)
+    truth = check_on_grid(truth, patient.reference, patient.geometry)
     reorient = patient.prepared.route.reorient
     columns = enumerate(progression(segmenter, patient))
     write_subset_progression(

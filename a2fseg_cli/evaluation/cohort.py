@@ -195,15 +195,15 @@ class Evaluation:
         truth = read_classes(case.truth, self.config, self.task.labels)
         if self.segmenter is not None:
             patient = load_patient(case.name, case.images, self.config, OutputOptions())
-            check_on_grid(truth, patient.reference, patient.geometry)
+            truth = check_on_grid(truth, patient.reference, patient.geometry)
             return _Loaded(case, truth, patient, None, began)
         prediction = None
         if files := self.predictions.get(case.name):
             if len(files) > 1:
                 names = ", ".join(path.name for path in files)
                 raise InputError(f"{files[0].parent}: {len(files)} candidates for {case.name}: {names}. Keep one.")
-            prediction = read_classes(files[0], self.config, self.task.prediction_labels, "--prediction-labels")
-            check_on_grid(prediction, truth.path, truth.geometry)
+            prediction = read_classes(files[0], self.config, self.task.prediction_labels, "prediction_labels")
+            prediction = check_on_grid(prediction, truth.path, truth.geometry)
         return _Loaded(case, truth, None, prediction, began)
 
     def _begin(self, loaded: _Loaded, scorers: ThreadPoolExecutor, threads: int, ahead: int) -> Future[PatientScores]:

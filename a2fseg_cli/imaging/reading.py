@@ -73,10 +73,11 @@ def read_channels(path: Path, names: Sequence[str]) -> dict[str, MedicalImage]:
     if not kept or len(kept) < sum(name not in ("", "-") for name in names):
         raise UsageError(f"channels {','.join(names)}: expected a name for each volume, every name once.")
     kind, header = _read_header(path)
-    if header.volumes != len(names) or math.prod(header.shape) > MAX_VOXELS:
-        raise InputError(
-            f"{path}: {header.volumes} volumes, but channels names {len(names)}. Name every volume or put -."
-        )
+    if header.volumes != len(names):
+        counts = f"channels names {len(names)} volumes, the file has {header.volumes}"
+        raise InputError(f"{path}: {counts}. Name every volume, and put - for one that is left out.")
+    if math.prod(header.shape) > MAX_VOXELS:
+        raise InputError(f"{path}: {math.prod(header.shape)} voxels, more than all images of a head have.")
     voxels = kind.read_voxels(path, header)
     return {
         name: _image(path, header, voxels[index], f"{path}, volume {index + 1} ({name})")

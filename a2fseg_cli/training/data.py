@@ -99,7 +99,7 @@ def preprocess_truth(
     check_same_grid({m: (image.path, image.geometry) for m, image in images.items()})
     truth = read_classes(case.truth, config)
     first = next(iter(images.values()))
-    check_on_grid(truth, first.path, first.geometry)
+    truth = check_on_grid(truth, first.path, first.geometry)
     prepared = prepare(images, config.modalities, config.spacing_mm)
     return prepared.images, prepared.route.classes_to_network(truth.classes, len(config.classes)), prepared.present
 

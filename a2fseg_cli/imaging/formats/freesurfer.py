@@ -26,6 +26,7 @@ def sniff(start: bytes) -> bool:
     return start.startswith(_VERSION) and 0 < int.from_bytes(start[4:8], "big") < 2**16
 
 
+@np.errstate(all="ignore")  # of numbers in a damaged header, which are refused
 def read_header(path: Path) -> Header:
     """Return the checked header.
 
@@ -45,8 +46,7 @@ def read_header(path: Path) -> Header:
     size = check_volume_size(path, (depth, height, width))
     try:
         voxel_type = np.dtype(fields.get_data_dtype())
-        with np.errstate(all="ignore"):  # of a damaged header, refused next
-            affine = np.asarray(fields.get_affine(), np.float64) * _TO_RAS
+        affine = np.asarray(fields.get_affine(), np.float64) * _TO_RAS
         spacing_mm, direction, shear = right_angled(affine[:3, :3], np.abs(np.asarray(fields["delta"], np.float64)))
         x, y, z = (float(value) + 0.0 for value in affine[:3, 3])
         geometry = Geometry(size, spacing_mm, (x, y, z), direction)

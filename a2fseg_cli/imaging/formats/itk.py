@@ -12,6 +12,7 @@ and allocate what a damaged header promises.
 from __future__ import annotations
 
 import math
+import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -57,11 +58,14 @@ def checked_fields(path: Path, fields: Mapping[str, str], patterns: Mapping[str,
 
 def second_file(path: Path, name: str) -> Path:
     """Return the file beside `path` that a header names. Raises: InputError: anything but a file there."""
-    if not re.fullmatch(r"[^/\\%\0]+", name) or name.upper().startswith("LIST") or not path.with_name(name).is_file():
+    beside = os.path.join(path.parent, name)
+    # No other folder, no list of files, no numbered files; Path.is_file raises for a name that is too long.
+    if not re.fullmatch(r"[^/\\%\0]+", name) or name.upper().startswith("LIST") or not os.path.isfile(beside):
         raise InputError(f"{path}: its voxels lie in another file ({name[:40]}), and none of that name is beside it.")
-    return path.with_name(name)
+    return Path(beside)
 
 
+@np.errstate(all="ignore")  # of numbers in a damaged header, which are refused
 def read_grid(path: Path, reader_name: str, lines: str, stored: Stored) -> Header:
     """Return the header of a file whose grid these lines describe.
 

@@ -8,6 +8,7 @@ the middle; a quaternion that is too long by rounding, which nibabel refuses; an
 from __future__ import annotations
 
 import math
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def _voxel_file(path: Path, fields: NiftiHeader) -> Path:
     if bytes(fields["magic"])[:2] == b"n+":
         return path
     image = path.with_suffix(".IMG" if path.suffix.isupper() else ".img")
-    if not image.is_file():
+    if not os.path.isfile(image):
         raise InputError(f"{path}: a two-file NIfTI header without {image.name} beside it. Copy both files.")
     return image
 
@@ -156,6 +157,7 @@ def _scale(fields: NiftiHeader) -> tuple[float, float] | None:
     return slope, intercept
 
 
+@np.errstate(all="ignore")  # of numbers in a damaged header, which are refused
 def _geometry(path: Path, fields: NiftiHeader, size: tuple[int, int, int]) -> tuple[Geometry, tuple[str, ...]]:
     """Return the grid and what a user should know of it. Raises: InputError: the form that counts is not usable."""
     scale = _MILLIMETRES_PER_UNIT.get(int(fields["xyzt_units"]) & 7, 1.0)
@@ -205,10 +207,9 @@ def _qform(fields: NiftiHeader) -> npt.NDArray[np.float64]:
     imaginary = np.array([float(fields[f"quatern_{axis}"]) for axis in "bcd"])
     sizes = np.abs(np.asarray(fields["pixdim"], np.float64)[1:4])
     sizes[2] *= -1.0 if float(fields["pixdim"][0]) < 0 else 1.0
-    with np.errstate(all="ignore"):  # of a damaged header, refused next
-        rest = 1.0 - float(imaginary @ imaginary)
-        # A half turn: the real part is 0 and the rest has lost digits in float32; quat2mat makes it of length 1.
-        rotation = quat2mat([math.sqrt(rest) if rest >= 1e-7 else 0.0, *imaginary]) * sizes
+    rest = 1.0 - float(imaginary @ imaginary)
+    # A half turn: the real part is 0 and the rest has lost digits in float32; quat2mat makes it of length 1.
+    rotation = quat2mat([math.sqrt(rest) if rest >= 1e-7 else 0.0, *imaginary]) * sizes
     return np.hstack([rotation, [[float(fields[f"qoffset_{axis}"])] for axis in "xyz"]])
 
 
