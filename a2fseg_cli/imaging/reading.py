@@ -55,7 +55,7 @@ def read_image(path: Path) -> MedicalImage:
         ResourceError: does not fit into memory.
     """
     kind, header = _read_header(path)
-    return _image(path, _one_volume(path, header), kind.read_voxels(path, header)[0])
+    return _image(path, path, _one_volume(path, header), kind.read_voxels(path, header)[0])
 
 
 def read_channels(path: Path, names: Sequence[str]) -> dict[str, MedicalImage]:
@@ -69,32 +69,10 @@ def read_channels(path: Path, names: Sequence[str]) -> dict[str, MedicalImage]:
         InputError: as `read_image`, or another number of volumes than names.
         UsageError: no name, or one twice.
     """
-    kept = {name: index for index, name in enumerate(names) if name not in ("", "-")}
-    if not kept or len(kept) < sum(name not in ("", "-") for name in names):
-        raise UsageError(f"channels {','.join(names)}: expected a name for each volume, every name once.")
-    kind, header = _read_header(path)
-    if header.volumes != len(names):
-        counts = f"channels names {len(names)} volumes, the file has {header.volumes}"
-        raise InputError(f"{path}: {counts}. Name every volume, and put - for one that is left out.")
-    if math.prod(header.shape) > MAX_VOXELS:
-        raise InputError(f"{path}: {math.prod(header.shape)} voxels, more than all images of a head have.")
+    kind, header, kept = _read_channel_header(path, names)
     voxels = kind.read_voxels(path, header)
-    return {
-        name: _image(path, header, voxels[index], f"{path}, volume {index + 1} ({name})")
-        for name, index in kept.items()
-    }
-
-
-def _image(path: Path, header: Header, voxels: npt.NDArray[Any], place: str = "") -> MedicalImage:
-    """Return one volume (D, H, W) as an image; `place` is where messages say it is, the path by default."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        array = np.ascontiguousarray(voxels, dtype=np.float32)
-    name, place = path.name + place[len(str(path)) :], place or str(path)
-    array, nonfinite_warnings = _without_nonfinite(place, name, array)
-    if float(array.min()) == float(array.max()):
-        raise InputError(f"{place}: empty, every voxel is {float(array.flat[0]):g}. Is it the right file?")
-    warnings = (*header.warnings, *nonfinite_warnings, *_skull_warnings(Path(name), array, header.geometry))
-    return MedicalImage(array, header.geometry, path, warnings)
+    places = {name: path.with_name(f"{path.name}, volume {index + 1} ({name})") for name, index in kept.items()}
+    return {name: _image(path, places[name], header, voxels[index]) for name, index in kept.items()}
 
 
 def peek_image(path: Path) -> tuple[Geometry, tuple[str, ...]]:
@@ -104,6 +82,12 @@ def peek_image(path: Path) -> tuple[Geometry, tuple[str, ...]]:
         InputError: as `read_image`, as far as the header shows.
     """
     header = _one_volume(path, _read_header(path)[1])
+    return header.geometry, header.warnings
+
+
+def peek_channels(path: Path, names: Sequence[str]) -> tuple[Geometry, tuple[str, ...]]:
+    """Return what `peek_image` does, of a file for `read_channels`. Raises: as that, as far as the header shows."""
+    header = _read_channel_header(path, names)[1]
     return header.geometry, header.warnings
 
 
@@ -226,6 +210,31 @@ def _one_volume(path: Path, header: Header) -> Header:
     return header
 
 
+def _read_channel_header(path: Path, names: Sequence[str]) -> tuple[Format, Header, dict[str, int]]:
+    """Return the format and header of a 4-D file and the index of each volume that has a name."""
+    named = [name for name in names if name not in ("", "-")]
+    if not named or len(set(named)) < len(named):
+        raise UsageError(f"channels {','.join(names)}: expected a name for each volume, every name once.")
+    kind, header = _read_header(path)
+    if header.volumes != len(names):
+        counts = f"channels names {len(names)} volumes, the file has {header.volumes}"
+        raise InputError(f"{path}: {counts}. Name every volume, and put - for one that is left out.")
+    if math.prod(header.shape) > MAX_VOXELS:
+        raise InputError(f"{path}: {math.prod(header.shape)} voxels, more than all images of a head have.")
+    return kind, header, {name: index for index, name in enumerate(names) if name in named}
+
+
+def _image(path: Path, place: Path, header: Header, voxels: npt.NDArray[Any]) -> MedicalImage:
+    """Return one volume (D, H, W) of a file as an image; messages say that it is at `place`."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = np.ascontiguousarray(voxels, dtype=np.float32)
+    array, nonfinite_warnings = _without_nonfinite(place, array)
+    if float(array.min()) == float(array.max()):
+        raise InputError(f"{place}: empty, every voxel is {float(array.flat[0]):g}. Is it the right file?")
+    warnings = (*header.warnings, *nonfinite_warnings, *_skull_warnings(place, array, header.geometry))
+    return MedicalImage(array, header.geometry, path, warnings)
+
+
 def _rounding(header: Header) -> float:
     """Return how far from a whole number a label may be stored."""
     if header.scale is None or header.voxel_type.kind == "f":
@@ -268,9 +277,7 @@ def background(array: npt.NDArray[np.float32]) -> np.float32:
     return np.float32(values[0] if values.size == 1 else 0)
 
 
-def _without_nonfinite(
-    place: str, name: str, array: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+def _without_nonfinite(path: Path, array: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
     finite = np.isfinite(array)
     if finite.all():
         return array, ()
@@ -281,8 +288,8 @@ def _without_nonfinite(
     filled = sitk.GetArrayFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(brain), True, 1)).astype(bool)
     inside, total = int(np.count_nonzero(~finite & filled)), int(np.count_nonzero(~finite))
     if inside:
-        raise InputError(f"{place}: {inside} voxels inside the brain are NaN or infinite. Repair or convert the image.")
-    warning = f"{name}: {total} NaN or infinite voxels outside the brain set to {outside:g}"
+        raise InputError(f"{path}: {inside} voxels inside the brain are NaN or infinite. Repair or convert the image.")
+    warning = f"{path.name}: {total} NaN or infinite voxels outside the brain set to {outside:g}"
     return np.where(finite, array, outside), (warning,)
 
 
