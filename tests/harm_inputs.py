@@ -35,8 +35,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
-from a2fseg_cli.imaging.formats.nifti import NIFTI1, NIFTI2
+from nibabel.nifti1 import header_dtype as NIFTI1
+from nibabel.nifti2 import header_dtype as NIFTI2
 
 COMMAND = (sys.executable, "-m", "a2fseg_cli")
 Array = npt.NDArray[Any]
@@ -156,7 +156,9 @@ def nifti(array: Array | None = None, layout: np.dtype[Any] = NIFTI1, **lies: An
         "srow": ((-4, 0, 0, 0), (0, -4, 0, 0), (0, 0, 4, 0)),
         "magic": b"n+1" if layout is NIFTI1 else b"n+2\0\r\n\x1a\n",
     }
-    for name, value in {**told, **lies}.items():
+    told |= lies
+    told["srow_x"], told["srow_y"], told["srow_z"] = told.pop("srow")
+    for name, value in told.items():
         fields[name] = value
     return fields.tobytes().ljust(offset, b"\0") + array.tobytes()
 
@@ -200,6 +202,13 @@ def nrrd(array: Array | None = None, compressed: bool = False, **lies: str | Non
     }
     text = "".join(f"{key.replace('_', ' ')}: {value}\n" for key, value in lines.items() if value is not None)
     return f"NRRD0004\n{text}\n".encode() + (gzip.compress(array.tobytes()) if compressed else array.tobytes())
+
+
+def mgh(array: Array) -> bytes:
+    """Return an MGH file of an array (D, H, W)."""
+    from nibabel.freesurfer import MGHImage
+
+    return MGHImage(array.T, np.diag([-4.0, -4.0, 4.0, 1.0])).to_bytes()
 
 
 @functools.cache
@@ -322,8 +331,8 @@ def _images() -> Iterator[Kind]:
     yield _image("wrong gzip checksum", "damaged gzip", "flair.nii.gz", _GZIPPED[:-8] + bytes(8))
     yield _image("text renamed to .nii", "no NIfTI file", "flair.nii", b"patient,date\n" * 100)
     yield _image("text renamed to .nii.gz", "no NIfTI file", "flair.nii.gz", b"patient,date\n" * 100)
-    yield _image("text renamed to .nrrd", "no .nrrd file", "flair.nrrd", b"patient,date\n" * 100)
-    yield _image("text renamed to .mha", "no .mha file", "flair.mha", b"patient,date\n" * 100)
+    yield _image("text renamed to .nrrd", "no NRRD file", "flair.nrrd", b"patient,date\n" * 100)
+    yield _image("text renamed to .mha", "no MetaImage file", "flair.mha", b"patient,date\n" * 100)
     yield _image("a picture renamed to .nii", "no NIfTI file", "flair.nii", b"\x89PNG\r\n\x1a\n" + bytes(400))
     yield _image("DICOM", "a DICOM file", "flair.dcm", bytes(128) + b"DICM" + bytes(400))
     yield _image("DICOM renamed to .nii", "dcm2niix", "flair.nii", bytes(128) + b"DICM" + bytes(400))
@@ -341,10 +350,10 @@ def _images() -> Iterator[Kind]:
     )
     yield _image("vector", "a vector image (3 numbers a voxel)", "flair.nii", nifti(np.stack([_brain()[None]] * 3)))
     yield _image("vector .mha", "a vector image", "flair.mha", mha(ElementNumberOfChannels="3"))
-    yield _image("complex", "a complex image", "flair.nii", nifti(_brain(dtype="c8")))
-    yield _lie("RGB", "an RGB colour image", datatype=128, bitpix=24)
-    yield _lie("RGBA", "an RGBA colour image", datatype=2304, bitpix=32)
-    yield _lie("one bit", "a one-bit image", datatype=1, bitpix=1)
+    yield _image("complex", "an image of the type complex64", "flair.nii", nifti(_brain(dtype="c8")))
+    yield _lie("RGB", "an image of the type RGB", datatype=128, bitpix=24)
+    yield _lie("RGBA", "an image of the type RGBA", datatype=2304, bitpix=32)
+    yield _lie("one bit", "an image of the type binary", datatype=1, bitpix=1)
     yield _image("all zero", "empty, every voxel is 0", "flair.nii", nifti(_brain() * 0))
     yield _image("constant", "empty, every voxel is 7", "flair.nii", nifti(_brain() * 0 + 7))
     yield _image("all NaN", "empty", "flair.nii", nifti(_brain() * np.float32("nan")))
@@ -371,25 +380,41 @@ def _images() -> Iterator[Kind]:
     yield _lie("negative dimension", "damaged header, dimensions", dim=(3, 17, -18, 16, 1, 1, 1, 1))
     yield _lie("dimension of zero", "damaged header, dimensions", dim=(3, 17, 0, 16, 1, 1, 1, 1))
     yield _lie("nine dimensions", "damaged header, dimensions", dim=(9, 17, 18, 16, 1, 1, 1, 1))
-    yield _image("negative dimension in .mha", "damaged .mha header", "flair.mha", mha(DimSize="17 -18 16"))
-    yield _image("negative dimension in .nrrd", "damaged .nrrd header", "flair.nrrd", nrrd(sizes="17 -18 16"))
+    yield _image(
+        "negative dimension in .mha",
+        "DimSize '17 -18 16' in its header is damaged",
+        "flair.mha",
+        mha(DimSize="17 -18 16"),
+    )
+    yield _image(
+        "negative dimension in .nrrd",
+        "sizes '17 -18 16' in its header is damaged",
+        "flair.nrrd",
+        nrrd(sizes="17 -18 16"),
+    )
     yield _lie("wrong sizeof_hdr", "no NIfTI file", sizeof_hdr=349)
     yield _lie("bad datatype code", "unknown voxel type 99", datatype=99)
     yield _lie("voxel type larger than the bits there are", "bytes promised", datatype=64, bitpix=32)
     yield _lie("vox_offset past the end", "bytes promised", vox_offset=1e6)
     yield _lie("vox_offset before the end of the header", "voxels start at byte 0", vox_offset=0)
     yield _lie("vox_offset that is no number", "voxels start at byte nan", vox_offset=np.nan)
-    yield _lie("wrong magic", "an Analyze or two-file NIfTI", magic=b"abc")
-    yield _lie("header of two-file NIfTI", "two-file NIfTI header", magic=b"ni1")
-    yield _image("Analyze .hdr", "unknown file type", "flair.hdr", nifti(magic=b"ni1"))
+    yield _lie("wrong magic", "an Analyze header", magic=b"abc")
+    yield _lie("header of two-file NIfTI", "two-file NIfTI header without flair.img", magic=b"ni1")
+    yield _image("Analyze .hdr", "an Analyze header", "flair.hdr", nifti(magic=b""))
+    yield _image("the voxels of a pair alone", "flair.hdr: no such file", "flair.img", nifti())
     yield _image("external data of .mha", "another file", "flair.mha", mha(ElementDataFile="/etc/passwd"))
     yield _image("external data of .nrrd", "another file", "flair.nrrd", nrrd(data_file="/etc/passwd"))
     yield _image("unknown type of .mha", "cannot be read", "flair.mha", mha(ElementType="MET_OTHER"))
-    yield _image("unknown encoding of .nrrd", "cannot be read", "flair.nrrd", nrrd(encoding="zip"))
+    yield _image(
+        "unknown encoding of .nrrd",
+        "encoding 'zip' in its header is damaged or cannot be read",
+        "flair.nrrd",
+        nrrd(encoding="zip"),
+    )
     yield _image("truncated .mha", "truncated or damaged voxels", "flair.mha", mha()[:-1])
     yield _image("truncated .nrrd", "truncated or damaged", "flair.nrrd", nrrd()[:-1])
     yield _image("damaged zlib in .mha", "damaged", "flair.mha", mha(compressed=True)[:-40] + bytes(40))
-    yield _image("damaged gzip in .nrrd", "damaged compressed", "flair.nrrd", nrrd(compressed=True)[:-8] + bytes(8))
+    yield _image("damaged gzip in .nrrd", "damaged gzip", "flair.nrrd", nrrd(compressed=True)[:-8] + bytes(8))
     yield _lie("singular affine", "two axes coincide", srow=((1, 1, 0, 0), (1, 1, 0, 0), (0, 0, 1, 0)))
     yield _lie(
         "affine with an axis of zero", "the affine is not usable", srow=((4, 0, 0, 0), (0, 0, 0, 0), (0, 0, 4, 0))
@@ -400,11 +425,11 @@ def _images() -> Iterator[Kind]:
     yield _lie("spacing of a kilometre", "1e+06", srow=((1e6, 0, 0, 0), (0, 1e6, 0, 0), (0, 0, 1e6, 0)))
     yield _lie("spacing of a micrometre", "0.001", srow=((1e-3, 0, 0, 0), (0, 1e-3, 0, 0), (0, 0, 1e-3, 0)))
     yield _image("singular directions in .mha", "spacing or direction", "flair.mha", mha(TransformMatrix="1 0 0 " * 3))
-    yield _image("line of many letters in .nrrd", "damaged .nrrd header", "flair.nrrd", nrrd(sizes="(" * 5000))
+    yield _image("line of many letters in .nrrd", "in its header is damaged", "flair.nrrd", nrrd(sizes="(" * 5000))
     yield _image("spacing of zero in .mha", "spacing or direction", "flair.mha", mha(ElementSpacing="4 0 4"))
     yield _image(
         "spacing of NaN in .nrrd",
-        "spacing or direction",
+        "damaged header",
         "flair.nrrd",
         nrrd(space_directions="(nan,0,0) (0,4,0) (0,0,4)"),
     )
@@ -1232,7 +1257,7 @@ KINDS: tuple[Kind, ...] = (
 
 # Fuzzing: valid files, damaged at random, to the readers.
 
-FORMATS = ("nii", "nii.gz", "nrrd", "mha", "label map", "weights", "manifest")
+FORMATS = ("nii", "nii.gz", "nrrd", "mha", "label map", "weights", "manifest", "mgz")
 _PATIENCE_S = 30
 _SPARE_BYTES = 2**30
 
@@ -1304,6 +1329,8 @@ def _fuzz_format(format_: str, count: int, seed: int, folder: Path) -> Tally:
                 raise RuntimeError(f"the child that reads {format_} cannot work:\n{child.stderr}")
             tally.failures.append(f"{format_} {first}: ended with {child.returncode}\n{child.stderr[-2000:]}")
             first += 1
+        elif child.stderr:  # libraries in C++ write there past Python
+            tally.failures.append(f"{format_}: said on stderr\n{child.stderr[-2000:]}")
     return tally
 
 
@@ -1391,17 +1418,25 @@ def _valid(format_: str, random: Random) -> bytes:
         return nrrd(array, compressed)
     if format_ == "mha":
         return mha(array, compressed)
+    if format_ == "mgz":
+        return mgh(array)
     return nifti(array, NIFTI2 if random.integers(4) == 0 else NIFTI1)
 
 
 def damaged(format_: str, random: Random) -> bytes:
     """Return a valid file of a format with one to three damages."""
     data = _valid(format_, random)
-    special = {"nrrd": (_text_header,), "mha": (_text_header,), "weights": (_safetensors_header,), "manifest": (_json,)}
+    special = {
+        "mgz": (),
+        "nrrd": (_text_header,),
+        "mha": (_text_header,),
+        "weights": (_safetensors_header,),
+        "manifest": (_json,),
+    }
     ways = [*special.get(format_, (_nifti_fields, _nifti_fields, _byte_order)) * 3, *_BYTES]
     for _ in range(int(random.integers(1, 4))):
         data = ways[int(random.integers(len(ways)))](data, random)
-    if format_ in ("nii.gz", "label map"):
+    if format_ in ("nii.gz", "mgz", "label map"):
         data = gzip.compress(data, 1, mtime=0)
         if random.integers(2):
             data = _BYTES[int(random.integers(len(_BYTES)))](data, random)
@@ -1448,7 +1483,7 @@ def _nifti_fields(data: bytes, random: Random) -> bytes:
         return data
     fields = np.frombuffer(data, layout, 1).copy()
     names = ("sizeof_hdr", "dim", "datatype", "bitpix", "pixdim", "vox_offset", "scl_slope", "scl_inter", "xyzt_units",
-             "qform_code", "sform_code", "quatern", "qoffset", "srow", "magic")  # fmt: skip
+             "qform_code", "sform_code", "quatern_b", "qoffset_x", "srow_x", "srow_z", "magic")  # fmt: skip
     for name in random.choice(names, int(random.integers(1, 5))):
         values = fields[name].reshape(-1)
         if values.dtype.kind == "S":

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2fseg_cli.imaging.geometry import Geometry, axes_to_canonical, largest_corner_offset_mm, same_grid
+from a2fseg_cli.imaging.geometry import Geometry, axes_between, axes_to_canonical, largest_corner_offset_mm, same_grid
 
 
 def _signed_permutations() -> list[tuple[float, ...]]:
@@ -139,3 +139,51 @@ def test_another_size_is_another_grid_however_small() -> None:
 def test_impossible_grids_are_refused(size, spacing, direction) -> None:
     with pytest.raises(ValueError):
         Geometry(size, spacing, direction=direction)
+
+
+ORIENTATIONS = ["".join(nibabel.aff2axcodes(np.block([[np.reshape(m, (3, 3)), np.zeros((3, 1))], [0, 0, 0, 1]])))
+                for m in SIGNED_PERMUTATIONS]  # fmt: skip
+
+
+@given(
+    st.sampled_from(SIGNED_PERMUTATIONS),
+    st.integers(0, 2),
+    st.floats(-40, 40),
+    st.sampled_from(ORIENTATIONS),
+    st.tuples(*[st.floats(0.1, 9)] * 3),
+    st.tuples(*[st.floats(-300, 300)] * 3),
+)
+def test_axes_between_two_grids_of_one_place_are_simpleitks(matrix, axis, degrees, letters, spacing, origin) -> None:
+    array = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    direction = _rotation(axis, degrees) @ np.reshape(matrix, (3, 3))
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    image.SetDirection(direction.ravel().tolist())
+    other = sitk.DICOMOrient(image, letters)
+    turn = axes_between(_geometry(image), _geometry(other))
+    assert turn is not None
+    np.testing.assert_array_equal(np.flip(array.transpose(turn[0]), turn[1]), sitk.GetArrayFromImage(other))
+
+
+def _geometry(image: sitk.Image) -> Geometry:
+    return Geometry(image.GetSize()[::-1], image.GetSpacing()[::-1], image.GetOrigin(), image.GetDirection())
+
+
+def test_axes_between_by_hand() -> None:
+    """x runs the other way in the second grid: 4 voxels of 2 mm, the first of which lies at 6 mm."""
+    a = Geometry((2, 3, 4), (1.0, 1.0, 2.0))
+    b = Geometry((2, 3, 4), (1.0, 1.0, 2.0), (6.0, 0.0, 0.0), (-1, 0, 0, 0, 1, 0, 0, 0, 1))
+    assert axes_between(a, b) == ((0, 1, 2), (2,))
+    assert axes_between(a, a) == ((0, 1, 2), ())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"origin_mm": (6.02, 0.0, 0.0)}, {"size": (2, 4, 3)}, {"spacing_mm": (1.0, 2.0, 1.0)},
+     {"direction": (-0.8, -0.6, 0, -0.6, 0.8, 0, 0, 0, 1)}, {"direction": (-1, 0, 0, 0, -1, 0, 0, 0, 1)}],
+)  # fmt: skip
+def test_no_axes_bring_voxels_that_lie_elsewhere(changes) -> None:
+    b = {"size": (2, 3, 4), "spacing_mm": (1.0, 1.0, 2.0), "origin_mm": (6.0, 0.0, 0.0),
+         "direction": (-1, 0, 0, 0, 1, 0, 0, 0, 1)}  # fmt: skip
+    assert axes_between(Geometry((2, 3, 4), (1.0, 1.0, 2.0)), Geometry(**b | changes)) is None

@@ -11,8 +11,9 @@ import pytest
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.evaluation.label_exchange import Exchange, better_exchange
-from a2fseg_cli.evaluation.label_order import dataset_order, order_text, parse_label_order, prediction_order
+from a2fseg_cli.evaluation.label_order import dataset_order, order_text, prediction_order
 from a2fseg_cli.evaluation.patient_scores import PatientScores
+from a2fseg_cli.imaging.labels import parse_label_order
 
 CONFIG = ModelConfig()
 OTHER = ModelConfig(
@@ -31,7 +32,7 @@ def dataset(folder: Path, labels: Any) -> Path:
 
 @pytest.mark.parametrize("text", ["NCR=2,ED=1,ET=3", "et=3, ed=1, ncr=2"])
 def test_an_order_in_words(text: str) -> None:
-    assert parse_label_order(text, CONFIG) == (0, 2, 1, 3)
+    assert parse_label_order(text, CONFIG.classes) == (0, 2, 1, 3)
     assert order_text((0, 2, 1, 3), CONFIG) == "NCR=2,ED=1,ET=3"
 
 
@@ -51,7 +52,7 @@ def test_an_order_in_words(text: str) -> None:
 )
 def test_no_order(text: str) -> None:
     with pytest.raises(UsageError, match=r"such as NCR=1,ED=2,ET=3"):
-        parse_label_order(text, CONFIG)
+        parse_label_order(text, CONFIG.classes)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from a2fseg_cli.imaging.writing import check_output_name, write_label_map, write
 SIZE = (4, 5, 6)
 LABELS = (np.arange(120).reshape(SIZE) % 4).astype(np.uint8)
 IDENTITY = Geometry(SIZE, (1.0, 1.0, 1.0))
-FORMATS = [".nii", ".nii.gz", ".nrrd", ".mha", ".NII.GZ"]
+FORMATS = [".nii", ".nii.gz", ".nrrd", ".mha", ".NII.GZ", ".mgz", ".mgh"]
 
 
 def _reference(path: Path, affine: np.ndarray, qform: np.ndarray, codes: tuple[int, int], order: str = "<") -> Path:
@@ -160,6 +160,20 @@ def test_the_same_content_is_the_same_bytes(tmp_path, suffix) -> None:
         assert first.read_bytes()[3:8] == b"\0" * 5  # no name, no time
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # nibabel leaves MGH files open
+@settings(max_examples=20)
+@given(affine=affines, real=st.booleans())
+def test_mgz_lies_where_nibabel_finds_it(tmp_path_factory, affine, real) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    nibabel.Nifti1Image(LABELS.T, affine).to_filename(folder / "grid.nii")
+    geometry = peek_image(folder / "grid.nii")[0]
+    (write_map if real else write_label_map)(LABELS, folder / "grid.nii", geometry, folder / "a.mgz")
+    image = nibabel.load(folder / "a.mgz")
+    np.testing.assert_array_equal(np.asarray(image.dataobj).T, LABELS)
+    assert image.get_data_dtype() == (">f4" if real else "u1")
+    np.testing.assert_allclose(image.affine, affine, atol=1e-4)
+
+
 def test_names_that_cannot_be_written(tmp_path) -> None:
     with pytest.raises(UsageError, match=r"seg.png: .*\.nii\.gz, \.nii, \.nrrd, \.mha"):
         write_label_map(LABELS, tmp_path / "a.nii", IDENTITY, tmp_path / "seg.png")
@@ -167,6 +181,9 @@ def test_names_that_cannot_be_written(tmp_path) -> None:
         check_output_name(tmp_path)
     assert check_output_name(tmp_path / "A.NII.GZ") == ".nii.gz"
     assert check_output_name(tmp_path / "a.b.nii") == ".nii"
+    for name in ("a.hdr", "a.mhd", "a.nhdr"):  # two files
+        with pytest.raises(UsageError, match="cannot write this type"):
+            check_output_name(tmp_path / name)
 
 
 def test_an_axis_too_long_for_nifti1(tmp_path) -> None:

@@ -14,13 +14,12 @@ from pathlib import Path
 
 from a2fseg_cli.cases.case import Case, printable_name
 from a2fseg_cli.cases.folders import case_name, checked_folder, folder_name, folders_in, own_images
-from a2fseg_cli.cases.names import EXTENSIONS, aliases, bids_patient, image_stem, is_bids, tokens_of
+from a2fseg_cli.cases.names import aliases, bids_patient, image_stem, is_bids, tokens_of
 from a2fseg_cli.cases.patient_files import Choice, File, case_of, not_understood, read_files, understood
 from a2fseg_cli.cases.truths import truth_files
 from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.formats.suffixes import EXTENSIONS
 from a2fseg_cli.modalities import BRATS_MODALITIES
-
-__all__ = ["EXTENSIONS", "Case", "find_cases", "image_stem"]
 
 
 def find_cases(

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from a2fseg_cli.cases.case import Case
+from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
-from a2fseg_cli.imaging.reading import MedicalImage, check_distinct, check_same_grid, read_image, resample_to
+from a2fseg_cli.imaging.label_maps import LabelMap, read_classes
+from a2fseg_cli.imaging.reading import (
+    MedicalImage,
+    check_distinct,
+    check_same_grid,
+    read_channels,
+    read_image,
+    resample_to,
+)
 
 MISMATCH = ("error", "resample")
 
@@ -79,9 +88,34 @@ def load_images(
     if case.problem:
         raise InputError(case.problem)
     _check_names(case.name, case.images, modalities)
-    with ThreadPoolExecutor(threads) as pool:
-        images = dict(zip(case.images, pool.map(read_image, case.images.values()), strict=True))
+    if case.channels:
+        names = [name if name in case.images else "-" for name in case.channels]
+        images = read_channels(next(iter(case.images.values())), names)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            images = dict(zip(case.images, pool.map(read_image, case.images.values()), strict=True))
     return fitted(case.name, images, modalities, options, case.warnings)
+
+
+def read_truth(case: Case, config: ModelConfig, labels: str = "auto") -> LabelMap:
+    """Return the expert's label map of a patient.
+
+    Args:
+        case: The patient.
+        config: Whose classes.
+        labels: auto (what the data set's list or the values show), a scheme, or an order such as `NCR=2,ED=1,ET=3`.
+
+    Raises:
+        InputError: the patient was not understood, has no truth, or one that is not acceptable.
+        UsageError: no such scheme or order.
+    """
+    if case.problem:
+        raise InputError(case.problem)
+    if case.truth is None:
+        raise InputError(f"{case.name}: no truth beside the images (a file that ends in seg, e.g. _seg.nii.gz).")
+    if labels == "auto" and case.truth_labels:
+        labels = ",".join(f"{name}={value}" for name, value in case.truth_labels.items())
+    return read_classes(case.truth, config, labels)
 
 
 def fitted(

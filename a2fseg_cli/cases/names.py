@@ -14,9 +14,8 @@ from enum import Enum
 from pathlib import Path
 
 from a2fseg_cli.cases import words
+from a2fseg_cli.imaging.formats.suffixes import EXTENSIONS
 from a2fseg_cli.modalities import BRATS_MODALITIES, BY_NAME, MODALITIES
-
-EXTENSIONS = (".nii.gz", ".nii", ".nrrd", ".mha")
 
 _LINKED = words.DESCRIPTIONS | words.AGENTS | words.POST | words.PRE | words.NEGATIONS | words.T1_PULSES
 _SEQUENCE_LIKE = frozenset(words.SEQUENCES) | words.T1_PULSES

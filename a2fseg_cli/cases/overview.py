@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.imaging.reading import check_same_grid, peek_image
+from a2fseg_cli.imaging.reading import check_same_grid, peek_channels, peek_image
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _of_case(case: Case, options: ReadingOptions) -> CaseOverview:
     for modality, path in case.images.items():
         decided = case.decided.get(modality, "")
         try:
-            grid, warnings = peek_image(path)
+            grid, warnings = peek_channels(path, case.channels) if case.channels else peek_image(path)
             grids[modality] = (path, grid)
             place = (decided, grid.size, grid.spacing_mm, grid.orientation)
             rows.append(FileRow(case.name, modality, str(path), *place, warnings))

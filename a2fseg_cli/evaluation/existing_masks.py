@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.images import read_truth
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.evaluation.label_order import LabelOrder, order_text, prediction_order
 from a2fseg_cli.evaluation.options import ScoringOptions
 from a2fseg_cli.evaluation.patient_scores import PREDICTIONS, PatientScores, rows_of, seconds_of
 from a2fseg_cli.evaluation.predictions import find_predictions
-from a2fseg_cli.evaluation.scoring import Scorer, read_truth
+from a2fseg_cli.evaluation.scoring import Scorer
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid, read_classes
 from a2fseg_cli.imaging.labels import to_classes
 from a2fseg_cli.imaging.reading import read_label_map
@@ -101,7 +102,7 @@ class ExistingMasks:
             raise InputError(f"{files[0].parent}: {len(files)} candidates for {case.name}: {names}. Keep one.")
         prediction = self._read_prediction(files[0]) if files else None
         if prediction:
-            check_on_grid(prediction, truth.path, truth.geometry)
+            prediction = check_on_grid(prediction, truth.path, truth.geometry)
         return PatientOfFiles(self, case, truth, prediction, began)
 
     def _read_prediction(self, path: Path) -> LabelMap:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.labels import parse_label_order
 
 DATASET_FILE = "dataset.json"  # nnU-Net puts a copy of it beside its predictions
 
@@ -46,31 +47,11 @@ def prediction_order(given: str, folder: Path, config: ModelConfig) -> LabelOrde
         InputError: a `dataset.json` that cannot be understood.
     """
     if "=" in given:
-        return LabelOrder(parse_label_order(given, config), "prediction_labels")
+        return LabelOrder(parse_label_order(given, config.classes, "prediction_labels"), "prediction_labels")
     path = folder / DATASET_FILE
     if given != "auto" or not os.path.isfile(path):  # false as well where it cannot be looked at
         return None
     return LabelOrder(dataset_order(path, config), str(path))
-
-
-def parse_label_order(text: str, config: ModelConfig) -> tuple[int, ...]:
-    """Return the voxel value of each class, background first, of a text such as `NCR=2,ED=1,ET=3`.
-
-    Raises:
-        UsageError: anything but one distinct value, 1 to 255, for each class.
-    """
-    names = config.classes[1:]
-    pairs = [part.partition("=") for part in text.replace(" ", "").split(",")]
-    values = {name.upper(): int(value) for name, _, value in pairs if re.fullmatch(r"[0-9]{1,3}", value)}
-    wanted = [name.upper() for name in names]
-    in_order = [values.get(name, 0) for name in wanted]
-    distinct = len(set(in_order)) == len(pairs) == len(names)
-    if sorted(values) != sorted(wanted) or not distinct or not all(1 <= value <= 255 for value in in_order):
-        example = ",".join(f"{name}={value}" for name, value in zip(names, config.label_values[1:], strict=True))
-        raise UsageError(
-            f"prediction_labels {text}: expected one value, 1 to 255, for each class, such as {example}, or a scheme."
-        )
-    return 0, *in_order
 
 
 def order_text(values: Sequence[int], config: ModelConfig) -> str:

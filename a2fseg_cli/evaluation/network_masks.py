@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.images import read_truth
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.evaluation.options import ScoringOptions
 from a2fseg_cli.evaluation.patient_scores import PatientScores, Row, rows_of, seconds_of
-from a2fseg_cli.evaluation.scoring import Scorer, read_truth
+from a2fseg_cli.evaluation.scoring import Scorer
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid
 from a2fseg_cli.imaging.restoring import brain_box, classes_to_file
 from a2fseg_cli.inference.agreement import attention_inside
@@ -76,7 +77,7 @@ class NetworkMasks:
         began = time.perf_counter()
         truth = read_truth(case, self.config, self.options.labels)
         patient = load_patient(case, self.config)
-        check_on_grid(truth, patient.reference, patient.geometry)
+        truth = check_on_grid(truth, patient.reference, patient.geometry)
         return NetworkPatient(self, case, truth, patient, began)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from a2fseg_cli.cases.case import Case
-from a2fseg_cli.cases.discovery import image_stem
+from a2fseg_cli.cases.names import image_stem
 from a2fseg_cli.errors import InputError
 
 # What may follow the case in the name of a prediction, `_seg` as `predict` writes it; not `_seg_prob_WT`.

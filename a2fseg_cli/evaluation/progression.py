@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from a2fseg_cli.cases.case import Case
-from a2fseg_cli.evaluation.scoring import read_truth
+from a2fseg_cli.cases.images import read_truth
+from a2fseg_cli.imaging.label_maps import check_on_grid
 from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
 from a2fseg_cli.imaging.restoring import Box, ClassMap, classes_to_file
 from a2fseg_cli.inference.patient import Patient, load_patient
@@ -32,6 +33,7 @@ def draw_progression(segmenter: Segmenter, case: Case, labels: str, path: Path) 
     """
     truth = read_truth(case, segmenter.config, labels)
     patient = load_patient(case, segmenter.config)
+    truth = check_on_grid(truth, patient.reference, patient.geometry)
     reorient = patient.prepared.route.reorient
     columns = enumerate(progression(segmenter, patient))
     write_subset_progression(

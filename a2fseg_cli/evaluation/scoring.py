@@ -11,32 +11,11 @@ from functools import cached_property
 
 import numpy as np
 
-from a2fseg_cli.cases.case import Case
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.errors import InputError
 from a2fseg_cli.evaluation.metrics import NSD_TOLERANCE_MM, Scores, TruthMask, score
-from a2fseg_cli.imaging.label_maps import LabelMap, read_classes
+from a2fseg_cli.imaging.label_maps import LabelMap
 from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.imaging.restoring import Box, BoxedClasses, boxed
-
-
-def read_truth(case: Case, config: ModelConfig, labels: str) -> LabelMap:
-    """Return the expert's label map of a patient.
-
-    Args:
-        case: The patient.
-        config: Whose classes.
-        labels: Scheme of the truth: auto, or a key of SCHEMES.
-
-    Raises:
-        InputError: the patient was not understood, has no truth, or one that is not acceptable.
-        UsageError: no such scheme.
-    """
-    if case.problem:
-        raise InputError(case.problem)
-    if case.truth is None:
-        raise InputError(f"{case.name}: no truth beside the images (a file that ends in seg, e.g. _seg.nii.gz).")
-    return read_classes(case.truth, config, labels, "labels")
 
 
 class Scorer:

@@ -154,3 +154,38 @@ def largest_corner_offset_mm(a: Geometry, b: Geometry) -> float:
 def same_grid(a: Geometry, b: Geometry, tolerance_mm: float = 0.01) -> bool:
     """Tell whether two grids have the same size and no corner further apart than `tolerance_mm`."""
     return a.size == b.size and largest_corner_offset_mm(a, b) <= tolerance_mm
+
+
+def axes_between(
+    source: Geometry, target: Geometry, tolerance_mm: float = 0.01
+) -> tuple[tuple[int, int, int], tuple[int, ...]] | None:
+    """Return how to bring an array (D, H, W) of one grid to another that has the same voxels in another order of axes.
+
+    Returns:
+        `permutation` for `numpy.transpose` and, of the transposed array, the axes to flip; None where the voxels
+        lie elsewhere.
+    """
+    # Row: file axis x, y, z of the target; column: of the source.
+    cosines = np.rint(target.direction_matrix.T @ source.direction_matrix)
+    if (np.abs(cosines).sum(axis=0) != 1).any() or (np.abs(cosines).sum(axis=1) != 1).any():
+        return None
+    columns = np.abs(cosines).argmax(axis=1)
+    signs = cosines[range(3), columns]
+    first, second, third = (2 - int(column) for column in columns[::-1])
+    flips = tuple(axis for axis in range(3) if signs[2 - axis] < 0)
+    turned = _turned(source, columns, signs)
+    return ((first, second, third), flips) if same_grid(turned, target, tolerance_mm) else None
+
+
+def _turned(geometry: Geometry, columns: npt.NDArray[np.int64], signs: npt.NDArray[np.float64]) -> Geometry:
+    """Return a grid with its file axes x, y, z taken from `columns`, and turned round where `signs` are negative."""
+    matrix, spacing = geometry.direction_matrix, np.asarray(geometry.spacing_mm[::-1])
+    lengths = (np.asarray(geometry.size[::-1]) - 1) * spacing
+    reversed_ = columns[signs < 0]
+    origin = np.asarray(geometry.origin_mm) + matrix[:, reversed_] @ lengths[reversed_]
+    sizes, spacings = (
+        np.asarray(values[::-1])[columns][::-1].tolist() for values in (geometry.size, geometry.spacing_mm)
+    )
+    return Geometry(
+        tuple(sizes), tuple(spacings), tuple(origin.tolist()), tuple((matrix[:, columns] * signs).ravel().tolist())
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,16 @@ import numpy.typing as npt
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError, UsageError
-from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
-from a2fseg_cli.imaging.labels import SCHEMES, detect_scheme, has_schemes, scheme_values, to_classes
+from a2fseg_cli.imaging.geometry import Geometry, axes_between, largest_corner_offset_mm, same_grid
+from a2fseg_cli.imaging.labels import (
+    ALSO_READ,
+    CAVITY,
+    SCHEMES,
+    detect_scheme,
+    has_schemes,
+    parse_label_order,
+    to_classes,
+)
 from a2fseg_cli.imaging.reading import read_label_map
 
 ClassMap = npt.NDArray[np.uint8]
@@ -27,36 +35,52 @@ class LabelMap:
     note: str | None
 
 
-def read_classes(path: Path, config: ModelConfig, scheme: str = "auto", option: str = "--labels") -> LabelMap:
+def read_classes(path: Path, config: ModelConfig, scheme: str = "auto", parameter: str = "labels") -> LabelMap:
     """Return the classes of a label map.
 
     Args:
         path: The file.
         config: Whose classes; other tasks than BraTS have their label values in the weights.
-        scheme: auto (what the values show), or a key of SCHEMES.
-        option: The option that names the scheme, for messages.
+        scheme: auto (what the values and the name show), a key of SCHEMES, or an order as `NCR=2,ED=1,ET=3`.
+        parameter: Where the scheme comes from, for messages.
 
     Raises:
         InputError: the file is not acceptable, or holds a value that is no label.
-        UsageError: no such scheme.
+        UsageError: no such scheme or order.
     """
-    if scheme not in ("auto", *SCHEMES):
-        raise UsageError(f"{option} {scheme}: expected auto, {' or '.join(SCHEMES)}.")
+    order = parse_label_order(scheme, config.classes, parameter) if "=" in scheme else None
+    if order is None and scheme not in ("auto", *SCHEMES):
+        example = ",".join(f"{name}={index}" for index, name in enumerate(config.classes[1:], 1))
+        raise UsageError(f"{parameter} {scheme}: expected auto, {', '.join(SCHEMES)}, or an order such as {example}.")
     labels, geometry = read_label_map(path)
+    if order is not None or not has_schemes(config):
+        return LabelMap(path, to_classes(labels, order or config.label_values, str(path)), geometry, None)
+    found = np.unique(labels).tolist()
     note = None
-    if scheme == "auto" and has_schemes(config):
-        found = np.unique(labels).tolist()
-        scheme = detect_scheme(found, str(path))
+    if scheme == "auto":
+        scheme = detect_scheme(found, str(path), parameter)
         if SCHEMES[scheme][-1] in found:
             note = f"labels read as {scheme} (ET is {SCHEMES[scheme][-1]})"
-    values = scheme_values(config, scheme)
-    return LabelMap(path, to_classes(labels, values, str(path)), geometry, note)
+    classes = to_classes(labels, SCHEMES[scheme], str(path), ALSO_READ.get(scheme))
+    if (cavity := CAVITY.get(scheme)) in found:
+        volume_ml = np.count_nonzero(labels == cavity) * geometry.voxel_volume_ml
+        note = (
+            f"{volume_ml:.1f} mL of resection cavity (label {cavity}) count as background, as in BraTS 2024's regions"
+        )
+    return LabelMap(path, classes, geometry, note)
 
 
-def check_on_grid(label_map: LabelMap, path: Path, geometry: Geometry) -> None:
-    """Accept a label map on the grid of another file. Raises: InputError naming both."""
+def check_on_grid(label_map: LabelMap, path: Path, geometry: Geometry) -> LabelMap:
+    """Return a label map on the grid of another file; where only the order or the sign of axes differs, turned.
+
+    Raises:
+        InputError: its voxels lie elsewhere; both files are named.
+    """
     if same_grid(label_map.geometry, geometry):
-        return
+        return label_map
+    if turn := axes_between(label_map.geometry, geometry):
+        classes = np.ascontiguousarray(np.flip(label_map.classes.transpose(turn[0]), turn[1]))
+        return replace(label_map, classes=classes, geometry=geometry)
     found, expected = (" x ".join(map(str, g.size[::-1])) for g in (label_map.geometry, geometry))
     if found == expected:
         found = f"corners {largest_corner_offset_mm(label_map.geometry, geometry):.3g} mm away"

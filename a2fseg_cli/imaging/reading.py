@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +15,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.cases.discovery import EXTENSIONS
-from a2fseg_cli.errors import InputError, ResourceError
-from a2fseg_cli.imaging.formats import metaimage, nifti, nrrd
-from a2fseg_cli.imaging.formats.limits import check_extent
-from a2fseg_cli.imaging.formats.voxel_block import VoxelBlock, read_block
+from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.imaging.formats.contract import Format, format_of
+from a2fseg_cli.imaging.formats.header import Header
+from a2fseg_cli.imaging.formats.limits import MAX_VOXELS, check_extent
+from a2fseg_cli.imaging.formats.suffixes import EXTENSIONS
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
 
 _THICK_SLICE_MM = 2.0
+# nibabel saves label maps that were opened as numbers with deviations of 1e-8; float32 arithmetic leaves up to 1e-5.
+_LABEL_ROUNDING = 1e-4
+# Stored as scaled whole numbers, 0 to 4 in a byte, labels lie up to half a step of 4 / 255 off.
+_LARGEST_LABEL_ROUNDING = 0.01
 # An adult brain with its cerebrospinal fluid has at most about 2 litres, a head 3.5 and more.
 _LARGEST_BRAIN_ML = 2500.0
 _SMALLEST_BACKGROUND = 0.15
@@ -49,7 +54,8 @@ def read_image(path: Path) -> MedicalImage:
             non-finite voxels in the brain.
         ResourceError: does not fit into memory.
     """
-    return image_of(path, *_read_voxels(path))
+    kind, header = _read_header(path)
+    return _image(path, path, _one_volume(path, header), kind.read_voxels(path, header)[0])
 
 
 def image_of(
@@ -66,9 +72,25 @@ def image_of(
     array, nonfinite_warnings = _without_nonfinite(path, array)
     if float(array.min()) == float(array.max()):
         raise InputError(f"{path}: empty, every voxel is {float(array.flat[0]):g}. Is it the right file?")
-    return MedicalImage(
-        array, geometry, path, (*warnings, *nonfinite_warnings, *_skull_warnings(path, array, geometry))
-    )
+    told = (*warnings, *nonfinite_warnings, *_skull_warnings(path, array, geometry))
+    return MedicalImage(array, geometry, path, told)
+
+
+def read_channels(path: Path, names: Sequence[str]) -> dict[str, MedicalImage]:
+    """Return the volumes of a 4-D file by name, as Decathlon keeps the sequences of a patient in one file.
+
+    Args:
+        path: The file.
+        names: One for each volume, in the file's order; an empty one or `-` leaves its volume out.
+
+    Raises:
+        InputError: as `read_image`, or another number of volumes than names.
+        UsageError: no name, or one twice.
+    """
+    kind, header, kept = _read_channel_header(path, names)
+    voxels = kind.read_voxels(path, header)
+    places = {name: path.with_name(f"{path.name}, volume {index + 1} ({name})") for name, index in kept.items()}
+    return {name: _image(path, places[name], header, voxels[index]) for name, index in kept.items()}
 
 
 def peek_image(path: Path) -> tuple[Geometry, tuple[str, ...]]:
@@ -77,22 +99,32 @@ def peek_image(path: Path) -> tuple[Geometry, tuple[str, ...]]:
     Raises:
         InputError: as `read_image`, as far as the header shows.
     """
-    geometry, warnings, _ = _read_header(path)
-    return geometry, warnings
+    header = _one_volume(path, _read_header(path)[1])
+    return header.geometry, header.warnings
+
+
+def peek_channels(path: Path, names: Sequence[str]) -> tuple[Geometry, tuple[str, ...]]:
+    """Return what `peek_image` does, of a file for `read_channels`. Raises: as that, as far as the header shows."""
+    header = _read_channel_header(path, names)[1]
+    return header.geometry, header.warnings
 
 
 def read_label_map(path: Path) -> tuple[npt.NDArray[np.int32], Geometry]:
-    """Return the labels (D, H, W) of a file and its grid; floating-point files count when all values are whole.
+    """Return the labels (D, H, W) of a file and its grid; numbers that are whole but for rounding are labels.
 
     Raises:
         InputError: as `read_image` (an empty map is none), or values that are no whole numbers.
     """
-    voxels, geometry, _ = _read_voxels(path)
+    kind, header = _read_header(path)
+    header = _one_volume(path, header)
+    voxels, geometry = kind.read_voxels(path, header)[0], header.geometry
     if voxels.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
-            bad = voxels[~(np.isfinite(voxels) & (voxels == np.round(voxels)))]
+            whole = np.round(voxels)
+            bad = voxels[~(np.abs(voxels - whole) <= _rounding(header))]
         if bad.size:
             raise InputError(f"{path}: a label map with the value {bad.flat[0]:g}. Expected whole numbers.")
+        voxels = whole
     limits = np.iinfo(np.int32)
     if voxels.min() < limits.min or voxels.max() > limits.max:
         raise InputError(f"{path}: a label map with values up to {voxels.max()}. Is it the right file?")
@@ -114,7 +146,7 @@ def check_same_grid(images: Mapping[str, tuple[Path, Geometry]]) -> None:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     raise InputError(
         "The images do not lie on one grid (x, y, z; offset of the furthest corner against the first). "
-        "Co-register them, or use --on-mismatch resample.\n" + "\n".join(lines)
+        "Co-register them, or set on_mismatch to resample.\n" + "\n".join(lines)
     )
 
 
@@ -176,28 +208,50 @@ def resample_to(image: MedicalImage, geometry: Geometry) -> MedicalImage:
     return replace(image, array=array, geometry=geometry)
 
 
-def _read_voxels(path: Path) -> tuple[npt.NDArray[Any], Geometry, tuple[str, ...]]:
-    """Return the voxels in the file's own type (D, H, W), their grid, and what the header gives cause to say."""
-    geometry, warnings, header = _read_header(path)
-    try:
-        voxels = read_block(path, header) if isinstance(header, VoxelBlock) else nifti.read_voxels(path, header)
-    except MemoryError as error:
-        raise ResourceError(f"{path}: its voxels do not fit into memory.") from error
-    return voxels, geometry, warnings
-
-
-def _read_header(path: Path) -> tuple[Geometry, tuple[str, ...], VoxelBlock | nifti.NiftiHeader]:
-    """Return the grid, what the header gives cause to say, and where the voxels lie."""
+def _read_header(path: Path) -> tuple[Format, Header]:
+    """Return the format of a file and its checked header, with all that it gives cause to say."""
     _check_file(path)
-    name = path.name.lower()
-    header: VoxelBlock | nifti.NiftiHeader
-    if name.endswith((".nrrd", ".mha")):
-        header = nrrd.read_header(path) if name.endswith(".nrrd") else metaimage.read_header(path)
-        geometry, warnings = header.geometry, header.warnings
-    else:
-        header = nifti.read_header(path)
-        geometry, warnings = nifti.header_geometry(path, header)
-    return check_extent(path, geometry), (*warnings, *_thickness_warnings(path, geometry)), header
+    if path.suffix.lower() == ".img":
+        path = path.with_suffix(".HDR" if path.suffix.isupper() else ".hdr")
+    kind = format_of(path)
+    header = kind.read_header(path)
+    check_extent(path, header.geometry)
+    return kind, replace(header, warnings=(*header.warnings, *_thickness_warnings(path, header.geometry)))
+
+
+def _one_volume(path: Path, header: Header) -> Header:
+    """Return the header of a file with one volume. Raises: InputError: it has more."""
+    if header.volumes > 1:
+        raise InputError(
+            f"{path}: 4-D, {header.volumes} volumes. Split it, or say with channels which volume is which modality."
+        )
+    return header
+
+
+def _read_channel_header(path: Path, names: Sequence[str]) -> tuple[Format, Header, dict[str, int]]:
+    """Return the format and header of a 4-D file and the index of each volume that has a name."""
+    named = [name for name in names if name not in ("", "-")]
+    if not named or len(set(named)) < len(named):
+        raise UsageError(f"channels {','.join(names)}: expected a name for each volume, every name once.")
+    kind, header = _read_header(path)
+    if header.volumes != len(names):
+        counts = f"channels names {len(names)} volumes, the file has {header.volumes}"
+        raise InputError(f"{path}: {counts}. Name every volume, and put - for one that is left out.")
+    if math.prod(header.shape) > MAX_VOXELS:
+        raise InputError(f"{path}: {math.prod(header.shape)} voxels, more than all images of a head have.")
+    return kind, header, {name: index for index, name in enumerate(names) if name in named}
+
+
+def _image(path: Path, place: Path, header: Header, voxels: npt.NDArray[Any]) -> MedicalImage:
+    """Return one volume (D, H, W) of a file as an image; messages say that it is at `place`."""
+    return replace(image_of(place, voxels, header.geometry, header.warnings), path=path)
+
+
+def _rounding(header: Header) -> float:
+    """Return how far from a whole number a label may be stored."""
+    if header.scale is None or header.voxel_type.kind == "f":
+        return _LABEL_ROUNDING
+    return max(_LABEL_ROUNDING, min(_LARGEST_LABEL_ROUNDING, 0.501 * abs(header.scale[0])))
 
 
 def _check_file(path: Path) -> None:
@@ -220,8 +274,6 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: a DICOM file. Convert the series to NIfTI first, for example with dcm2niix.")
     if not start:
         raise InputError(f"{path}: the file has no bytes. Copy it again.")
-    if not path.name.lower().endswith(EXTENSIONS):
-        raise InputError(f"{path}: unknown file type. Expected {', '.join(EXTENSIONS)}.")
 
 
 def _set_itk_geometry(image: Any, geometry: Geometry) -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from a2fseg_cli.cases.case import Case
-from a2fseg_cli.cases.discovery import EXTENSIONS
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.files import check_place
+from a2fseg_cli.imaging.formats.suffixes import WRITABLE
 from a2fseg_cli.imaging.writing import check_output_name
 from a2fseg_cli.inference.options import OutputOptions
 
@@ -92,7 +92,7 @@ class Places:
 
 def is_image_name(path: Path) -> bool:
     """Return whether a path is the name of one image rather than of a folder."""
-    return path.name.lower().endswith(EXTENSIONS) and not os.path.isdir(path)
+    return path.name.lower().endswith(WRITABLE) and not os.path.isdir(path)
 
 
 def planned_images(

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.cases.case import Case
-from a2fseg_cli.cases.images import load_images
+from a2fseg_cli.cases.images import load_images, read_truth
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.errors import InputError, naming_out_of_memory
+from a2fseg_cli.errors import naming_out_of_memory
 from a2fseg_cli.files import atomic_write, atomic_write_text, file_state, fingerprint
-from a2fseg_cli.imaging.label_maps import check_on_grid, read_classes
+from a2fseg_cli.imaging.label_maps import check_on_grid
 from a2fseg_cli.imaging.preprocessing import prepare
 
 CACHE_VERSION = 4  # 3 held patients that had not been asked whether two of their images are the same
@@ -108,12 +108,9 @@ def read_training_patient(case: Case, config: ModelConfig) -> TrainingPatient:
         InputError: no truth, an unreadable image, differing grids, the same image twice, unknown labels.
         ResourceError: the images do not fit into memory.
     """
-    if case.truth is None:
-        raise InputError(f"{case.name}: no segmentation beside the images; training needs one.")
     with naming_out_of_memory(f"{case.name} could not be read and prepared"):
         read = load_images(case, config.modalities)
-        truth = read_classes(case.truth, config)
-        check_on_grid(truth, read.reference_path, read.geometry)
+        truth = check_on_grid(read_truth(case, config), read.reference_path, read.geometry)
         prepared = prepare(read.images, config.modalities, config.spacing_mm)
         classes = prepared.route.classes_to_network(truth.classes, len(config.classes))
     return TrainingPatient(prepared.images, classes, prepared.present, read.warnings)

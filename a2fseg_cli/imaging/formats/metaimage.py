@@ -1,60 +1,107 @@
-"""MetaImage (.mha): the header.
-
-Read here and not by ITK, whose parser of this format writes to stderr, takes voxels that failed to decompress
-for good ones, and ends the process on some damaged headers. Field names after the MetaIO documentation.
-"""
+"""MetaImage, in one file (.mha) or with its voxels beside it (.mhd). Field names after the MetaIO documentation."""
 
 from __future__ import annotations
 
-import math
+import re
+import zlib
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.imaging.formats.limits import MAX_DIMENSIONS, check_capacity, check_volume_size
-from a2fseg_cli.imaging.formats.voxel_block import VoxelBlock
-from a2fseg_cli.imaging.geometry import Geometry, right_angled, shear_warning
+from a2fseg_cli.imaging.formats.header import Header
+from a2fseg_cli.imaging.formats.itk import (
+    COUNTS,
+    LONGEST_HEADER,
+    NUMBERS,
+    Stored,
+    checked_fields,
+    read_grid,
+    second_file,
+)
+from a2fseg_cli.imaging.formats.streams import read_start
+from a2fseg_cli.imaging.formats.streams import read_voxels as read_voxels
+from a2fseg_cli.imaging.geometry import Geometry
 
-_SCALAR_TYPES = {
-    "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
-    "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
-    "MET_DOUBLE": "f8",
-}  # fmt: skip
-_LONGEST_HEADER = 2**16
+_GRID = {
+    "NDims": r"\d{1,2}",
+    "DimSize": COUNTS,
+    **dict.fromkeys(("ElementSpacing", "ElementSize", "Offset", "Position", "Origin"), NUMBERS),
+    **dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), NUMBERS),
+    "ElementNumberOfChannels": r"\d{1,4}",
+    "ElementType": r"MET_[A-Z_]{1,30}",
+}
+_TYPES = {"u1": "MET_UCHAR", "i2": "MET_SHORT", "f4": "MET_FLOAT"}
+_COMPRESSION_LEVEL = 5
 
 
-def read_header(path: Path) -> VoxelBlock:
-    """Return where the voxels lie, from the checked header of a .mha file.
+def sniff(start: bytes) -> bool:
+    """Tell whether a file starts with a field of this format."""
+    return re.match(rb"\s*(ObjectType|NDims|Comment|BinaryData|DimSize)\s*=", start) is not None
 
-    Raises:
-        InputError: no MetaImage in one file, not a volume of one number a voxel, or damaged.
-    """
-    fields, data_offset = _fields(path)
-    if fields["ElementDataFile"].upper() != "LOCAL":
-        raise InputError(f"{path}: its voxels lie in another file. Convert it to one .mha or .nii.gz file.")
-    if fields.get("ElementNumberOfChannels", "1") != "1" or fields.get("ElementType", "").endswith("_ARRAY"):
-        raise InputError(f"{path}: a vector image. Expected one number a voxel.")
-    if fields.get("ElementType") not in _SCALAR_TYPES or not _is_true(fields, "BinaryData", "True"):
-        raise InputError(f"{path}: voxels of a type, or written as text, that cannot be read. Convert the file.")
-    if fields.get("HeaderSize", "0") != "0":
-        raise InputError(f"{path}: its voxels do not follow the header (HeaderSize). Convert it to .nii.gz.")
+
+def read_header(path: Path) -> Header:
+    """Return the checked header. Raises: InputError: as `itk.read_grid`, or voxels stored in a way that is not read."""
+    fields, offset = _fields(path)
+    if not _is_true(fields, "BinaryData", "True") or fields.get("HeaderSize", "0") != "0":
+        raise InputError(f"{path}: voxels written as text, or not behind the header (HeaderSize). Convert the file.")
+    grid = checked_fields(path, fields, _GRID)
+    name, axes = fields["ElementDataFile"], len(grid.get("DimSize", "").split())
+    expected = {"ElementSpacing": axes, "ElementSize": axes, "Offset": axes, "Position": axes, "Origin": axes}
+    expected |= dict.fromkeys(("TransformMatrix", "Rotation", "Orientation"), axes**2)
+    # MetaIO takes what it finds behind a list that is too short, and prints when a field is missing.
+    if (
+        "ElementType" not in grid
+        or grid.get("NDims") != str(axes)
+        or any(len(grid[key].split()) != expected[key] for key in expected & grid.keys())
+    ):
+        raise InputError(
+            f"{path}: damaged header, a field is missing or no list of NDims numbers. Copy or convert it again."
+        )
+    file, offset = (path, offset) if name.upper() == "LOCAL" else (second_file(path, name), 0)
     big_endian = _is_true(fields, "BinaryDataByteOrderMSB") or _is_true(fields, "ElementByteOrderMSB")
-    voxel_type = np.dtype(_SCALAR_TYPES[fields["ElementType"]]).newbyteorder(">" if big_endian else "<")
-    geometry, warnings = _geometry(path, fields)
-    block = VoxelBlock(geometry, voxel_type, data_offset, _is_true(fields, "CompressedData"), warnings)
-    check_capacity(path, block.bytes, compressed=block.compressed)
-    return block
+    stored = Stored(file, offset, _is_true(fields, "CompressedData"), big_endian)
+    lines = [f"{key} = {value}" for key, value in grid.items()]
+    return read_grid(
+        path, "MetaImageIO", "\n".join(["ObjectType = Image", *lines, "ElementDataFile = LOCAL", ""]), stored
+    )
+
+
+def encode(array: npt.NDArray[Any], geometry: Geometry, reference: Path | None, path: Path) -> bytes:
+    """Return the file of an array (D, H, W); nothing of the reference.
+
+    Written here, since ITK writes to a path only, where a full disk leaves half a file.
+    """
+    voxels = zlib.compress(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes(), _COMPRESSION_LEVEL)
+    lines = [
+        "ObjectType = Image",
+        "NDims = 3",
+        "BinaryData = True",
+        "BinaryDataByteOrderMSB = False",
+        "CompressedData = True",
+        f"CompressedDataSize = {len(voxels)}",
+        f"TransformMatrix = {_joined(geometry.direction_matrix.T.ravel().tolist())}",
+        f"Offset = {_joined(geometry.origin_mm)}",
+        "CenterOfRotation = 0 0 0",
+        f"ElementSpacing = {_joined(geometry.spacing_mm[::-1])}",
+        f"DimSize = {_joined(array.shape[::-1])}",
+        f"ElementType = {_TYPES[array.dtype.str[1:]]}",
+        "ElementDataFile = LOCAL",
+    ]
+    return ("\n".join(lines) + "\n").encode() + voxels
+
+
+def _joined(values: Any) -> str:
+    return " ".join(map(str, values))
 
 
 def _fields(path: Path) -> tuple[dict[str, str], int]:
     """Return the header's `key = value` lines and the byte after the last, `ElementDataFile`."""
-    with path.open("rb") as file:
-        start = file.read(_LONGEST_HEADER)
+    start = read_start(path, LONGEST_HEADER)
     fields: dict[str, str] = {}
     position = 0
-    while (end := start.find(b"\n", position)) >= 0:
+    while sniff(start) and (end := start.find(b"\n", position)) >= 0:
         key, equals, value = start[position:end].decode("latin-1").partition("=")
         if not equals:
             break
@@ -62,45 +109,8 @@ def _fields(path: Path) -> tuple[dict[str, str], int]:
         fields[key.strip()] = value.strip()
         if key.strip() == "ElementDataFile":
             return fields, position
-    raise InputError(f"{path}: no .mha file, or a damaged one. Convert it again.")
+    raise InputError(f"{path}: no MetaImage file, or a damaged one. Convert it again.")
 
 
 def _is_true(fields: dict[str, str], key: str, default: str = "False") -> bool:
     return fields.get(key, default)[:1] in ("T", "t", "1")  # as MetaIO
-
-
-def _geometry(path: Path, fields: dict[str, str]) -> tuple[Geometry, tuple[str, ...]]:
-    try:
-        counts = [int(word) for word in fields["DimSize"].split()]
-        dimensions = len(counts)
-        if dimensions != int(fields["NDims"]) or min(counts) < 1 or dimensions > MAX_DIMENSIONS:
-            raise ValueError("DimSize and NDims differ")
-        spacing = _numbers(fields, ("ElementSpacing", "ElementSize"), np.ones(dimensions))
-        origin = _numbers(fields, ("Offset", "Position", "Origin"), np.zeros(dimensions))
-        axes = _numbers(fields, ("TransformMatrix", "Rotation", "Orientation"), np.eye(dimensions))
-    except (KeyError, ValueError) as error:
-        raise InputError(f"{path}: damaged .mha header. Copy or convert the file again.") from error
-    if math.prod(counts[3:]) > 1:
-        raise InputError(f"{path}: 4-D, {math.prod(counts[3:])} volumes. Split it and give the volume of one modality.")
-    if dimensions < 3:
-        raise InputError(f"{path}: {dimensions}-D. Expected a 3-D volume.")
-    width, height, depth = counts[:3]
-    size = check_volume_size(path, (depth, height, width))
-    steps = axes.reshape(dimensions, dimensions)[:3, :3].T * spacing[:3]  # its rows are the file axes
-    try:
-        spacing_mm, direction, shear = right_angled(steps, spacing[:3])
-        x, y, z = (float(value) for value in origin[:3])
-        return Geometry(size, spacing_mm, (x, y, z), direction), shear_warning(path.name, shear)
-    except ValueError as error:
-        raise InputError(f"{path}: damaged .mha header, spacing or direction is not usable.") from error
-
-
-def _numbers(
-    fields: dict[str, str], keys: tuple[str, ...], default: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Return the numbers of the first key that is there. Raises: ValueError for another count than the default's."""
-    words = next((fields[key].split() for key in keys if key in fields), None)
-    values = default.ravel() if words is None else np.array([float(word) for word in words])
-    if values.size != default.size:
-        raise ValueError(f"expected {default.size} numbers for {keys[0]}")
-    return values

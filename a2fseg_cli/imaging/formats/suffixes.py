@@ -1,0 +1,20 @@
+"""Which module reads which file, by the end of its name. No imports: finding patients and `--help` look here."""
+
+# A format is a module of this folder and a row for each ending; of two that fit a name, the longer stands first.
+SUFFIXES = {
+    ".nii.gz": "nifti",
+    ".nii": "nifti",
+    ".nrrd": "nrrd",
+    ".mha": "metaimage",
+    ".mgz": "freesurfer",
+    ".mgh": "freesurfer",
+    ".hdr": "nifti",
+    ".nhdr": "nrrd",
+    ".mhd": "metaimage",
+}
+# Headers whose voxels lie in a second file: read, but never written, since two files cannot appear at once.
+_HEADERS = (".hdr", ".nhdr", ".mhd")
+
+EXTENSIONS = tuple(SUFFIXES)
+WRITABLE = tuple(suffix for suffix in SUFFIXES if suffix not in _HEADERS)
+GZIPPED = (".nii.gz", ".mgz")
