@@ -499,6 +499,7 @@ class TestLibrary:
             ({"metrics": []}, "expected some of dice"),
             ({"policy": "brats2021"}, "'brats2021'; expected one of brats2020"),
             ({"nsd_tolerance_mm": -1.0}, "nsd_tolerance_mm -1: expected 0 mm or more"),
+            ({"nsd_tolerance_mm": 2.0}, "nsd_tolerance_mm 2: needs nsd among the metrics"),
             ({"nsd_tolerance_mm": math.nan}, "nsd_tolerance_mm nan: expected 0 mm or more"),
             ({"overlap": 1.0}, "overlap 1.0: expected 0 up to"),
             ({"compare": "paper", "metrics": ["hd95"]}, "dice among the metrics"),

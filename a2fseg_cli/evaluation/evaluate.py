@@ -135,21 +135,7 @@ def evaluate(
         raise UsageError(f"figure {figure}: no such patient among {', '.join(case.name for case in cases.every)}.")
     source = _masks(segmenter, predictions, cases, config, options)
     on_start(Start(len(cases.own), source.description, cases.share(len(cases.own))))
-    scored = _score(source, options, cases, outputs, on_patient)
-    tables, content = scored.tables(compare is not None), scored.summary()
-    written = outputs.write(scored, tables, content)
-    return EvaluationResult(
-        tables,
-        scored.patients,
-        scored.failures,
-        content,
-        metric_definition(policy),
-        (*scored.warnings(), *written.warnings),
-        (*source.notes, *written.notes),
-        scored.share,
-        len(cases.own),
-        tuple(written.files),
-    )
+    return _written(_score(source, options, cases, outputs, on_patient), outputs, compare is not None)
 
 
 def _check_masks(network: Mapping[str, Any], from_files: bool, prediction_labels: str | Mapping[str, int]) -> None:
@@ -223,3 +209,21 @@ def _score(
         known = [own.get(case.name) or kept.read(case) for case in cases.every]
         patients = [scores for scores in known if scores is not None]
     return ScoredCohort(source, options, cases, tuple(patients), tuple(failures))
+
+
+def _written(scored: ScoredCohort, outputs: Outputs, compare: bool) -> EvaluationResult:
+    """Write what is asked for, and return all of it."""
+    tables, content = scored.tables(compare), scored.summary()
+    written = outputs.write(scored, tables, content)
+    return EvaluationResult(
+        tables,
+        scored.patients,
+        scored.failures,
+        content,
+        metric_definition(scored.options.policy),
+        (*scored.warnings(), *written.warnings),
+        (*scored.source.notes, *written.notes),
+        scored.share,
+        len(scored.cases.own),
+        tuple(written.files),
+    )

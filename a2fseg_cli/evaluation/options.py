@@ -45,6 +45,8 @@ class ScoringOptions:
         metric_definition(self.policy)
         if not 0 <= self.nsd_tolerance_mm < math.inf:
             raise UsageError(f"nsd_tolerance_mm {self.nsd_tolerance_mm:g}: expected 0 mm or more.")
+        if self.nsd_tolerance_mm != NSD_TOLERANCE_MM and "nsd" not in self.metrics:
+            raise UsageError(f"nsd_tolerance_mm {self.nsd_tolerance_mm:g}: needs nsd among the metrics.")
 
     @property
     def score_arguments(self) -> tuple[tuple[str, ...], str, float]:
