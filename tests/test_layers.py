@@ -75,12 +75,14 @@ def test_nothing_below_cli_prints_or_exits() -> None:
 
 
 def test_nothing_below_cli_names_a_flag() -> None:
-    """A message of the library names the parameter: a notebook has no flags."""
+    """A message of the library names the parameter: a notebook has no flags. Words about the code may name one."""
     for path in FILES:
         if room_of(path) in ("cli", "__main__"):
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        tree = ast.parse(path.read_text())
+        words = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in words:
                 assert not re.search(r"(^|[\s(`])--[a-z]", node.value), f"{path.name}: {node.value[:80]!r}"
 
 

@@ -138,8 +138,8 @@ def test_refuses_to_overwrite(run: Run, phantom: Path, toy_weights: Path, tmp_pa
     [
         (("--flair", "missing.nii.gz", "-o", "s.nii.gz"), 3, "missing.nii.gz"),
         (("--flair", "{t1}", "--t1", "{t1}", "-o", "s.nii.gz"), 3, "same"),
-        (("{folder}", "--flair", "{t1}", "-o", "s.nii.gz"), 2, "not both"),
-        (("{t1}", "-o", "s.nii.gz"), 2, "--flair"),
+        (("{folder}", "--flair", "{t1}", "-o", "s.nii.gz"), 2, "exclude each other"),
+        (("{t1}", "-o", "s.nii.gz"), 2, "by its sequence: t1, t1c, t2, flair"),
         (("{folder}",), 2, "-o"),
         (("{folder}", "-o", "s.xyz"), 0, ""),  # a folder of that name: one patient, batch layout
         (("--t1", "{t1}", "-o", "s.nii.gz", "--device", "cuda:9"), 2, "cuda:9"),
@@ -149,7 +149,7 @@ def test_refuses_to_overwrite(run: Run, phantom: Path, toy_weights: Path, tmp_pa
         (("--t1", "{t1}", "-o", "s.nii.gz", "--window", "big"), 2, "--window"),
         (("--t1", "{t1}", "-o", "s.nii.gz", "--weights", "nowhere.safetensors"), 4, "nowhere.safetensors"),
         (("--image", "pd={t1}", "-o", "s.nii.gz"), 2, "pd"),
-        (("--t1", "{t1}", "--t1n", "b.nii", "-o", "s.nii.gz"), 2, "b.nii. Keep one"),
+        (("--t1", "{t1}", "--t1n", "b.nii", "-o", "s.nii.gz"), 2, "--t1 was given 2 times. Keep one"),
         (("--t1", "{t1}", "--image", "t1=b.nii", "-o", "s.nii.gz"), 2, "b.nii. Keep one"),
         (("--t1", "{t1}", "-o", "s.nii.gz", "--preview", "s.jpg"), 2, "ending in .png"),
         (("--t1", "{t1}", "-o", "s.nii.gz", "--report", "s.png"), 2, "ending in .html"),
@@ -157,7 +157,7 @@ def test_refuses_to_overwrite(run: Run, phantom: Path, toy_weights: Path, tmp_pa
         (("--t1", "{t1}", "-o", "s.nii.gz", "--skip-existing"), 2, "cohort"),
         (("{folder}", "-o", "out", "--preview", "out/seg.png"), 2, "a folder"),
         (("{folder}", "-o", "out", "--stats", "out/status.csv"), 2, "two outputs"),
-        (("{folder}", "-o", "out", "--agreement"), 2, "--stats FILE.json"),
+        (("{folder}", "-o", "out", "--agreement"), 2, "stats (a .json file)"),
         (("{folder}", "-o", "out", "--labels", "brats1999"), 2, "brats1999"),
         (("{folder}", "-o", "out", "--num-parts", "2"), 2, "--part-id"),
     ],

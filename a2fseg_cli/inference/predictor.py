@@ -53,6 +53,11 @@ class WindowOptions:
     overlap: float = 0.5
     tta: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse an overlap that windows cannot have. Raises: UsageError."""
+        if not 0 <= self.overlap < 1:
+            raise UsageError(f"overlap {self.overlap}: expected 0 up to, but not including, 1.")
+
 
 @dataclass(frozen=True)
 class Prediction:

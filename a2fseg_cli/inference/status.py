@@ -92,7 +92,7 @@ class StatusTable:
         if not table.exists():
             return {}
         try:
-            with table.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            with table.open(newline="", encoding="utf-8") as file:
                 return {row["case"]: self._status(row) for row in csv.DictReader(file)}
         except OSError as error:
             raise InputError(f"{table}: cannot be read: {error.strerror}.") from error

@@ -116,7 +116,7 @@ def fetch(
             reasons.append(f"{url}: {error}")
     raise WeightsError(
         f"{entry.name}: not downloaded: {'; '.join(reasons) or 'the manifest has no URL for it'}.\n"
-        f"Get {entry.file} by other means and run `a2fseg download-weights {entry.name} --from-file FILE`."
+        f"Get {entry.file} by other means and import it by `a2fseg download-weights {entry.name}` from the file."
     )
 
 

@@ -43,7 +43,7 @@ class _Sink:
 def refuse_when_offline(what: str) -> None:
     """Raise WeightsError if `A2FSEG_OFFLINE` is set (to anything but 0)."""
     if os.environ.get("A2FSEG_OFFLINE", "0") not in ("", "0"):
-        raise WeightsError(f"{what}: not requested, because A2FSEG_OFFLINE is set. Unset it, or use --from-file FILE.")
+        raise WeightsError(f"{what}: not requested, because A2FSEG_OFFLINE is set. Unset it, or import a file.")
 
 
 def download(

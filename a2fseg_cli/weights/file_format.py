@@ -182,7 +182,7 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError as error:
-        advice = "`a2fseg download-weights --list` shows what exists."
+        advice = "`a2fseg download-weights` can list what exists."
         raise WeightsError(f"{path}: no such weights file. {advice}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise WeightsError(f"{printable(str(path))}: cannot be read ({error}).") from error

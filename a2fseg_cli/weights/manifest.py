@@ -155,7 +155,7 @@ def default_entry(manifest: Manifest) -> ManifestEntry:
     if len(manifest.entries) == 1:
         return manifest.entries[0]
     names = ", ".join(entry.name for entry in manifest.entries)
-    advice = f"Name one of: {names}." if names else "Give a weights file, e.g. --weights FILE."
+    advice = f"Name one of: {names}." if names else "Give a weights file."
     raise WeightsError(f"{manifest.source}: no default weights. {advice}")
 
 
@@ -230,7 +230,7 @@ def check_url(url: str, *, insecure: bool = False) -> None:
         raise ValueError(f"{printable(repr(url), 100)} is not a URL")
     parts = urlsplit(url)
     if parts.scheme == "http" and not insecure:
-        raise ValueError(f"{url}: http is not encrypted; use https, or --allow-http")
+        raise ValueError(f"{url}: http is not encrypted; use https, or allow http")
     if parts.scheme not in ("http", "https"):
         raise ValueError(f"{url}: expected https, found {parts.scheme or 'no scheme'}")
     if not parts.hostname or parts.port == 0:  # a port that is not a number raises ValueError
