@@ -8,38 +8,47 @@ What is public is imported when it is first used: importing the package loads ne
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = [
-    "A2FSegError",
-    "Segmentation",
-    "__version__",
-    "find_cases",
-    "load_network",
-    "predict",
-    "segment",
-]
-
 if TYPE_CHECKING:
-    from a2fseg_cli.api import (
-        A2FSegError,
-        Segmentation,
-        find_cases,
-        load_network,
-        predict,
-        segment,
-    )
+    from a2fseg_cli.api import OutputOptions as OutputOptions
+    from a2fseg_cli.api import ReadingOptions as ReadingOptions
+    from a2fseg_cli.api import Segmentation as Segmentation
+    from a2fseg_cli.api import Selection as Selection
+    from a2fseg_cli.api import load_network as load_network
+    from a2fseg_cli.api import predict as predict
+    from a2fseg_cli.api import segment as segment
+    from a2fseg_cli.cases.discovery import find_cases as find_cases
+    from a2fseg_cli.errors import A2FSegError as A2FSegError
+    from a2fseg_cli.evaluation.evaluate import evaluate as evaluate
+    from a2fseg_cli.training.train import train as train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "A2FSegError": "errors",
+    "OutputOptions": "api",
+    "ReadingOptions": "api",
+    "Segmentation": "api",
+    "Selection": "api",
+    "evaluate": "evaluation.evaluate",
+    "find_cases": "cases.discovery",
+    "load_network": "api",
+    "predict": "api",
+    "segment": "api",
+    "train": "training.train",
+}
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     """Import what is public at its first use. Raises: AttributeError for anything else."""
-    if name.startswith("_") or name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from a2fseg_cli import api
-
-    return getattr(api, name)
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
+    """Return the public names."""
     return __all__

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import SimpleITK as sitk
+import torch
 from harm_faults import toy_network
 from hypothesis import HealthCheck, settings
 
@@ -76,3 +77,9 @@ def run(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callabl
         return (call(*arguments), *capsys.readouterr())
 
     return command
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Toy networks take four times the CPU on two threads: their maps are too small to share out."""
+    torch.set_num_threads(1)

@@ -24,9 +24,10 @@ import a2fseg_cli.cli.evaluate as evaluate_module
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.cli.options import LEAST_OVERLAP
-from a2fseg_cli.core.a2fseg import A2FSeg, parameter_shapes
+from a2fseg_cli.core.a2fseg import A2FSeg
 from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name
 from a2fseg_cli.core.device import choose_compute
+from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import A2FSegError, CohortError, InputError, ResourceError, UsageError
 from a2fseg_cli.evaluation.cohort import Failure, score_cohort
 from a2fseg_cli.evaluation.evaluate import Start, evaluate

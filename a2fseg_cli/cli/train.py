@@ -51,7 +51,8 @@ def train(
         str | None, typer.Option(help="Channels a stage, e.g. 8,16,32,64,96", rich_help_panel=NETWORK)
     ] = None,
     init_weights: Annotated[
-        Path | None, typer.Option(help="Start from these weights", metavar="FILE", rich_help_panel=NETWORK, **PATH)
+        str | None,
+        typer.Option(help="Start from these weights, a name or a file", metavar="NAME|FILE", rich_help_panel=NETWORK),
     ] = None,
     time_budget: Annotated[
         str | None,
@@ -95,7 +96,7 @@ def train(
     gradient_clip: Annotated[float | None, typer.Option(help="Largest gradient norm", rich_help_panel=RECIPE)] = None,
     ema_decay: Annotated[float | None, typer.Option(help="Running mean of the weights", rich_help_panel=RECIPE)] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random choice", rich_help_panel=RECIPE)] = None,
-    name: Annotated[str | None, typer.Option(help="Of the weights (default: the preset)")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the weights (default: preset and run folder)")] = None,
     licence: Annotated[str, typer.Option(help="Of the weights, for their card and manifest entry")] = "not stated",
     device: Device = "auto",
     precision: Precision = "auto",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,9 @@ from a2fseg_cli.training.patients import Patients, choose_patients
 from a2fseg_cli.training.processes import Processes, device_of_process, join_processes
 from a2fseg_cli.training.run_folder import BEST, LAST, RunFolder, settings_text
 from a2fseg_cli.training.settings import Fields, network_and_recipe
+from a2fseg_cli.weights.cache import resolve_weights
 from a2fseg_cli.weights.manifest import check_words
+from a2fseg_cli.weights.registry import check_own_name
 
 _GPU_WORKERS = 4  # a step is then faster than the drawing of its crops
 
@@ -121,12 +124,12 @@ def train(
         split: JSON with lists of case names: train, validation, test. By default what the run began with, or
             70, 10 and 20 % drawn by the seed.
         resume: Go on from the run folder's last checkpoint.
-        init_weights: A weights file to start from.
+        init_weights: Weights to start from, a name or a file.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32 or bf16.
         cache: Where preprocessed patients lie; runs may share it. In the run folder by default.
         workers: Threads that draw crops before they are needed; by default 0 on a CPU, 4 on a GPU.
-        name: Of the weights; the preset's by default.
+        name: Of the weights; by default of the preset and the run folder, such as `tiny-first`.
         licence: Of the weights.
         listener: Told how it goes.
         **fields: Of the network and the recipe, see `Fields`.
@@ -140,7 +143,7 @@ def train(
         DivergenceError: the loss is no longer a number.
     """
     config, recipe = network_and_recipe(preset, fields)
-    card = _card(name or preset, licence)
+    card = _card(name or own_name(preset, Path(output)), licence)
     processes = join_processes()
     told = (listener if processes.rank == 0 else None) or Listener()
     compute = _compute(device, precision)
@@ -151,7 +154,7 @@ def train(
     for warning in patients.warnings:
         told.warn(warning)
     told.note(_where(compute, processes, patients.split))
-    initial = initial_weights(Path(init_weights), config) if init_weights is not None else None
+    initial = initial_weights(resolve_weights(init_weights), config) if init_weights is not None else None
     if initial:
         told.note(initial.note)
     settings = settings_text(config, recipe, initial)
@@ -169,9 +172,15 @@ def train(
     return _result(trainer, preset, patients)
 
 
+def own_name(preset: str, folder: Path) -> str:
+    """Return the name of weights that were given none: the preset and the run folder, such as `tiny-first`."""
+    return f"{preset}-{re.sub('[^A-Za-z0-9]+', '-', folder.resolve().name).strip('-') or 'run'}"
+
+
 def _card(name: str, licence: str) -> dict[str, Any]:
     try:
         check_words(name, licence)
+        check_own_name(name)
     except ValueError as error:
         raise UsageError(f"{error}.") from error
     return {"name": name, "licence": licence}
