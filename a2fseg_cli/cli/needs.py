@@ -90,7 +90,6 @@ RULES: dict[str, dict[str, Rule]] = {
         "overwrite": Rule(needs=("output", "write_card")),
     },
     "train": {
-        "resume": Rule(),
         "epochs": Rule(without=("time_budget",), why="The schedule follows the time."),
     },
     "download-weights": {
@@ -110,6 +109,14 @@ ALWAYS: dict[str, frozenset[str]] = {
     "evaluate": frozenset(
         ("data", "subset", "split", "metrics", "policy", "labels", "output", "weights", "device", "precision", "window",
          "overlap", "tta", "threads", "json_", "quiet")
+    ),
+    # Of `weight_decay` the recipe knows whether its optimiser uses it.
+    "train": frozenset(
+        ("data", "output", "resume", "split", "preset", "modalities", "labels", "regions", "spacing", "features",
+         "init_weights", "time_budget", "iterations", "patch_size", "batch_size", "optimizer", "learning_rate",
+         "weight_decay", "random_subsets", "foreground_share", "foreground_weight", "dice_over", "draw", "augment",
+         "mix_share", "scanner_share", "gradient_clip", "ema_decay", "seed", "name", "licence", "device", "precision",
+         "threads", "cache", "workers", "quiet")
     ),
     "demo": frozenset(("output", "modalities", "seed", "device", "json_")),
     "info": frozenset(("weights", "json_")),
