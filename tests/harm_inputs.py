@@ -1148,7 +1148,7 @@ def _trainings() -> Iterator[Kind]:
     yield split("P9: named in the split but not found", '{"train": ["P9"]}', "split with a case that is not there")
     yield split("expected a JSON object", '{"train": "P1"}', "split that is no list")
     yield split("split.json: not a JSON file", "train", "split that is not JSON")
-    yield train("window edges must be multiples of 2, at least 4; got (7, 7, 7)", "--patch-size", "7")
+    yield train("patch_size: edges must be multiples of 2, at least 4; got (7, 7, 7)", "--patch-size", "7")
     yield train("--patch-size large: expected one or three", "--patch-size", "large")
     yield train("preset huge: expected paper, small, tiny", "--preset", "huge")
     yield train("--features 2,wide", "--features", "2,wide")

@@ -116,7 +116,8 @@ def train_in(folder: Path, epochs: int) -> None:
 def test_killed_it_arrives_at_the_same_weights(tmp_path: Path, kills: int, epochs: int) -> None:
     """kill -9 at random moments of starting, stepping and saving; started again each time."""
     fresh = multiprocessing.get_context("forkserver")
-    fresh.set_forkserver_preload(["a2fseg_cli.training.loop"])
+    # What a first step and a first figure would import again in each of the processes.
+    fresh.set_forkserver_preload(["a2fseg_cli.training.loop", "torch._dynamo", "matplotlib.figure"])
 
     def start(folder: Path) -> Any:
         process = fresh.Process(target=train_in, args=(folder, epochs))

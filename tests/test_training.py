@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import SimpleITK as sitk
+import torch
 from training_toys import one_thread, write_cohort  # noqa: F401
 
 from a2fseg_cli.core.device import Compute
@@ -88,8 +90,6 @@ def test_only_the_first_process_tells_and_writes(tmp_path: Path, monkeypatch: py
 
 
 def test_what_the_images_warn_of_is_told_and_returned(tmp_path: Path) -> None:
-    import SimpleITK as sitk
-
     data = write_cohort(tmp_path / "data", "ab")
     for path in (data / "a").iterdir():
         image = sitk.ReadImage(path)
@@ -170,8 +170,6 @@ def test_a_card_without_bf16_trains_in_fp32(tmp_path: Path, monkeypatch: pytest.
     asked: list[str] = []
 
     def choose(device: str, precision: str) -> Compute:
-        import torch
-
         asked.append(precision)
         return Compute(torch.device(device), "fp16" if precision == "auto" else precision, "for the test")
 

@@ -44,7 +44,7 @@ _SLICE_VOXELS = (2.0, 4.0)
 _CURVE_SLOPES = (0.5, 2.0)
 _LARGEST_FIELD = 0.3  # of the field's logarithm: 0.74 to 1.35
 _FIELD_NODES = 3
-_NOISE = (0.1, 0.4)  # standard deviations of the brain
+_NOISE = (0.1, 0.3)  # standard deviations of the brain
 
 
 def as_another_scanner(images: Tensor, random: np.random.Generator) -> Tensor:

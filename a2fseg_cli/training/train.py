@@ -16,7 +16,7 @@ from a2fseg_cli.errors import UsageError
 from a2fseg_cli.training.data import Sample, load_samples
 from a2fseg_cli.training.initial import initial_weights
 from a2fseg_cli.training.loop import Setup, Trainer
-from a2fseg_cli.training.patients import Patients, choose_patients
+from a2fseg_cli.training.patients import choose_patients
 from a2fseg_cli.training.processes import Processes, device_of_process, join_processes
 from a2fseg_cli.training.run_folder import BEST, LAST, RunFolder, settings_text
 from a2fseg_cli.training.settings import Fields, network_and_recipe
@@ -168,8 +168,11 @@ def train(
     trainer = Trainer(Setup(config, recipe, *parts, folder, compute, card | origin, values, processes, threads))
     if resume:
         trainer.resume()
+    of_images = [f"{sample.name}: {warning}" for sample in samples for warning in sample.warnings]
+    for warning in of_images:
+        told.warn(warning)
     trainer.run(lambda row: told.report(_epoch(row, trainer.progress, config)), told.stepped)
-    return _result(trainer, preset, patients)
+    return _result(trainer, preset, patients.split, (*patients.warnings, *of_images))
 
 
 def own_name(preset: str, folder: Path) -> str:
@@ -223,11 +226,7 @@ def _samples(
     if processes.size > 1:
         load_samples(processes.share(cases), config, cache, told.preprocessed)
         processes.wait()
-    samples = load_samples(cases, config, cache, told.preprocessed if processes.size == 1 else _nothing)
-    for sample in samples:
-        for warning in sample.warnings:
-            told.warn(f"{sample.name}: {warning}")
-    return samples
+    return load_samples(cases, config, cache, told.preprocessed if processes.size == 1 else _nothing)
 
 
 def _epoch(row: Mapping[str, float], done: float, config: ModelConfig) -> Epoch:
@@ -237,20 +236,19 @@ def _epoch(row: Mapping[str, float], done: float, config: ModelConfig) -> Epoch:
     return Epoch(*counts, row["loss"], row["learning_rate"], row["hours"], done, row.get("score"), dice)
 
 
-def _result(trainer: Trainer, preset: str, patients: Patients) -> TrainingResult:
+def _result(trainer: Trainer, preset: str, split: Split, warnings: tuple[str, ...]) -> TrainingResult:
     """Write the manifest of the weights, and return what the training made."""
     setup, state = trainer.setup, trainer.state
     validated = bool(setup.validation)
     weights = setup.folder.path / (BEST if validated else LAST)
     description = f"A2FSeg trained on {len(setup.train)} patients, {state.step} steps"
     setup.folder.write_manifest(weights, setup.card, preset, description)
-    of_images = [f"{sample.name}: {text}" for sample in (*setup.train, *setup.validation) for text in sample.warnings]
     return TrainingResult(
         weights,
         state.best_score if validated else None,
         state.step,
         state.elapsed_s / 3600,
-        patients.split,
-        (*patients.warnings, *of_images),
+        split,
+        warnings,
         setup.folder.writes,
     )
