@@ -146,6 +146,7 @@ def beside(tmp_path: Path):
 T1_SE = {"RepetitionTime": 0.55, "EchoTime": 0.012, "ScanningSequence": "SE"}
 T2_SE = {"RepetitionTime": 5.0, "EchoTime": 0.1, "ScanningSequence": "SE"}
 FLAIR = {"RepetitionTime": 9.0, "EchoTime": 0.09, "InversionTime": 2.5, "ScanningSequence": "SE_IR"}
+T1_FLAIR = {"RepetitionTime": 2.5, "EchoTime": 0.02, "InversionTime": 0.9, "ScanningSequence": "SE_IR"}
 MPRAGE = {"RepetitionTime": 2.3, "EchoTime": 0.003, "InversionTime": 0.9, "ScanningSequence": "GR_IR"}
 
 
@@ -169,6 +170,9 @@ MPRAGE = {"RepetitionTime": 2.3, "EchoTime": 0.003, "InversionTime": 0.9, "Scann
         ("scan_3", T1_SE, "t1"),
         ("scan_3", {**T1_SE, "ContrastBolusAgent": "Dotarem"}, "t1c"),
         ("T1", MPRAGE, "t1"),
+        ("T1_FLAIR", T1_FLAIR, "t1"),
+        ("T1_FLAIR_Gd", T1_FLAIR, "t1c"),
+        ("T1", {"ContrastBolusIngredient": "GADOLINIUM"}, "t1c"),
     ],
 )
 def test_the_json_beside_an_image_counts(beside, name, fields, expected) -> None:
@@ -217,4 +221,6 @@ def test_times_at_the_bounds() -> None:
     assert sequence_by_times({"EchoTime": 0.07, "RepetitionTime": 2.0, "InversionTime": 0.16}) is None  # STIR
     assert sequence_by_times({"EchoTime": 0.07, "InversionTime": 1.5}) == "flair"
     assert sequence_by_times({"EchoTime": 0.03, "RepetitionTime": 3.0}) is None  # proton density
+    assert sequence_by_times({"EchoTime": 0.03, "RepetitionTime": 3.0, "InversionTime": 1.3}) == "t1"
+    assert sequence_by_times({"EchoTime": 0.03, "RepetitionTime": 3.0, "InversionTime": 0.25}) is None  # STIR
     assert sequence_by_times({}) is None

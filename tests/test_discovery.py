@@ -329,6 +329,32 @@ def test_real_patients_in_their_four_naming_styles(cases_dir) -> None:
         assert find_cases(cases_dir / case.name) == [case]
 
 
+def test_real_patients_under_names_of_scanners_and_of_2013(cases_dir) -> None:
+    glioma, sclerosis = sorted(find_cases(cases_dir.parent / "raw"), key=lambda case: len(case.images), reverse=True)
+    assert {modality: path.name for modality, path in glioma.images.items()} == {
+        "t1": "T1_AX_SE_10_se2d1.nii.gz",
+        "t1c": "MRHR_T1_AX_POST_GAD_SE_13_se2d1r.nii.gz",
+        "t2": "MRHR_T2_AX_SE_2_tse2d1_11.nii.gz",
+        "flair": "MRHR_FLAIR_AX_SE_IR_5_tir2d1_21.nii.gz",
+    }
+    assert list(sclerosis.images) == ["t1", "t2", "flair"]
+    (case,) = find_cases(cases_dir.parent / "naming")
+    assert [path.name.split(".")[4] for path in case.images.values()] == ["MR_T1", "MR_T1c", "MR_T2", "MR_Flair"]
+    assert case.truth is not None
+    assert ".OT." in case.truth.name
+    assert [glioma.problem, *glioma.warnings, sclerosis.problem, case.problem, *case.warnings] == [None] * 3
+
+
+def test_real_patients_with_some_of_the_sequences(cases_dir) -> None:
+    cases = find_cases(cases_dir.parent / "partial")
+    assert [case.name for case in cases] == sorted(folder.name for folder in (cases_dir.parent / "partial").iterdir())
+    assert all(case.truth is not None and case.problem is None and not case.warnings for case in cases)
+    sets = ["+".join(case.images) for case in cases]
+    assert {found: sets.count(found) for found in set(sets)} == {
+        "flair": 130, "t1": 30, "t1+t1c+flair": 8, "t1+t1c+t2+flair": 1
+    }  # fmt: skip
+
+
 def test_discovery_needs_neither_torch_nor_simpleitk() -> None:
     code = "import sys, a2fseg_cli.cases.discovery; print({'torch', 'SimpleITK', 'numpy'} & set(sys.modules))"
     run = subprocess.run(

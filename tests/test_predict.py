@@ -159,7 +159,7 @@ def test_refuses_to_overwrite(run: Run, phantom: Path, toy_weights: Path, tmp_pa
         (("{folder}", "-o", "out", "--stats", "out/status.csv"), 2, "two outputs"),
         (("{folder}", "-o", "out", "--agreement"), 2, "--stats FILE.json"),
         (("{folder}", "-o", "out", "--labels", "brats1999"), 2, "brats1999"),
-        (("{folder}", "-o", "out", "--num-parts", "2"), 2, "--part-id"),
+        (("{folder}", "-o", "out", "--num-parts", "2"), 2, "part_id"),
     ],
 )
 def test_refusals_name_what_is_wrong(

@@ -46,7 +46,8 @@ class Reading:
 
     Attributes:
         kind: What the file is taken for.
-        sequence: `t1`, `t1c`, `t2`, `flair`, or a name of a network's own; of an unclear one what it may be at most.
+        sequence: `t1`, `t1c`, `t2`, `flair`, or a name of a network's own; of an unclear one `t1` where only the
+            contrast cannot be told, `t2` where it may be one, else None.
         patient: The words before, which name the patient.
         words: The words that decided.
         reason: Why it cannot be told.
@@ -154,8 +155,9 @@ def read_words(tokens: Sequence[str]) -> Reading:
         named = {"flair"}
     said = " ".join(token for token in (*chain, *behind) if token in _LINKED or token in words.SEQUENCES)
     reading = Reading(Kind.IMAGE, None, tuple(before), said.upper())
-    if len(named) > 1:
-        return replace(reading, kind=Kind.UNCLEAR, reason=f"may be {' or '.join(sorted(named))}")
+    if len(named) > 1:  # a T1 FLAIR is one of the two, which its times may tell; then the words say if it has contrast
+        contrast = _with_contrast(reading, before, chain, behind, by_pulse).contrast if "t1" in named else None
+        return replace(reading, kind=Kind.UNCLEAR, reason=f"may be {' or '.join(sorted(named))}", contrast=contrast)
     reading = replace(reading, sequence=named.pop())
     if reading.sequence == "t2":
         return _checked_t2(reading, {*chain, *behind})

@@ -99,7 +99,7 @@ def case_of(name: str, files: Sequence[File], others: Iterable[Path], choice: Ch
             images[modality], decided[modality] = chosen[0].path, chosen[0].reading.words
             if remark := chosen[0].reading.remark:
                 warnings.append(f"{chosen[0].path.name}: {remark}")
-    if unclear := [file for file in files if file.reading.kind is Kind.UNCLEAR]:
+    if unclear := [file for file in files if _is_unclear(file, choice.modalities)]:
         said = "; ".join(f"{file.path.name} {file.reading.reason}" for file in unclear)
         if choice.ignore_unknown:
             warnings.append(f"{name}: left aside, since it cannot be told which sequence they are: {said}")
@@ -113,6 +113,14 @@ def case_of(name: str, files: Sequence[File], others: Iterable[Path], choice: Ch
     return Case(
         name, images, truth, problems[0] if problems else None, (*warnings, *said_of_truth), decided | where, folder
     )
+
+
+def _is_unclear(file: File, modalities: Sequence[str]) -> bool:
+    """Whether it cannot be told which of the network's modalities a file is; a T1 or a T1c matters not to T2 alone."""
+    if file.reading.kind is not Kind.UNCLEAR:
+        return False
+    possible = ("t1", "t1c") if file.reading.sequence == "t1" else (file.reading.sequence,)
+    return any(sequence is None or modality_of(sequence, modalities) in modalities for sequence in possible)
 
 
 def nothing_understood(folder: Path, files: Iterable[File], modalities: Sequence[str]) -> str:
