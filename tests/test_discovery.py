@@ -238,6 +238,39 @@ def test_numbers_of_series_are_no_patients(tmp_path) -> None:
     assert [case.name for case in find_cases(tmp_path / "side")] == ["001", "002", "003"]
 
 
+def test_one_folder_a_series(tmp_path) -> None:
+    _touch(tmp_path, "P1/3_T1/IM.nii", "P1/4_Ax_T2_FLAIR/IM.nii", "P1/5_T1_post_Gd/IM.nii", "P1/6_DWI/IM.nii")
+    _touch(tmp_path, "P2/T2/x_T2.nii", "P2/post_T1/IM.nii", "P3/T1_AX/a.nii", "P3/T1_SAG/b.nii")
+    p1, p2, p3 = find_cases(tmp_path)
+    assert (p1.name, list(p1.images), p1.problem) == ("P1", ["t1", "t1c", "flair"], None)
+    assert p1.decided["flair"] == "folder: AX T2 FLAIR"
+    assert "IM.nii may be t1 or t1c" in (p2.problem or "")
+    assert "2 candidates for t1: a.nii, b.nii" in (p3.problem or "")
+
+
+_ODD = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=20)
+_ODD |= st.lists(st.sampled_from(["t1", "t2", "_", "P1", "seg", "gd", "sub-1", "\udcfc", ".", " "]), max_size=6).map(
+    "".join
+)
+_ODD = _ODD.filter(lambda name: name.strip(".") != "")
+
+
+@given(st.lists(st.lists(_ODD, min_size=1, max_size=3), min_size=1, max_size=5))
+def test_no_folder_breaks_it(tmp_path_factory, paths) -> None:
+    root = tmp_path_factory.mktemp("odd")
+    for *folders, file in paths:
+        path = root.joinpath(*folders, f"{file}.nii")
+        if not any(place.is_file() for place in path.parents) and not path.is_dir():
+            _touch(root, str(path.relative_to(root)))
+    try:
+        cases = find_cases(root)
+    except InputError:
+        return
+    names = [case.name for case in cases]
+    assert len(set(names)) == len(names)
+    assert all(name.encode() and "/" not in name and name.isprintable() for name in names)
+
+
 @pytest.mark.parametrize(
     ("file", "name"),
     [

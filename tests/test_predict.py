@@ -139,7 +139,7 @@ def test_refuses_to_overwrite(run: Run, phantom: Path, toy_weights: Path, tmp_pa
         (("--flair", "missing.nii.gz", "-o", "s.nii.gz"), 3, "missing.nii.gz"),
         (("--flair", "{t1}", "--t1", "{t1}", "-o", "s.nii.gz"), 3, "same"),
         (("{folder}", "--flair", "{t1}", "-o", "s.nii.gz"), 2, "not both"),
-        (("{t1}", "-o", "s.nii.gz"), 2, "--flair"),
+        (("{t1}", "-o", "s.nii.gz"), 2, "by its sequence: t1, t1c"),
         (("{folder}",), 2, "-o"),
         (("{folder}", "-o", "s.xyz"), 0, ""),  # a folder of that name: one patient, batch layout
         (("--t1", "{t1}", "-o", "s.nii.gz", "--device", "cuda:9"), 5, "cuda:9"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from a2fseg_cli.cases.case import Case, too_long
-from a2fseg_cli.cases.names import Kind, Reading, image_stem, modality_of
+from a2fseg_cli.cases.names import Kind, Reading, image_stem, modality_of, read_series_folder
 from a2fseg_cli.cases.sidecar import identify
 from a2fseg_cli.cases.truths import derived_truths, truth_files
 from a2fseg_cli.imaging.marking import is_marked
@@ -40,12 +40,14 @@ class File:
 
 
 def read_files(files: Iterable[Path], choice: Choice) -> list[File]:
-    """Return what each image file is, by the JSON beside it and its name; a truth by its name is no image."""
+    """Return what each image file is, by the JSON beside it, its name, or its series' folder; a truth is none."""
     paths = list(files)
     truths = set(truth_files(paths))
     read = []
     for path in paths:
         reading = Reading(Kind.ASIDE) if path in truths else identify(path, choice.modalities)
+        if reading.kind is Kind.UNREAD and (series := read_series_folder(path.parent.name)):
+            reading = replace(series, patient=(), words=f"folder: {series.words}")
         decided = modality_of(reading.sequence, choice.modalities) if reading.kind is Kind.IMAGE else None
         read.append(File(path, reading, decided if decided in choice.modalities else None))
     return _contrast_by_the_others(read, choice)
