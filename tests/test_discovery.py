@@ -130,6 +130,13 @@ def test_the_other_t1_tells_what_the_post_one_is(tmp_path, other, taken) -> None
     assert f"post_T1.nii: taken as {taken}, since {other} is" in case.warnings[0]
 
 
+def test_another_patients_t1_tells_nothing(tmp_path) -> None:
+    _touch(tmp_path, "A_post_T1.nii", "A_flair.nii", "B_T1.nii", "B_flair.nii")
+    a, b = find_cases(tmp_path)
+    assert "may be t1 or t1c" in (a.problem or "")
+    assert b.problem is None
+
+
 def test_a_link_that_leads_nowhere_is_an_image_that_cannot_be_read(tmp_path) -> None:
     _touch(tmp_path, "sub/T1.nii")
     (tmp_path / "sub" / "FLAIR.nii").symlink_to(tmp_path / "not fetched")

@@ -50,7 +50,7 @@ def read_files(files: Iterable[Path], choice: Choice) -> list[File]:
             reading = replace(series, patient=(), words=f"folder: {series.words}")
         decided = modality_of(reading.sequence, choice.modalities) if reading.kind is Kind.IMAGE else None
         read.append(File(path, reading, decided if decided in choice.modalities else None))
-    return _contrast_by_the_others(read, choice)
+    return read
 
 
 def _contrast_by_the_others(files: Sequence[File], choice: Choice) -> list[File]:
@@ -88,6 +88,7 @@ def case_of(name: str, files: Sequence[File], others: Iterable[Path], choice: Ch
         choice: What is chosen among several.
         folder: Where they lie.
     """
+    files = _contrast_by_the_others(files, choice)
     images: dict[str, Path] = {}
     decided: dict[str, str] = {}
     problems: list[str] = [problem] if (problem := too_long(name)) else []
