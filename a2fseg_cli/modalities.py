@@ -34,7 +34,7 @@ MODALITIES = (
         "t1c",
         "T1c",
         ("t1ce", "t1gd"),
-        ("t1ce", "t1gd", "t1wce", "t1wgd", "t1post", "t1contrast", "cet1", "cet1w", "gdt1", "gdt1w"),
+        ("t1ce", "t1gd", "t1wce", "t1wgd", "t1post", "t1contrast", "ct1", "cet1", "cet1w", "gdt1", "gdt1w"),
     ),
     Modality("t2", "T2", ("t2w",), ("t2w",), ("t2w",)),
     Modality("flair", "FLAIR", ("t2f", "fla"), ("fla", "t2f", "t2flair"), ("flair",)),

@@ -1062,14 +1062,14 @@ def _options() -> Iterator[Kind]:
         group,
         "an image without its modality",
         2,
-        ("one file", "--flair"),
+        ("one file", "flair"),
         lambda folder: ["predict", _write(folder / "a.nii", nifti()), *_to(folder)],
     )
-    yield data("--part-id 2: expected 0 to 1", "--num-parts", 2, "--part-id", 2, name="part out of range")
-    yield data("--part-id -1: expected 0 to 1", "--num-parts", 2, "--part-id", -1)
-    yield data("--num-parts 0", "--num-parts", 0, "--part-id", 0)
-    yield data("--num-parts and --part-id need each other", "--part-id", 0)
-    yield data("--num-parts and --part-id need each other", "--num-parts", 2)
+    yield data("part_id 2: expected 0 to 1", "--num-parts", 2, "--part-id", 2, name="part out of range")
+    yield data("part_id -1: expected 0 to 1", "--num-parts", 2, "--part-id", -1)
+    yield data("num_parts 0: expected 1 or more", "--num-parts", 0, "--part-id", 0)
+    yield data("--part-id needs --num-parts", "--part-id", 0)
+    yield data("--num-parts needs --part-id", "--num-parts", 2)
     yield data("Unknown policy 'brats1999'; expected one of brats2020", "--policy", "brats1999")
     yield data("metrics beauty: expected some of dice", "--metrics", "dice,beauty")
     yield data("subset t1+pet: expected some of t1, t1c, t2, flair", "--subset", "t1+pet")
@@ -1081,7 +1081,7 @@ def _options() -> Iterator[Kind]:
     yield data("exclude each other", "--all-subsets", "--subset", "t1")
     yield data("no such folder of predictions", "--predictions", "nowhere", code=3)
     two = b'{"train": ["P1"], "test": ["P1x"]}'
-    yield split(("split ", "split.json:NAME", "train, test"), two, "", 2, "split without the name")
+    yield split(("split", "split.json:NAME", "train, test"), two, "", 2, "split without the name")
     yield split(("NAME one of train, test",), two, ":dev", 2, "split with an unknown name")
     yield split(("split.json, test: 1 cases are not in the data: P1x",), two, ":test", 3, "split of other patients")
     yield split(("split.json: not a JSON file",), None, "", 3, "split that is missing")

@@ -19,7 +19,8 @@ NAMES = {
     "t1": """
         BraTS20_Training_001_t1 BraTS-GLI-00000-000-t1n sub-01_T1w sub-01_acq-mprage_T1w sub-01_ce-none_T1w T1 t1w
         T1_pre T1_skull_strip T1_r2s_bet_reg t1_to_SRI_brain T1_brain T1_AX_SE_10_se2d1 study1_T1W T1_nativ T1_ohne_KM
-        T1_without_contrast T1_wo_gad T1_non_contrast T1_PRE_GAD AX_T1_PRE T1_precontrast t1_mprage_sag_p2_iso
+        T1_without_contrast T1_without_IV_contrast T1_wo_gad T1_non_contrast T1_PRE_GAD AX_T1_PRE T1_precontrast
+        t1_mprage_sag_p2_iso
         003_t1_mprage_sag_20190101 T1_in_MNI152 VSD.Brain.XX.O.MR_T1.54513 T1_post_op postop_T1 flair01_t1
         segment_mask01_t1 Brats18_T1_study x_t1_0000 3DT1 sT1W_3D_TFE_T1 T1_to_FLAIR T1_in_T2_space C3N-00016_T1 PET_T1
         UCSF-PDGM-0004_T1_bias Ax_T1_FSE t1_tse_tra T1SE t1_vibe_tra t1_fl3d_sag T1_biascorrected MPRAGE SAG_BRAVO
@@ -32,7 +33,7 @@ NAMES = {
         MRHR_T1_AX_POST_GAD_SE_13_se2d1r VSD.Brain.XX.O.MR_T1c.54514 MPRAGE_GD SAG_3D_T1_MPRAGE_post axt1postgad
         T1c_study UCSF-PDGM-0004_T1c_bias T1_with_contrast T1_kontrast t1_mpr_post_contrast T1_AX_POST
         AX_T1_POST_CONTRAST t1_se_tra_Gd WIP_T1W_3D_TFE_Gd T1_C t1_tse_fs_tra_KM_5 T1W_enhanced
-        Cor_T1_Post_Gad T1_gadovist cet1w gdt1
+        Cor_T1_Post_Gad T1_gadovist cet1w gdt1 T1_pre_op_Gd T1_post_op_gad
     """,
     "t2": """
         BraTS20_Training_001_t2 BraTS-GLI-00000-000-t2W x-t2w sub-01_T2w T2W_TSE t2_tse_tra T2_r2s_bet_reg
@@ -56,7 +57,7 @@ NAMES = {
     """,
     "unclear": """
         post_T1 AX_POST_T1 T1_FLAIR t1_tirm_tra_dark-fluid case_t1_t2_flair t2_tirm_cor t2_pd T1_pre_post_gad_post
-        sub-01_acq-post_T1w reg_to_T1 T1_T2_fused
+        sub-01_acq-post_T1w reg_to_T1 T1_T2_fused PD_T2_FSE t2_tse_pd+t2
     """,
     "unread": "brain flair01 scan.12 c1T1 MNI152 study_3 ___ 20190101_5 T22_x xt1x",
 }
@@ -146,6 +147,7 @@ def beside(tmp_path: Path):
 T1_SE = {"RepetitionTime": 0.55, "EchoTime": 0.012, "ScanningSequence": "SE"}
 T2_SE = {"RepetitionTime": 5.0, "EchoTime": 0.1, "ScanningSequence": "SE"}
 FLAIR = {"RepetitionTime": 9.0, "EchoTime": 0.09, "InversionTime": 2.5, "ScanningSequence": "SE_IR"}
+T1_FLAIR = {"RepetitionTime": 2.5, "EchoTime": 0.02, "InversionTime": 0.9, "ScanningSequence": "SE_IR"}
 MPRAGE = {"RepetitionTime": 2.3, "EchoTime": 0.003, "InversionTime": 0.9, "ScanningSequence": "GR_IR"}
 
 
@@ -169,6 +171,9 @@ MPRAGE = {"RepetitionTime": 2.3, "EchoTime": 0.003, "InversionTime": 0.9, "Scann
         ("scan_3", T1_SE, "t1"),
         ("scan_3", {**T1_SE, "ContrastBolusAgent": "Dotarem"}, "t1c"),
         ("T1", MPRAGE, "t1"),
+        ("T1_FLAIR", T1_FLAIR, "t1"),
+        ("T1_FLAIR_Gd", T1_FLAIR, "t1c"),
+        ("T1", {"ContrastBolusIngredient": "GADOLINIUM"}, "t1c"),
     ],
 )
 def test_the_json_beside_an_image_counts(beside, name, fields, expected) -> None:
@@ -217,4 +222,6 @@ def test_times_at_the_bounds() -> None:
     assert sequence_by_times({"EchoTime": 0.07, "RepetitionTime": 2.0, "InversionTime": 0.16}) is None  # STIR
     assert sequence_by_times({"EchoTime": 0.07, "InversionTime": 1.5}) == "flair"
     assert sequence_by_times({"EchoTime": 0.03, "RepetitionTime": 3.0}) is None  # proton density
+    assert sequence_by_times({"EchoTime": 0.03, "RepetitionTime": 3.0, "InversionTime": 1.3}) == "t1"
+    assert sequence_by_times({"EchoTime": 0.03, "RepetitionTime": 3.0, "InversionTime": 0.25}) is None  # STIR
     assert sequence_by_times({}) is None

@@ -160,6 +160,15 @@ def test_truths_in_bids_derivatives(tmp_path) -> None:
     assert "2 candidates for the truth, none taken" in several.warnings[0]
     (alone,) = select_cases(tmp_path / "sub-1" / "ses-1")
     assert alone.truth == one.truth
+    touch(tmp_path, "derivatives/stripped/sub-1/ses-1/anat/sub-1_ses-1_desc-brain_T1w.nii.gz")
+    (stripped,) = select_cases(tmp_path / "derivatives" / "stripped")
+    assert (stripped.name, stripped.truth) == ("sub-1_ses-1", one.truth)
+
+
+def test_a_t1_that_cannot_be_told_matters_not_to_a_network_without_one(tmp_path) -> None:
+    touch(tmp_path, "post_T1.nii", "T2.nii")
+    assert select_cases(tmp_path, modalities=("t2",))[0].problem is None
+    assert select_cases(tmp_path, modalities=("t2", "t1ce"))[0].problem is not None
 
 
 # nnU-Net and 4-D files.

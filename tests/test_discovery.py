@@ -131,6 +131,13 @@ def test_the_other_t1_tells_what_the_post_one_is(tmp_path, other, taken) -> None
     assert f"post_T1.nii: taken as {taken}, since {other} is" in case.warnings[0]
 
 
+def test_another_patients_t1_tells_nothing(tmp_path) -> None:
+    _touch(tmp_path, "A_post_T1.nii", "A_flair.nii", "B_T1.nii", "B_flair.nii")
+    a, b = find_cases(tmp_path)
+    assert "may be t1 or t1c" in (a.problem or "")
+    assert b.problem is None
+
+
 def test_a_link_that_leads_nowhere_is_an_image_that_cannot_be_read(tmp_path) -> None:
     _touch(tmp_path, "sub/T1.nii")
     (tmp_path / "sub" / "FLAIR.nii").symlink_to(tmp_path / "not fetched")
@@ -239,6 +246,39 @@ def test_numbers_of_series_are_no_patients(tmp_path) -> None:
     assert [case.name for case in find_cases(tmp_path / "side")] == ["001", "002", "003"]
 
 
+def test_one_folder_a_series(tmp_path) -> None:
+    _touch(tmp_path, "P1/3_T1/IM.nii", "P1/4_Ax_T2_FLAIR/IM.nii", "P1/5_T1_post_Gd/IM.nii", "P1/6_DWI/IM.nii")
+    _touch(tmp_path, "P2/T2/x_T2.nii", "P2/post_T1/IM.nii", "P3/T1_AX/a.nii", "P3/T1_SAG/b.nii")
+    p1, p2, p3 = find_cases(tmp_path)
+    assert (p1.name, list(p1.images), p1.problem) == ("P1", ["t1", "t1c", "flair"], None)
+    assert p1.decided["flair"] == "folder: AX T2 FLAIR"
+    assert "IM.nii may be t1 or t1c" in (p2.problem or "")
+    assert "2 candidates for t1: a.nii, b.nii" in (p3.problem or "")
+
+
+_ODD = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=20)
+_ODD |= st.lists(st.sampled_from(["t1", "t2", "_", "P1", "seg", "gd", "sub-1", "\udcfc", ".", " "]), max_size=6).map(
+    "".join
+)
+_ODD = _ODD.filter(lambda name: name.strip(".") != "")
+
+
+@given(st.lists(st.lists(_ODD, min_size=1, max_size=3), min_size=1, max_size=5))
+def test_no_folder_breaks_it(tmp_path_factory, paths) -> None:
+    root = tmp_path_factory.mktemp("odd")
+    for *folders, file in paths:
+        path = root.joinpath(*folders, f"{file}.nii")
+        if not any(place.is_file() for place in path.parents) and not path.is_dir():
+            _touch(root, str(path.relative_to(root)))
+    try:
+        cases = find_cases(root)
+    except InputError:
+        return
+    names = [case.name for case in cases]
+    assert len(set(names)) == len(names)
+    assert all(name.encode() and "/" not in name and name.isprintable() for name in names)
+
+
 @pytest.mark.parametrize(
     ("file", "name"),
     [
@@ -328,6 +368,32 @@ def test_real_patients_in_their_four_naming_styles(cases_dir) -> None:
         assert case.truth is not None
         assert (case.problem, case.warnings) == (None, ())
         assert find_cases(cases_dir / case.name) == [case]
+
+
+def test_real_patients_under_names_of_scanners_and_of_2013(cases_dir) -> None:
+    glioma, sclerosis = sorted(find_cases(cases_dir.parent / "raw"), key=lambda case: len(case.images), reverse=True)
+    assert {modality: path.name for modality, path in glioma.images.items()} == {
+        "t1": "T1_AX_SE_10_se2d1.nii.gz",
+        "t1c": "MRHR_T1_AX_POST_GAD_SE_13_se2d1r.nii.gz",
+        "t2": "MRHR_T2_AX_SE_2_tse2d1_11.nii.gz",
+        "flair": "MRHR_FLAIR_AX_SE_IR_5_tir2d1_21.nii.gz",
+    }
+    assert list(sclerosis.images) == ["t1", "t2", "flair"]
+    (case,) = find_cases(cases_dir.parent / "naming")
+    assert [path.name.split(".")[4] for path in case.images.values()] == ["MR_T1", "MR_T1c", "MR_T2", "MR_Flair"]
+    assert case.truth is not None
+    assert ".OT." in case.truth.name
+    assert [glioma.problem, *glioma.warnings, sclerosis.problem, case.problem, *case.warnings] == [None] * 3
+
+
+def test_real_patients_with_some_of_the_sequences(cases_dir) -> None:
+    cases = find_cases(cases_dir.parent / "partial")
+    assert [case.name for case in cases] == sorted(folder.name for folder in (cases_dir.parent / "partial").iterdir())
+    assert all(case.truth is not None and case.problem is None and not case.warnings for case in cases)
+    sets = ["+".join(case.images) for case in cases]
+    assert {found: sets.count(found) for found in set(sets)} == {
+        "flair": 130, "t1": 30, "t1+t1c+flair": 8, "t1+t1c+t2+flair": 1
+    }  # fmt: skip
 
 
 def test_discovery_needs_neither_torch_nor_simpleitk() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from a2fseg_cli.cases.case import printable_name
-from a2fseg_cli.cases.names import image_stem
+from a2fseg_cli.cases.names import image_stem, read_series_folder
 from a2fseg_cli.errors import InputError
 
 # Of BIDS: nobody's images, or other kinds of images of a patient.
@@ -57,14 +57,15 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def own_images(folder: Path) -> list[Path]:
-    """Return the images of a folder, of its `anat`, and of folders that stand around one image each."""
+    """Return the images of a folder, of its `anat`, and of folders around one image each, such as those of series."""
     files = images_in(folder)
     for place in folders_in(folder):
         name = place.name.lower()
         if name == "anat":
             files += images_in(place)
-        elif _AROUND_AN_IMAGE.fullmatch(name) and len(inside := images_in(place)) == 1 and not folders_in(place):
-            files += inside
+        elif _AROUND_AN_IMAGE.fullmatch(name) or read_series_folder(name):
+            inside = images_in(place)
+            files += inside if len(inside) == 1 and not folders_in(place) else []
     return files
 
 

@@ -45,7 +45,8 @@ class Reading:
 
     Attributes:
         kind: What the file is taken for.
-        sequence: `t1`, `t1c`, `t2`, `flair`, or a name of a network's own; of an unclear one what it may be at most.
+        sequence: `t1`, `t1c`, `t2`, `flair`, or a name of a network's own; of an unclear one `t1` where only the
+            contrast cannot be told, `t2` where it may be one, else None.
         patient: The words before, which name the patient.
         words: The words that decided.
         reason: Why it cannot be told.
@@ -126,6 +127,16 @@ def read_name(stem: str, modalities: Sequence[str] = BRATS_MODALITIES) -> Readin
     return _read_bids(stem) or _read_own_name(stem, modalities) or read_words(tokens_of(stem))
 
 
+def read_series_folder(name: str) -> Reading | None:
+    """Return what a folder's name says where it is a series and no patient, such as `T1`, `5_Ax_T2_FLAIR`; else None.
+
+    Scanners and converters export one folder a series, with files whose names may say nothing.
+    """
+    reading = read_words(tokens_of(name))
+    is_series = reading.kind in (Kind.IMAGE, Kind.UNCLEAR) and "".join((*reading.patient, "0")).isdigit()
+    return reading if is_series else None
+
+
 def read_words(tokens: Sequence[str]) -> Reading:
     """Return what the words of a name or of a description say."""
     tokens, brought_to = _without_targets(tokens)
@@ -153,8 +164,9 @@ def read_words(tokens: Sequence[str]) -> Reading:
         named = {"flair"}
     said = " ".join(token for token in (*chain, *behind) if token in _LINKED or token in words.SEQUENCES)
     reading = Reading(Kind.IMAGE, None, tuple(before), said.upper())
-    if len(named) > 1:
-        return replace(reading, kind=Kind.UNCLEAR, reason=f"may be {' or '.join(sorted(named))}")
+    if len(named) > 1:  # a T1 FLAIR is one of the two, which its times may tell; then the words say if it has contrast
+        contrast = _with_contrast(reading, before, chain, behind, by_pulse).contrast if "t1" in named else None
+        return replace(reading, kind=Kind.UNCLEAR, reason=f"may be {' or '.join(sorted(named))}", contrast=contrast)
     reading = replace(reading, sequence=named.pop())
     if reading.sequence == "t2":
         return _checked_t2(reading, {*chain, *behind})
@@ -194,21 +206,20 @@ def _with_contrast(
 ) -> Reading:
     """Return a T1 as t1, t1c or unclear, by the words around it."""
     first = next(index for index, token in enumerate(chain) if token in _SEQUENCE_LIKE)
-    around = (*chain, *behind)
+    around = tuple(token for token in (*chain, *behind) if token != "iv")
+    first -= "iv" in chain[:first]
     given = denied = doubtful = False
     for index, token in enumerate(around):
-        following = around[index + 1] if index + 1 < len(around) else ""
-        negated = any(
-            word in words.NEGATIONS for word in around[max(0, index - 1 - (around[index - 1] == "iv")) : index]
-        )
+        negated = bool(words.NEGATIONS & set(around[max(0, index - 1) : index]))
+        of_a_treatment = bool(words.TREATMENTS & set(around[index + 1 : index + 2]))
+        if of_a_treatment and token in words.POST | words.PRE:
+            continue
         if token in words.PRE or (token in words.AGENTS and negated):
             denied = True
-        elif token in words.AGENTS and (token != "c" or around[index - 1 : index] == (around[first],)):
+        elif token in words.AGENTS and (token != "c" or index == first + 1):
             given = True
-        elif token in words.POST and following not in words.TREATMENTS and not negated:
+        elif token in words.POST and not negated:
             given, doubtful = given or index > first, doubtful or index < first
-    if "pre" in around and around[-1] == "pre":
-        denied = True
     if given and denied:
         return replace(
             reading, kind=Kind.UNCLEAR, sequence=None, reason="may be t1 or t1c: it says with and without contrast"
@@ -222,7 +233,7 @@ def _with_contrast(
     named_before = [token for token in before[-2:] if token in words.AGENTS | words.POST and token not in ("c", "ce")]
     if named_before:
         return replace(reading, remark=f"taken as t1 without contrast, though {named_before[-1].upper()} stands before")
-    return replace(reading, remark="taken as t1 without contrast: nothing says whether it has it" * by_pulse)
+    return replace(reading, remark="taken as t1 without contrast: nothing says whether it has it" if by_pulse else "")
 
 
 def _read_own_name(stem: str, modalities: Sequence[str]) -> Reading | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from a2fseg_cli.cases.case import Case, too_long
-from a2fseg_cli.cases.names import Kind, Reading, image_stem, modality_of
+from a2fseg_cli.cases.names import Kind, Reading, image_stem, modality_of, read_series_folder
 from a2fseg_cli.cases.sidecar import identify
 from a2fseg_cli.cases.truths import derived_truths, truth_files
 from a2fseg_cli.imaging.marking import is_marked
@@ -40,15 +40,17 @@ class File:
 
 
 def read_files(files: Iterable[Path], choice: Choice) -> list[File]:
-    """Return what each image file is, by the JSON beside it and its name; a truth by its name is no image."""
+    """Return what each image file is, by the JSON beside it, its name, or its series' folder; a truth is none."""
     paths = list(files)
     truths = set(truth_files(paths))
     read = []
     for path in paths:
         reading = Reading(Kind.ASIDE) if path in truths else identify(path, choice.modalities)
+        if reading.kind is Kind.UNREAD and (series := read_series_folder(path.parent.name)):
+            reading = replace(series, patient=(), words=f"folder: {series.words}")
         decided = modality_of(reading.sequence, choice.modalities) if reading.kind is Kind.IMAGE else None
         read.append(File(path, reading, decided if decided in choice.modalities else None))
-    return _contrast_by_the_others(read, choice)
+    return read
 
 
 def _contrast_by_the_others(files: Sequence[File], choice: Choice) -> list[File]:
@@ -86,6 +88,7 @@ def case_of(name: str, files: Sequence[File], others: Iterable[Path], choice: Ch
         choice: What is chosen among several.
         folder: Where they lie.
     """
+    files = _contrast_by_the_others(files, choice)
     images: dict[str, Path] = {}
     decided: dict[str, str] = {}
     problems: list[str] = [problem] if (problem := too_long(name)) else []
@@ -99,7 +102,7 @@ def case_of(name: str, files: Sequence[File], others: Iterable[Path], choice: Ch
             images[modality], decided[modality] = chosen[0].path, chosen[0].reading.words
             if remark := chosen[0].reading.remark:
                 warnings.append(f"{chosen[0].path.name}: {remark}")
-    if unclear := [file for file in files if file.reading.kind is Kind.UNCLEAR]:
+    if unclear := [file for file in files if _is_unclear(file, choice.modalities)]:
         said = "; ".join(f"{file.path.name} {file.reading.reason}" for file in unclear)
         if choice.ignore_unknown:
             warnings.append(f"{name}: left aside, since it cannot be told which sequence they are: {said}")
@@ -113,6 +116,14 @@ def case_of(name: str, files: Sequence[File], others: Iterable[Path], choice: Ch
     return Case(
         name, images, truth, problems[0] if problems else None, (*warnings, *said_of_truth), decided | where, folder
     )
+
+
+def _is_unclear(file: File, modalities: Sequence[str]) -> bool:
+    """Whether it cannot be told which of the network's modalities a file is; a T1 or a T1c matters not to T2 alone."""
+    if file.reading.kind is not Kind.UNCLEAR:
+        return False
+    possible = ("t1", "t1c") if file.reading.sequence == "t1" else (file.reading.sequence,)
+    return any(sequence is None or modality_of(sequence, modalities) in modalities for sequence in possible)
 
 
 def nothing_understood(folder: Path, files: Iterable[File], modalities: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from a2fseg_cli.cases.case_lists import read_case_table, split_part
 from a2fseg_cli.cases.discovery import find_cases, unique
 from a2fseg_cli.cases.names import image_stem
 from a2fseg_cli.cases.nnunet import find_dataset, is_dataset
-from a2fseg_cli.cases.volumes import cases_of_volumes, check_channels
+from a2fseg_cli.cases.volumes import cases_of_volumes, channel_modalities
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.modalities import BRATS_MODALITIES
 
@@ -72,7 +72,7 @@ def select_cases(
     sources = [] if source is None else [source] if isinstance(source, Path) else list(source)
     if bool(sources) == bool(given):
         raise UsageError("Give either images one by one, or a folder or CSV.")
-    check_channels(channels, modalities)
+    channel_modalities(channels, modalities)  # refused before anything is looked for
     cases: list[Case] = [_given_case(given)] if given else []
     for place in sources:
         cases += _cases_of_source(place, modalities, selection, with_truth)

@@ -53,7 +53,9 @@ def share_of(cases: Sequence[Case], num_parts: int | None = None, part_id: int |
     if (num_parts is None) != (part_id is None):
         raise UsageError("num_parts and part_id need each other.")
     if num_parts is not None and part_id is not None:
-        if num_parts < 1 or not 0 <= part_id < num_parts:
+        if num_parts < 1:
+            raise UsageError(f"num_parts {num_parts}: expected 1 or more.")
+        if not 0 <= part_id < num_parts:
             raise UsageError(f"part_id {part_id}: expected 0 to {num_parts - 1} for num_parts {num_parts}.")
         by = f"num_parts {num_parts}, part_id {part_id}" if num_parts > 1 else ""
         return Share(tuple(cases[part_id::num_parts]), num_parts, part_id, len(cases), by)

@@ -93,10 +93,11 @@ def _joined(by_name: Reading, told: Reading) -> Reading:
 
 def _with_agent(reading: Reading, fields: Mapping[str, Any]) -> Reading:
     """Return a T1 as t1c where the JSON names an agent; where the words deny one, it cannot be told."""
-    agent = fields.get("ContrastBolusAgent")
-    if not isinstance(agent, str) or agent.strip().lower() in _NO_AGENT or reading.sequence != "t1":
+    named = {key: str(fields.get(key, "")).strip() for key in ("ContrastBolusAgent", "ContrastBolusIngredient")}
+    agents = {key: text for key, text in named.items() if text.lower() not in _NO_AGENT}
+    if not agents or reading.sequence != "t1":
         return reading
-    said = f'ContrastBolusAgent: "{printable(agent.strip(), 40)}"'
+    said = ", ".join(f'{key}: "{printable(text, 40)}"' for key, text in agents.items())
     if reading.contrast is False:
         reason = f"may be t1 or t1c: {reading.words} says without contrast, {said}"
         return replace(reading, kind=Kind.UNCLEAR, reason=reason)
@@ -109,9 +110,9 @@ def sequence_by_times(fields: Mapping[str, Any]) -> str | None:
     """Return `t1`, `t2` or `flair` as the times of a spin echo say, "other" for echo-planar images, None if neither.
 
     The bounds lie in the gaps between the usual protocols of 1.5 and 3 T: FLAIR inverts after 1.6 to 2.9 s, a T1
-    after 0.4 to 1.2 s; a T1 spin echo has an echo of 7 to 25 ms and repeats within 1.2 s (0.4 to 0.9), a T2 echoes
-    after 70 ms and more, and repeats after 2 s and more. Gradient echoes decide nothing: time of flight and
-    susceptibility images have the times of a T1.
+    ("T1 FLAIR") after 0.7 to 1.2 s, a STIR after 0.15 to 0.25 s; a T1 spin echo has an echo of 7 to 25 ms and repeats
+    within 1.2 s (0.4 to 0.9), a T2 echoes after 70 ms and more, and repeats after 2 s and more. Gradient echoes decide
+    nothing: time of flight and susceptibility images have the times of a T1.
     """
     repetition, echo, inversion = (_seconds(fields, key) for key in ("RepetitionTime", "EchoTime", "InversionTime"))
     kinds = fields.get("ScanningSequence")
@@ -122,7 +123,7 @@ def sequence_by_times(fields: Mapping[str, Any]) -> str | None:
         return "flair"
     if "GR" in kinds.upper() or echo is None or repetition is None:
         return None
-    if echo <= 0.03 and repetition <= 1.2:
+    if echo <= 0.03 and (repetition <= 1.2 or 0.3 <= (inversion or 0) <= 1.3):
         return "t1"
     return "t2" if echo >= 0.07 and repetition >= 2 and inversion is None else None
 
@@ -144,8 +145,10 @@ def _against_times(reading: Reading, fields: Mapping[str, Any]) -> Reading:
             return reading
         reason = f"{reading.words} says {reading.sequence}, its times ({said}) are those of a {times}"
         return replace(reading, kind=Kind.UNCLEAR, reason=reason)
-    if reading.kind is Kind.IMAGE or (times == "t1" and reading.kind is Kind.UNCLEAR):
+    if reading.kind is Kind.IMAGE or (times == "t1" and reading.sequence is not None):
         return reading
+    if times == "t1" and reading.contrast:
+        return replace(reading, kind=Kind.IMAGE, sequence="t1c", words=f"{reading.words}, times: {said}", reason="")
     remark = f"taken as {times} by its times ({said})"
     read = Reading(Kind.IMAGE, times, words=f"times: {said}", remark=remark)
     return _with_agent(read, fields) if times == "t1" else read

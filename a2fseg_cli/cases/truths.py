@@ -38,8 +38,9 @@ def derived_truths(place: Path) -> list[Path]:
     """
     parts = Path(os.path.abspath(place)).parts
     subject = max((i for i, part in enumerate(parts) if part.lower().startswith("sub-")), default=0)
-    derivatives = Path(*parts[:subject], "derivatives") if subject else None
-    if derivatives is None or not derivatives.is_dir():
+    root = Path(*parts[:subject])  # the data set's, or a pipeline's folder in its derivatives
+    derivatives = root.parent if root.parent.name == "derivatives" else root / "derivatives"
+    if not subject or not derivatives.is_dir():
         return []
     wanted = dict(part.lower().split("-", 1) for part in parts[subject:] if part.lower().startswith(("sub-", "ses-")))
     found = []

@@ -35,11 +35,6 @@ def channel_modalities(channels: Sequence[str], modalities: Sequence[str]) -> tu
     return named
 
 
-def check_channels(channels: Sequence[str], modalities: Sequence[str]) -> None:
-    """Return if the names are modalities. Raises: UsageError, as `channel_modalities`."""
-    channel_modalities(channels, modalities)
-
-
 def cases_of_volumes(source: Path, modalities: Sequence[str], channels: Sequence[str]) -> list[Case]:
     """Return the cases of a 4-D file, or of a folder with one such file a patient, side by side or in folders.
 

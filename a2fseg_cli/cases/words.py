@@ -42,7 +42,8 @@ DESCRIPTIONS = frozenset(
      "fspgr", "vibe", "rage", "mp", "p2", "p3", "p4", "ns", "dark", "fluid", "da", "fl", "images", "image", "iv",
      "with", "bet", "stripped", "skullstripped", "reg", "registered", "coreg", "coregistered", "n4", "preproc", "norm",
      "normalized", "resampled", "aligned", "skull", "strip", "r2s", "sri", "sri24", "mni", "orig",
-     "bias", "corrected", "bfc", "biascorrected", "defaced", "scan", "restore", "final", "warped", "wip", "mrhr")
+     "bias", "corrected", "bfc", "biascorrected", "defaced", "scan", "restore", "final", "warped", "wip", "mrhr", "pd",
+     "dual")
 )  # fmt: skip
 # What follows one of these is the image that another was brought to: `FLAIR_to_T1` is a FLAIR.
 TARGETS = frozenset(("to", "onto", "in", "on"))
