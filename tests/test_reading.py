@@ -275,7 +275,7 @@ def test_trailing_axis_of_one_is_a_volume(tmp_path) -> None:
         "space: scanner-xyz\nspace directions: (0.6,0.8,0) (-0.8,0.6,0) (0,0,3)\nspace origin: (1,2,3)",
         "space: LPS",
         "spacings: 1 2 3",
-        "spacings: 1 nan 3",
+        "spacings: 1 NaN 3",
         "spacings: 1 2 3\naxis mins: 10 20 30",
         "spacings: 1 2 3\naxis mins: 10 20 30\ncenters: node node node",
         "# a comment: 1\nkey:=value\nspacings: 1 2 3\nkinds: space space space",

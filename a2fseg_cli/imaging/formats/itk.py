@@ -32,7 +32,7 @@ LONGEST_HEADER = 2**16
 _AXES = 16
 # ITK reads numbers into fixed buffers; sixteen axes of sixteen numbers each are none that a file has.
 _LONGEST_VALUE = 1024
-NUMBER = r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan)"
+NUMBER = r"(?:[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[Nn]a[Nn])"
 NUMBERS = rf"{NUMBER}(?:\s+{NUMBER}){{0,255}}"
 COUNTS = rf"[1-9]\d{{0,8}}(?:\s+[1-9]\d{{0,8}}){{0,{_AXES - 1}}}"
 # NRRD's parser keeps its errors in one list of the process: of three runs over 3,000 damaged headers in eight threads,
