@@ -239,6 +239,21 @@ def test_reading_in_threads(tmp_path) -> None:
         np.testing.assert_array_equal(image.array, _volume("float32") * (number % 8 + 1))
 
 
+def test_damaged_headers_in_threads(tmp_path) -> None:
+    """NRRD's parser, with errors in two threads at once, ends the process."""
+    path = _nrrd(tmp_path / "a.nrrd", "space: LPS", "space directions: (1,0,0) (0,1,0) (0,0,1)", "space origin: (5)")
+
+    def refused(_: int) -> bool:
+        try:
+            peek_image(path)
+        except InputError:
+            return True
+        return False
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(refused, range(2000)))
+
+
 def test_no_library_is_loaded_before_a_file_is_read() -> None:
     rooms = "a2fseg_cli.imaging.reading, a2fseg_cli.imaging.writing, a2fseg_cli.cases.discovery"
     code = f"import sys, {rooms}; print(*sys.modules)"
@@ -260,7 +275,7 @@ def test_trailing_axis_of_one_is_a_volume(tmp_path) -> None:
         "space: scanner-xyz\nspace directions: (0.6,0.8,0) (-0.8,0.6,0) (0,0,3)\nspace origin: (1,2,3)",
         "space: LPS",
         "spacings: 1 2 3",
-        "spacings: 1 nan 3",
+        "spacings: 1 NaN 3",
         "spacings: 1 2 3\naxis mins: 10 20 30",
         "spacings: 1 2 3\naxis mins: 10 20 30\ncenters: node node node",
         "# a comment: 1\nkey:=value\nspacings: 1 2 3\nkinds: space space space",

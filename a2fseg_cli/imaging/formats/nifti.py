@@ -42,7 +42,7 @@ NiftiHeader = Any
 
 def sniff(start: bytes) -> bool:
     """Tell whether a file starts with the size of a NIfTI header."""
-    return bool(_layout(start))
+    return _layout(start) is not None
 
 
 def read_header(path: Path) -> Header:
@@ -85,13 +85,13 @@ def encode(array: npt.NDArray[Any], geometry: Geometry, reference: Path | None, 
     return bytes(fields.binaryblock).ljust(_DATA_OFFSET, b"\0") + little_endian.tobytes()
 
 
-def _layout(start: bytes) -> tuple[int, str]:
-    """Return the header's size and byte order; nothing where its first number is no header's size."""
+def _layout(start: bytes) -> tuple[int, str] | None:
+    """Return the header's size and byte order; None where its first number is no header's size."""
     for order in ("<", ">"):
         size = struct.unpack_from(f"{order}i", start)[0] if len(start) >= 4 else 0
         if size in (_NIFTI1_BYTES, _NIFTI2_BYTES):
             return size, order
-    return ()  # type: ignore[return-value]
+    return None
 
 
 def _fields(path: Path) -> NiftiHeader:
@@ -100,9 +100,9 @@ def _fields(path: Path) -> NiftiHeader:
     from nibabel.nifti2 import Nifti2Header
 
     start = read_start(path, _NIFTI2_BYTES)
-    if not sniff(start):
+    if (layout := _layout(start)) is None:
         raise InputError(f"{path}: no NIfTI file, whatever its name says. Convert the image again.")
-    size, order = _layout(start)
+    size, order = layout
     if len(start) < size:
         raise InputError(f"{path}: the file ends within its header ({len(start)} bytes). Copy it again.")
     kind = Nifti1Header if size == _NIFTI1_BYTES else Nifti2Header

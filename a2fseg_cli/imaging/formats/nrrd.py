@@ -66,7 +66,8 @@ def read_header(path: Path) -> Header:
         raise InputError(f"{path}: voxels that do not follow the header (skip). Convert the file to .nii.gz.")
     if fields.get("space", "").lower() in _MISREAD_SPACES:
         raise InputError(f"{path}: axes of the space {fields['space']}, which is not read. Convert it to .nii.gz.")
-    grid = checked_fields(path, fields | {"encoding": fields.get("encoding", "").lower()}, _GRID)
+    words = {name: fields[name].lower() for name in ("encoding", "endian") if name in fields}
+    grid = checked_fields(path, {"encoding": ""} | fields | words, _GRID)
     axes = len(grid.get("sizes", "").split())
     per_axis = [
         grid[name].split() for name in ("spacings", "axis mins", "axis maxs", "centers", "kinds") if name in grid
