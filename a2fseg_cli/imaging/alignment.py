@@ -135,6 +135,8 @@ def misalignments(
     with ThreadPoolExecutor(threads) as pool:
         levels = dict(zip(names, pool.map(look, names), strict=True))
         names = [name for name in names if np.count_nonzero(levels[name][-1].inside) >= _FEWEST_POINTS]
+        if len(names) < 2:
+            return []
         references: dict[str, _Reference] = {}
         found: dict[tuple[str, str], tuple[float, float]] = {}
 
@@ -172,9 +174,9 @@ def _groups(names: list[str], found: Mapping[tuple[str, str], tuple[float, float
 def coverage_gaps(masks: Mapping[str, Mask], spacing_mm: Sequence[float]) -> list[Gap]:
     """Return the sequences that do not show a part of the brain that most of the others show.
 
-    The part has to hold more than 10 mL in pieces of 9 mm and more: masks of two sequences differ by a rim. Of a
-    sequence that lies elsewhere as a whole, what it shows beyond the others is taken off: see `misalignments`. With two sequences, only the
-    one with the smaller brain can have a gap.
+    The part has to hold more than 10 mL in pieces of 9 mm and more: masks of two sequences differ by a rim. What the
+    sequence shows beyond the others is taken off: a brain that lies elsewhere as a whole lacks nothing (that is for
+    `misalignments`). With two sequences, only the one with the smaller brain can have a gap.
 
     Args:
         masks: By sequence, (D, H, W), where the image shows brain; all on one grid.
@@ -200,10 +202,10 @@ def coverage_gaps(masks: Mapping[str, Mask], spacing_mm: Sequence[float]) -> lis
         most: Mask = np.sum(list(others.values()), axis=0) > len(others) / 2
         missing: Mask = most & ~own
         beyond: Mask = own & ~most
-        coherent = np.count_nonzero(_thick(missing)) - np.count_nonzero(_thick(beyond))
-        if coherent * cell_ml > _LEAST_GAP_ML:
+        missing_ml = (np.count_nonzero(missing) - np.count_nonzero(beyond)) * cell_ml
+        thick_ml = (np.count_nonzero(_thick(missing)) - np.count_nonzero(_thick(beyond))) * cell_ml
+        if min(missing_ml, thick_ml) > _LEAST_GAP_ML:
             against = tuple(o for o, mask in others.items() if 2 * np.count_nonzero(mask & missing) > missing.sum())
-            missing_ml = (np.count_nonzero(missing) - np.count_nonzero(beyond)) * cell_ml
             gaps.append(Gap(name, missing_ml, against))
     return gaps
 
