@@ -17,8 +17,8 @@ from a2fseg_cli.imaging.discovery import find_cases
 from a2fseg_cli.imaging.reading import read_image
 
 Volume = npt.NDArray[np.float32]
-SHAPE = (60, 72, 60)
-SPACING = (2.5, 2.5, 2.5)
+SHAPE = (50, 60, 50)
+SPACING = (3.0, 3.0, 3.0)
 MIDDLE_MM = np.array([n * s / 2 for n, s in zip(SHAPE, SPACING, strict=True)])
 # Of the synthetic brain's axes the longest half is 75 mm: its surface lies at least 15 mm inside the grid.
 HALF_MM = (60.0, 75.0, 60.0)
@@ -254,9 +254,13 @@ def test_a_real_flair_turned_by_three_degrees_is_found_and_its_cut_field_of_view
 
 
 @pytest.mark.slow
-def test_every_training_patient_turned_is_found_and_few_others_are(cases_dir: Path) -> None:
-    """Of the 82, one T2 in which slices jumped and BraTS-Africa's that lie 3 mm and more elsewhere are warned of."""
-    names = set(json.loads((cases_dir.parent / "split.json").read_text())["train"])
+def test_training_patients_turned_are_found_and_few_others_are(cases_dir: Path) -> None:
+    """Every fourth and three known ones: a cut FLAIR, a T2 whose slices jumped, T1 and T2 4 mm above T1c and FLAIR.
+
+    All of them, and by how much: benchmarks/alignment.py.
+    """
+    known = {"Brats18_2013_20_1", "Brats18_CBICA_AQQ_1", "BraTS-SSA-00056-000"}
+    names = known | set(json.loads((cases_dir.parent / "split.json").read_text())["train"][::4])
     warned, missed, gaps = [], [], []
     for case in find_cases(cases_dir):
         if case.name in names:
@@ -267,6 +271,6 @@ def test_every_training_patient_turned_is_found_and_few_others_are(cases_dir: Pa
             off = misalignments({**images, "flair": flair}, {**masks, "flair": flair != flair[0, 0, 0]}, spacing_mm)
             missed += [] if any("flair" in (m.moving, m.against) for m in off) else [case.name]
     assert missed == []
-    assert [name for name in warned if not name.startswith("BraTS-SSA")] == ["Brats18_CBICA_AQQ_1"]
-    assert len(warned) <= 6
+    assert {"Brats18_CBICA_AQQ_1", "BraTS-SSA-00056-000"} <= set(warned)
+    assert len(warned) <= 4
     assert gaps == [("Brats18_2013_20_1", "flair")]

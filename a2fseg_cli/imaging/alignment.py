@@ -146,17 +146,20 @@ def misalignments(
             motions = pool.map(lambda pair: references[pair[0]].motion(levels[pair[1]]), pairs)
             found.update(zip(pairs, motions, strict=True))
 
+        def apart() -> list[tuple[str, str]]:
+            groups = _groups(names, found)
+            return [pair for pair in combinations(names, 2) if not any(set(pair) <= set(group) for group in groups)]
+
         fit([(names[0], name) for name in names[1:]])
-        groups = _groups(names, found)
-        # Only those that the first sequence does not link are compared with the others.
-        fit([p for p in combinations(names, 2) if p not in found and not any(set(p) <= set(g) for g in groups)])
+        # Only those that the first sequence does not link are compared with the others, and then the other way round.
+        fit([pair for pair in apart() if pair not in found])
+        fit([(b, a) for a, b in apart()])
     first, *others = _groups(names, found)
     reference = first[0]
     moved = sorted((name for group in others for name in group), key=names.index)
     result = []
     for name in moved:
-        pair = (reference, name) if (reference, name) in found else (name, reference)
-        result.append(Misalignment(name, reference, *found[pair]))
+        result.append(Misalignment(name, reference, *found[reference, name]))
     return result
 
 
