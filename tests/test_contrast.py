@@ -65,7 +65,7 @@ def only(value: float, grain: float = 0.0) -> Statistics:
 
 
 def test_a_finding_says_what_to_do() -> None:
-    assert Finding("flair", "t1c", 3.0).message == "flair looks like t1c. Check the files."
+    assert Finding("flair", "t1c", 3.0).message == "flair looks like t1c: check the files."
     assert "no contrast enhancement is to be seen" in Finding("t1c", "t1", 3.0).message
 
 

@@ -26,7 +26,7 @@ Triple = tuple[float, float, float]
 NAMES = ("t1", "t1c", "t2", "flair")
 PAIRS = tuple(permutations(NAMES, 2))
 
-# About 50,000 voxels of a brain: half the cost of a grid of 2 mm, and the tails still hold 100 voxels.
+# About 50,000 voxels of a brain of 1.4 L; the narrowest slice of RANKS still holds 250.
 GRID_MM = 3.0
 # Learned between 1 and 2 mm, slices below 3 mm; vessels and sulci of a coarser image are not what was learned.
 COARSEST_MM = 3.0
@@ -63,8 +63,8 @@ class Finding:
     def message(self) -> str:
         """One line for the user."""
         if (self.name, self.looks_like) == ("t1c", "t1"):
-            return "t1c looks like t1: no contrast enhancement is to be seen. Check the files."
-        return f"{self.name} looks like {self.looks_like}. Check the files."
+            return "t1c looks like t1: no contrast enhancement is to be seen; check the files."
+        return f"{self.name} looks like {self.looks_like}: check the files."
 
 
 @dataclass(frozen=True)
@@ -295,8 +295,8 @@ def _middle_and_spread(ordered: Vector) -> tuple[float, float]:
 def _depth_mm(brain: Mask, spacing_mm: Triple) -> npt.NDArray[np.float32]:
     """Return how far each voxel's centre is from the brain's surface along the nearest of the six directions.
 
-    A hole, what lies between brain voxels along all three axes, counts as brain. 0 outside. A true distance map took
-    25 ms an image, this one 2 ms, and handles voxels that are no cubes as well.
+    A hole, what lies between brain voxels along all three axes, counts as brain. 0 outside. Filling holes and a true
+    distance map took 12 ms an image, this takes 8.
     """
     filled = np.ones(brain.shape, np.bool_)
     for axis in range(3):
