@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.brain import brain_mask
 from a2fseg_cli.imaging.geometry import Geometry, axes_to_canonical
-from a2fseg_cli.imaging.reading import MedicalImage, background
+from a2fseg_cli.imaging.reading import MedicalImage
 
 Shape = tuple[int, int, int]
 FloatVolume = npt.NDArray[np.float32]
@@ -141,12 +142,6 @@ def interpolate(array: FloatVolume, positions: Sequence[npt.NDArray[np.float64]]
         upper += lower
         result = upper
     return result
-
-
-def brain_mask(array: FloatVolume) -> npt.NDArray[np.bool_]:
-    """Return where a skull-stripped image has tissue: every voxel that differs from the background."""
-    mask: npt.NDArray[np.bool_] = array != background(array)
-    return mask
 
 
 def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[Shape, Shape]:
