@@ -89,6 +89,15 @@ def test_what_lies_apart_is_dropped(spoil: Callable[[Array], Array]) -> None:
     assert np.array_equal(brain_mask(spoil(tissue())), BALL)
 
 
+def test_a_lit_plane_that_the_brain_touches_is_dropped() -> None:
+    """The ball's top at plane 0: of the lit plane only what lies within two cells, 4 voxels, of the ball may stay."""
+    array = tissue()[10:]
+    assert BALL[10:][:2].any()
+    mask = brain_mask(lit_plane(array))
+    assert np.array_equal(mask[1:], BALL[11:])
+    assert mask[0].sum() < 0.1 * mask[0].size
+
+
 def test_a_smaller_part_stays_from_a_tenth_of_the_largest() -> None:
     """1,000 voxels and 125 (an eighth) are kept; 64 (a sixteenth) are not. Small grids are looked at voxel by voxel."""
     array = np.zeros((20, 20, 40), np.float32)
