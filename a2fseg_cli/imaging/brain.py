@@ -1,7 +1,7 @@
 """Which voxels of an image are brain, and whether the skull is still on.
 
-What was measured: 569 skull-stripped images (the 400 of 100 patients of BraTS 2013 to 2023 and BraTS-Africa, and 169
-more of FLAIR or T1), and 7 raw scans of 2 persons, each also turned, cut, resampled, noisy or with its air set to 0.
+What was measured: 588 skull-stripped images (400 of 100 patients of BraTS 2013 to 2023 and BraTS-Africa, 188 of 169
+more, most of them FLAIR), and 7 raw scans of 2 persons, each also turned, cut, resampled, noisy or with its air at 0.
 """
 
 # SimpleITK has no type hints.
