@@ -167,7 +167,7 @@ def train(
             raise UsageError("--precision fp16: training runs in bf16 or fp32.")
         compute = choose_compute(device, "fp32")
     cases = select_cases(data, modalities=config.modalities, with_truth=True)
-    with_truth = [case.name for case in cases if case.truth]
+    with_truth = [case.name for case in cases if case.truth and not case.problem]
     if not with_truth:
         raise InputError(f"{data}: no patient has a segmentation beside its images (a file that ends in seg).")
     began_with = output / SPLIT if resume and (output / SPLIT).is_file() else None
