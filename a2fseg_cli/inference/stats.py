@@ -57,7 +57,11 @@ def patient_stats(
         "agreement_with_fewer": {subset: dict(dice) for subset, dice in result.agreement.items()},
         "settings": {**settings, "overlap": segmenter.inference.overlap, "tta": segmenter.inference.tta},
         "windows": {"edges": list(prediction.plan.window), "count": len(prediction.plan.starts)},
-        "weights": {"file": segmenter.weights.path.name, "sha256": segmenter.weights.sha256},
+        "weights": {
+            "file": segmenter.weights.path.name,
+            "sha256": segmenter.weights.sha256,
+            "made_for": str(segmenter.weights.card.get("made_for", "")),
+        },
         "device": {
             "name": str(segmenter.compute.device),
             "precision": segmenter.compute.precision,
