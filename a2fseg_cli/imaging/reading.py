@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.imaging.brain import find_background
 from a2fseg_cli.imaging.formats.contract import Format, format_of
 from a2fseg_cli.imaging.formats.header import Header
 from a2fseg_cli.imaging.formats.limits import MAX_VOXELS, check_extent
@@ -27,9 +28,6 @@ _THICK_SLICE_MM = 2.0
 _LABEL_ROUNDING = 1e-4
 # Stored as scaled whole numbers, 0 to 4 in a byte, labels lie up to half a step of 4 / 255 off.
 _LARGEST_LABEL_ROUNDING = 0.01
-# An adult brain with its cerebrospinal fluid has at most about 2 litres, a head 3.5 and more.
-_LARGEST_BRAIN_ML = 2500.0
-_SMALLEST_BACKGROUND = 0.15
 
 
 @dataclass(frozen=True)
@@ -46,8 +44,7 @@ def read_image(path: Path) -> MedicalImage:
     """Return the image of a file, finite, with everything about it that a user should know as warnings.
 
     Voxels that are not finite are set to the background's value when all of them lie outside the brain: the
-    finite voxels that differ from the background, with holes filled. The background is the value that all
-    corners share, else 0.
+    finite voxels that differ from the background, with holes filled. The background is what the outer faces show.
 
     Raises:
         InputError: missing, unreadable, damaged, not one 3-D volume of real numbers, empty, or with
@@ -72,8 +69,7 @@ def image_of(
     array, nonfinite_warnings = _without_nonfinite(path, array)
     if float(array.min()) == float(array.max()):
         raise InputError(f"{path}: empty, every voxel is {float(array.flat[0]):g}. Is it the right file?")
-    told = (*warnings, *nonfinite_warnings, *_skull_warnings(path, array, geometry))
-    return MedicalImage(array, geometry, path, told)
+    return MedicalImage(array, geometry, path, (*warnings, *nonfinite_warnings))
 
 
 def read_channels(path: Path, names: Sequence[str]) -> dict[str, MedicalImage]:
@@ -283,10 +279,9 @@ def _set_itk_geometry(image: Any, geometry: Geometry) -> None:
 
 
 def background(array: npt.NDArray[np.float32]) -> np.float32:
-    """Return the value that all eight corners share, not counting those that are not finite; 0 where they differ."""
-    corners = array[np.ix_((0, -1), (0, -1), (0, -1))]
-    values = np.unique(corners[np.isfinite(corners)])
-    return np.float32(values[0] if values.size == 1 else 0)
+    """Return the value of what surrounds the tissue, not counting voxels that are not finite; 0 where none does."""
+    surrounding = find_background(array)
+    return np.float32(surrounding.level if surrounding else 0)
 
 
 def _without_nonfinite(path: Path, array: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
@@ -310,15 +305,3 @@ def _thickness_warnings(path: Path, geometry: Geometry) -> tuple[str, ...]:
         return ()
     spacing = " x ".join(f"{value:.3g}" for value in geometry.spacing_mm[::-1])
     return (f"{path.name}: thick slices ({spacing} mm); expect a coarser result than from 1 mm images",)
-
-
-def _skull_warnings(path: Path, array: npt.NDArray[np.float32], geometry: Geometry) -> tuple[str, ...]:
-    tissue = int(np.count_nonzero(array != background(array)))
-    empty = 1 - tissue / array.size
-    volume_ml = tissue * geometry.voxel_volume_ml
-    if empty >= _SMALLEST_BACKGROUND and volume_ml <= _LARGEST_BRAIN_ML:
-        return ()
-    return (
-        f"{path.name}: background not zero, or skull present (background {empty:.0%} of voxels, the rest "
-        f"{volume_ml:.0f} mL): the network was trained on skull-stripped images",
-    )
