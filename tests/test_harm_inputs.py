@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from harm_inputs import FORMATS, KINDS, Kind, Run, fuzz, try_kind
+from harm import KINDS
+from harm.damage import FORMATS
+from harm.fuzz import fuzz
+from harm.kinds import Kind, Run, try_kind
 
 
 @pytest.fixture
