@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -84,15 +84,6 @@ def make_patient(folder: Path, seed: int, modalities: tuple[str, ...] = CONFIG.m
         image = brain * (200 + 30 * rng.normal(size=SHAPE) + 60 * (index + 1) * (truth() > 0))
         write(image.astype(np.float32), folder / f"{folder.name}_{modality}.nii.gz")
     write(truth(et), folder / f"{folder.name}_seg.nii.gz")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The networks here are so small that threads only wait for each other: two take four times as long as one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

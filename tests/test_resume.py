@@ -16,7 +16,6 @@ from training_toys import (
     CONFIG,
     RECIPE,
     lesion_sample,
-    one_thread,  # noqa: F401
     trainer,
 )
 

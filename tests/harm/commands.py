@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harm.files import brain, nifti, toy
@@ -34,8 +34,15 @@ def toy_weights(folder: Path, content: bytes | None = None) -> list[object]:
     return ["--weights", write(folder / "toy.safetensors", toy() if content is None else content)]
 
 
-def to_output(folder: Path) -> list[object]:
-    return ["-o", folder / "out" / "s.nii.gz", *toy_weights(folder), "--device", "cpu"]
+def to_output(folder: Path, *options: object) -> list[object]:
+    """Where a mask goes, by which weights, and on which device, unless the options say so themselves."""
+    weights = toy_weights(folder)
+    return _beside({"-o": folder / "out" / "s.nii.gz", weights[0]: weights[1], "--device": "cpu"}, options)
+
+
+def _beside(usual: Mapping[object, object], options: Sequence[object]) -> list[object]:
+    """The usual options that are not given, then those that are: the command refuses one given twice."""
+    return [*(part for pair in usual.items() if pair[0] not in options for part in pair), *options]
 
 
 def predict_one(
@@ -45,7 +52,7 @@ def predict_one(
 
     def build(folder: Path) -> Sequence[object]:
         image = write(folder / "flair.nii", nifti())
-        return ["predict", "--flair", image, *to_output(folder), *options, *then(folder)]
+        return ["predict", "--flair", image, *to_output(folder, *options, *then(folder))]
 
     return build
 
@@ -64,6 +71,6 @@ def evaluate_one(folder: Path, truth: Content | None, *options: object) -> list[
 def train_one(folder: Path, truth: Content | None, *options: object) -> list[object]:
     """The same patient to train on."""
     evaluate_one(folder, truth)
-    network = ("--preset", "tiny", "--features", "4,8", "--spacing", "4", "--patch-size", "16", "--device", "cpu")
-    steps = ("--epochs", "1", "--iterations", "1")
-    return ["train", folder / "data", "-o", folder / "out", *network, *steps, *options]
+    usual = {"--preset": "tiny", "--features": "4,8", "--spacing": 4, "--patch-size": 16, "--device": "cpu"}
+    usual |= {"--iterations": 1} | ({} if "--time-budget" in options else {"--epochs": 1})
+    return ["train", folder / "data", "-o", folder / "out", *_beside(usual, options)]

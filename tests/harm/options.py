@@ -51,16 +51,20 @@ def option_kinds() -> Iterator[Kind]:
     yield option("device cuda:99: found", "--device", "cuda:99")
     yield option("precision int8: expected auto, fp32", "--precision", "int8")
     yield option("precision fp16 needs a GPU", "--precision", "fp16")
-    yield option("--overlap 1.0: expected 0 up to", "--overlap", "1")
-    yield option("--overlap -0.5", "--overlap", "-0.5")
-    yield option("--overlap nan", "--overlap", "nan")
-    yield option("--labels brats1999: expected brats2018 or brats2023", "--labels", "brats1999")
-    yield option("--on-mismatch guess: expected error or resample", "--on-mismatch", "guess")
-    yield option("--reference t1c: not among the images given (flair)", "--reference", "t1c")
+    yield option("overlap 1.0: expected 0 up to", "--overlap", "1")
+    yield option("overlap -0.5", "--overlap", "-0.5")
+    yield option("overlap nan", "--overlap", "nan")
+    yield option("labels brats1999: expected brats2018 or brats2023", "--labels", "brats1999")
+    yield option("on_mismatch guess: expected error or resample", "--on-mismatch", "guess")
+    yield option("reference t1c: not among the images given (flair)", "--reference", "t1c")
     yield option("exclude each other", "--skip-existing", "--overwrite")
     yield option("No such option", "--colour", lines=8)
     yield Kind(
-        group, "folder and flags", 2, ("not both",), lambda folder: ["predict", folder, *predict_one()(folder)[1:]]
+        group,
+        "folder and flags",
+        2,
+        ("--flair and SOURCE exclude each other",),
+        lambda folder: ["predict", folder, *predict_one()(folder)[1:]],
     )
     yield Kind(group, "neither folder nor flags", 2, ("or neither",), lambda folder: ["predict", *to_output(folder)])
     yield Kind(
@@ -108,6 +112,6 @@ def option_kinds() -> Iterator[Kind]:
     )
     demo = lambda *options: lambda folder: ["demo", "-o", folder / "out", "--device", "cpu", *options]  # noqa: E731
     yield Kind(
-        group, "demo of an unknown modality", 2, ("--modalities pet: expected some of t1",), demo("--modalities", "pet")
+        group, "demo of an unknown modality", 2, ("modalities pet: expected some of t1",), demo("--modalities", "pet")
     )
-    yield Kind(group, "demo of a negative seed", 2, ("--seed -1: expected 0 or more",), demo("--seed", "-1"))
+    yield Kind(group, "demo of a negative seed", 2, ("seed -1: expected 0 or more",), demo("--seed", "-1"))
