@@ -7,17 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.checks import Mask, brain_masks, refuse_skulls, remarks
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
-from a2fseg_cli.imaging.label_maps import LabelMap, read_classes
+from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid, read_classes
 from a2fseg_cli.imaging.reading import (
     MedicalImage,
     check_distinct,
     check_same_grid,
     read_channels,
     read_image,
+    read_label_map,
     resample_to,
 )
 
@@ -31,10 +35,14 @@ class ReadingOptions:
     Attributes:
         on_mismatch: error, or resample: put every image on the reference's grid.
         reference: Modality whose grid the output has; None takes the first given.
+        brain_mask: A label map whose voxels other than 0 are brain; None finds the brain in each image.
+        allow_skull: Go on where the skull is still on.
     """
 
     on_mismatch: str = "error"
     reference: str | None = None
+    brain_mask: Path | None = None
+    allow_skull: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an unknown word. Raises: UsageError."""
@@ -49,12 +57,14 @@ class CaseImages:
     Attributes:
         name: The case.
         images: By modality, in the order given.
+        masks: Where each has brain, (D, H, W).
         reference: The modality on whose grid the output lies.
         warnings: What a user should know of them, each once.
     """
 
     name: str
     images: Mapping[str, MedicalImage]
+    masks: Mapping[str, Mask]
     reference: str
     warnings: tuple[str, ...]
 
@@ -94,7 +104,7 @@ def load_images(
     else:
         with ThreadPoolExecutor(threads) as pool:
             images = dict(zip(case.images, pool.map(read_image, case.images.values()), strict=True))
-    return fitted(case.name, images, modalities, options, case.warnings)
+    return fitted(case.name, images, modalities, options, case.warnings, threads)
 
 
 def read_truth(case: Case, config: ModelConfig, labels: str = "auto") -> LabelMap:
@@ -124,6 +134,7 @@ def fitted(
     modalities: Sequence[str],
     options: ReadingOptions | None = None,
     warnings: Sequence[str] = (),
+    threads: int = 1,
 ) -> CaseImages:
     """Return images that are in memory as those of one patient, on one grid, checked.
 
@@ -133,9 +144,11 @@ def fitted(
         modalities: What the network takes.
         options: Reference, and what to do with differing grids.
         warnings: What finding the files gave rise to; the images' own are added.
+        threads: How many images are worked on at a time.
 
     Raises:
-        InputError, UsageError: as `load_images`.
+        InputError: as `load_images`, or the skull is on.
+        UsageError: as `load_images`.
     """
     options = options or ReadingOptions()
     _check_names(name, images, modalities)
@@ -156,7 +169,23 @@ def fitted(
         first = {reference: images[reference], **images}
         check_same_grid({m: (image.path, image.geometry) for m, image in first.items()})
     check_distinct(images)
-    return CaseImages(name, images, reference, tuple(dict.fromkeys(told)))
+    if options.brain_mask is not None:
+        masks = dict.fromkeys(images, _read_mask(options.brain_mask, images[reference]))
+    else:
+        if not options.allow_skull:
+            refuse_skulls(images, threads)
+        masks = brain_masks(images, threads)
+    told += [f"{name}: {remark}" for remark in remarks(images, masks, threads)]
+    return CaseImages(name, images, masks, reference, tuple(dict.fromkeys(told)))
+
+
+def _read_mask(path: Path, image: MedicalImage) -> Mask:
+    """Return where a label map on an image's grid is not 0. Raises: InputError."""
+    labels, geometry = read_label_map(path)
+    mask = check_on_grid(LabelMap(path, (labels != 0).astype(np.uint8), geometry, None), image.path, image.geometry)
+    if not mask.classes.any():
+        raise InputError(f"{path}: an empty mask of the brain. Is it the right file?")
+    return mask.classes.astype(bool)
 
 
 def _check_names(name: str, images: Mapping[str, object], modalities: Sequence[str]) -> None:

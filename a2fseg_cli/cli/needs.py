@@ -73,6 +73,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "source": Rule(without=("image",)),
         "split": Rule(without=(*_IMAGES, "image"), why="It is for a cohort."),
         "skip_existing": Rule(without=("overwrite", *_IMAGES, "image"), why="It is for a cohort."),
+        "allow_skull": Rule(without=("brain_mask",), why="With a mask of the brain nothing else is looked at."),
         "verbose": Rule(without=("quiet",)),
     },
     "evaluate": {
@@ -101,10 +102,10 @@ RULES: dict[str, dict[str, Rule]] = {
 # Whatever else is given, these have an effect.
 ALWAYS: dict[str, frozenset[str]] = {
     "predict": frozenset(
-        ("output", "on_mismatch", "reference", "channels", "select", "require", "ignore_unknown", "case", "dry_run",
-         "weights", "device", "precision", "window", "overlap", "tta", "threads", "deterministic", "labels", "regions",
-         "probabilities", "uncertainty", "attention", "agreement", "preview", "report", "stats", "fail_on_empty",
-         "overwrite", "json_", "quiet")
+        ("output", "on_mismatch", "reference", "brain_mask", "channels", "select", "require", "ignore_unknown", "case",
+         "dry_run", "weights", "device", "precision", "window", "overlap", "tta", "threads", "deterministic", "labels",
+         "regions", "probabilities", "uncertainty", "attention", "agreement", "preview", "report", "stats",
+         "fail_on_empty", "overwrite", "json_", "quiet")
     ),
     "evaluate": frozenset(
         ("data", "subset", "split", "metrics", "policy", "labels", "output", "weights", "device", "precision", "window",

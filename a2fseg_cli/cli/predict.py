@@ -60,6 +60,15 @@ def predict(
     reference: Annotated[
         str | None, typer.Option(help="Modality whose grid the output has (default: the first)", rich_help_panel=IMAGES)
     ] = None,
+    brain_mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Mask of the brain, for images with the skull on.", rich_help_panel=IMAGES, **PATH
+        ),
+    ] = None,
+    allow_skull: Annotated[
+        bool, typer.Option("--allow-skull", help="Go on with the skull on.", rich_help_panel=IMAGES)
+    ] = False,
     channels: Annotated[
         str | None,
         typer.Option(
@@ -161,7 +170,7 @@ def predict(
     from a2fseg_cli import api
 
     selection = api.Selection(split, tuple(require or ()), ignore_unknown, tuple(select or ()), _listed(channels), case)
-    reading = api.ReadingOptions(on_mismatch, reference)
+    reading = api.ReadingOptions(on_mismatch, reference, brain_mask, allow_skull)
     if dry_run or output is None:
         found = api.overview(source, images=given, weights=weights, selection=selection, reading=reading)
         show_overview(found, json_)

@@ -18,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.brain import brain_mask
 from a2fseg_cli.imaging.geometry import Geometry, axes_to_canonical
-from a2fseg_cli.imaging.reading import MedicalImage, background
+from a2fseg_cli.imaging.reading import MedicalImage
 
 Shape = tuple[int, int, int]
 FloatVolume = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
@@ -143,12 +145,6 @@ def interpolate(array: FloatVolume, positions: Sequence[npt.NDArray[np.float64]]
     return result
 
 
-def brain_mask(array: FloatVolume) -> npt.NDArray[np.bool_]:
-    """Return where a skull-stripped image has tissue: every voxel that differs from the background."""
-    mask: npt.NDArray[np.bool_] = array != background(array)
-    return mask
-
-
 def bounding_box(mask: npt.NDArray[np.bool_]) -> tuple[Shape, Shape]:
     """Return (start, stop) of the smallest box that holds every true voxel. Raises: ValueError if none."""
     start, stop = [], []
@@ -219,6 +215,7 @@ def prepare(
     modalities: Sequence[str],
     spacing_mm: tuple[float, float, float],
     threads: int = 1,
+    masks: Mapping[str, Mask] | None = None,
 ) -> Prepared:
     """Return a patient's images on the network's grid.
 
@@ -227,6 +224,7 @@ def prepare(
         modalities: The network's modalities, in its order.
         spacing_mm: Its working spacing (z, y, x).
         threads: How many images are worked on at a time.
+        masks: Where each image has brain, (D, H, W) as the images; as `brain_mask` finds it by default.
 
     Raises:
         InputError: an image that has the same value everywhere, or everywhere in the brain.
@@ -235,8 +233,8 @@ def prepare(
     reorient = Reorient(*axes_to_canonical(geometry))
     arrays = {m: reorient.apply(image.array) for m, image in images.items()}
 
-    def find(name: str) -> tuple[npt.NDArray[np.bool_], tuple[Shape, Shape]]:
-        mask = brain_mask(arrays[name])
+    def find(name: str) -> tuple[Mask, tuple[Shape, Shape]]:
+        mask = reorient.apply(masks[name]) if masks else brain_mask(arrays[name])
         if not mask.any():
             path = images[name].path
             raise InputError(f"{path}: empty, every voxel has the background's value. Is it the right file?")

@@ -27,9 +27,6 @@ _THICK_SLICE_MM = 2.0
 _LABEL_ROUNDING = 1e-4
 # Stored as scaled whole numbers, 0 to 4 in a byte, labels lie up to half a step of 4 / 255 off.
 _LARGEST_LABEL_ROUNDING = 0.01
-# An adult brain with its cerebrospinal fluid has at most about 2 litres, a head 3.5 and more.
-_LARGEST_BRAIN_ML = 2500.0
-_SMALLEST_BACKGROUND = 0.15
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,7 @@ def image_of(
     array, nonfinite_warnings = _without_nonfinite(path, array)
     if float(array.min()) == float(array.max()):
         raise InputError(f"{path}: empty, every voxel is {float(array.flat[0]):g}. Is it the right file?")
-    told = (*warnings, *nonfinite_warnings, *_skull_warnings(path, array, geometry))
-    return MedicalImage(array, geometry, path, told)
+    return MedicalImage(array, geometry, path, (*warnings, *nonfinite_warnings))
 
 
 def read_channels(path: Path, names: Sequence[str]) -> dict[str, MedicalImage]:
@@ -310,15 +306,3 @@ def _thickness_warnings(path: Path, geometry: Geometry) -> tuple[str, ...]:
         return ()
     spacing = " x ".join(f"{value:.3g}" for value in geometry.spacing_mm[::-1])
     return (f"{path.name}: thick slices ({spacing} mm); expect a coarser result than from 1 mm images",)
-
-
-def _skull_warnings(path: Path, array: npt.NDArray[np.float32], geometry: Geometry) -> tuple[str, ...]:
-    tissue = int(np.count_nonzero(array != background(array)))
-    empty = 1 - tissue / array.size
-    volume_ml = tissue * geometry.voxel_volume_ml
-    if empty >= _SMALLEST_BACKGROUND and volume_ml <= _LARGEST_BRAIN_ML:
-        return ()
-    return (
-        f"{path.name}: background not zero, or skull present (background {empty:.0%} of voxels, the rest "
-        f"{volume_ml:.0f} mL): the network was trained on skull-stripped images",
-    )

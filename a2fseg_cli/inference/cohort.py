@@ -84,7 +84,9 @@ class Cohort:
     @property
     def settings(self) -> dict[str, Any]:
         """What the results depend on beside inputs, weights and windows."""
-        return asdict(self.options) | asdict(self.reading)
+        reading = asdict(self.reading)
+        mask = self.reading.brain_mask
+        return asdict(self.options) | reading | {"brain_mask": str(mask) if mask else None}
 
     def run(self, cases: Sequence[Case], report: Report) -> list[Outcome]:
         """Segment every case that is not finished; report each as it is done, and return all.
@@ -180,9 +182,10 @@ class Cohort:
     def _fingerprint(self, case: Case) -> str:
         """Return a hash of all that a result depends on: input files, weights, settings, version."""
         files = {m: file_state(path) for m, path in case.images.items()}
+        mask = file_state(self.reading.brain_mask) if self.reading.brain_mask else None
         segmenter = self.segmenter
         how = (self.settings, asdict(segmenter.inference), segmenter.compute.precision)
-        return fingerprint(files, segmenter.weights.sha256, *how, __version__)
+        return fingerprint(files, mask, segmenter.weights.sha256, *how, __version__)
 
     def _files(self, case: Case) -> list[Path]:
         return self.places.of_case(case, self.segmenter.config, self.options)

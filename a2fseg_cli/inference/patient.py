@@ -80,7 +80,7 @@ def prepared_patient(case: CaseImages, config: ModelConfig, started: float | Non
         InputError: an image without contrast.
     """
     started = time.perf_counter() if started is None else started
-    prepared = prepare(case.images, config.modalities, config.spacing_mm, torch.get_num_threads())
+    prepared = prepare(case.images, config.modalities, config.spacing_mm, torch.get_num_threads(), case.masks)
     shown = next((m for m in _SHOWN if m in case.images), next(iter(case.images)))
     return Patient(
         case.name,

@@ -111,6 +111,6 @@ def read_training_patient(case: Case, config: ModelConfig) -> TrainingPatient:
     with naming_out_of_memory(f"{case.name} could not be read and prepared"):
         read = load_images(case, config.modalities)
         truth = check_on_grid(read_truth(case, config), read.reference_path, read.geometry)
-        prepared = prepare(read.images, config.modalities, config.spacing_mm)
+        prepared = prepare(read.images, config.modalities, config.spacing_mm, masks=read.masks)
         classes = prepared.route.classes_to_network(truth.classes, len(config.classes))
     return TrainingPatient(prepared.images, classes, prepared.present, read.warnings)

@@ -1,0 +1,60 @@
+"""What a person would see at a glance: the skull is on, a sequence lies elsewhere, is cut, or is another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.alignment import coverage_gaps, misalignments
+from a2fseg_cli.imaging.brain import brain_mask, skull_on
+from a2fseg_cli.imaging.contrast import implausible
+from a2fseg_cli.imaging.geometry import axes_to_canonical
+from a2fseg_cli.imaging.preprocessing import Reorient, canonical_spacing_mm
+from a2fseg_cli.imaging.reading import MedicalImage
+
+Mask = npt.NDArray[np.bool_]
+
+
+def brain_masks(images: Mapping[str, MedicalImage], threads: int = 1) -> dict[str, Mask]:
+    """Return where each image, skull-stripped, has brain, (D, H, W) as the images."""
+    with ThreadPoolExecutor(threads) as pool:
+        arrays = (image.array for image in images.values())
+        return dict(zip(images, pool.map(brain_mask, arrays), strict=True))
+
+
+def refuse_skulls(images: Mapping[str, MedicalImage], threads: int = 1) -> None:
+    """Refuse images of a whole head: what the network marks there means nothing.
+
+    Raises:
+        InputError: the skull is on; the message says what was seen and what to do.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        looks = pool.map(lambda image: skull_on(image.array, image.geometry.spacing_mm), images.values())
+        for image, seen in zip(images.values(), looks, strict=True):
+            if seen.likely:
+                raise InputError(
+                    f"{image.path}: the skull is still on ({seen.words}). The network knows brains only: strip the "
+                    "skull first, give a mask of the brain (brain_mask), or go on with it (allow_skull)."
+                )
+
+
+def remarks(images: Mapping[str, MedicalImage], masks: Mapping[str, Mask], threads: int = 1) -> list[str]:
+    """Return what is odd about the sequences together, in plain words, a line each.
+
+    Args:
+        images: By modality, all on one grid.
+        masks: Where each has brain, as the images.
+        threads: How many sequences are worked on at a time.
+    """
+    geometry = next(iter(images.values())).geometry
+    reorient = Reorient(*axes_to_canonical(geometry))
+    spacing_mm = canonical_spacing_mm(geometry, reorient)
+    arrays = {m: reorient.apply(image.array) for m, image in images.items()}
+    inside = {m: reorient.apply(mask) for m, mask in masks.items()}
+    odd = [finding.message for finding in misalignments(arrays, inside, spacing_mm, threads)]
+    odd += [finding.message for finding in coverage_gaps(inside, spacing_mm)]
+    return odd + [finding.message for finding in implausible(arrays, inside, spacing_mm)]
