@@ -12,8 +12,8 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.imaging.alignment import Gap, Misalignment, coverage_gaps, misalignments
-from a2fseg_cli.imaging.discovery import find_cases
 from a2fseg_cli.imaging.reading import read_image
 
 Volume = npt.NDArray[np.float32]
