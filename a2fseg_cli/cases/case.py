@@ -16,7 +16,7 @@ class Case:
     Attributes:
         name: unique within what was found; text that can be printed, and fit for a file name.
         images: file of each modality; all the same file where `channels` says what its volumes are.
-        truth: the expert's label map, if there is exactly one.
+        truth: the expert's label map, if there is exactly one; a case with a problem may have one, too.
         problem: why this case cannot be used, in one line; its `images` are then incomplete.
         warnings: what a user should look at.
         decided: what decided each modality, and `seg` where the truth lies elsewhere, in a few words.

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.imaging.brain import find_background
 from a2fseg_cli.imaging.formats.contract import Format, format_of
 from a2fseg_cli.imaging.formats.header import Header
 from a2fseg_cli.imaging.formats.limits import MAX_VOXELS, check_extent
@@ -43,8 +44,7 @@ def read_image(path: Path) -> MedicalImage:
     """Return the image of a file, finite, with everything about it that a user should know as warnings.
 
     Voxels that are not finite are set to the background's value when all of them lie outside the brain: the
-    finite voxels that differ from the background, with holes filled. The background is the value that all
-    corners share, else 0.
+    finite voxels that differ from the background, with holes filled. The background is what the outer faces show.
 
     Raises:
         InputError: missing, unreadable, damaged, not one 3-D volume of real numbers, empty, or with
@@ -279,10 +279,9 @@ def _set_itk_geometry(image: Any, geometry: Geometry) -> None:
 
 
 def background(array: npt.NDArray[np.float32]) -> np.float32:
-    """Return the value that all eight corners share, not counting those that are not finite; 0 where they differ."""
-    corners = array[np.ix_((0, -1), (0, -1), (0, -1))]
-    values = np.unique(corners[np.isfinite(corners)])
-    return np.float32(values[0] if values.size == 1 else 0)
+    """Return the value of what surrounds the tissue, not counting voxels that are not finite; 0 where none does."""
+    surrounding = find_background(array)
+    return np.float32(surrounding.level if surrounding else 0)
 
 
 def _without_nonfinite(path: Path, array: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:

@@ -56,7 +56,7 @@ def choose_patients(data: Sequence[Path], modalities: Sequence[str], split: Path
             found or cannot be used.
     """
     cases = training_cases(data, modalities)
-    with_truth = [case.name for case in cases if case.truth]
+    with_truth = [case.name for case in cases if case.truth and not case.problem]
     if not with_truth:
         places = ", ".join(map(str, data))
         raise InputError(f"{places}: no patient has a segmentation beside its images (a file that ends in seg).")
