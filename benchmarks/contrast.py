@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 from a2fseg_cli.imaging.case_lists import read_split
-from a2fseg_cli.imaging.discovery import Case, find_cases
 
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.imaging.contrast import NAMES, Statistics, judge, learned, statistics
 from a2fseg_cli.imaging.geometry import axes_to_canonical
 from a2fseg_cli.imaging.labels import SCHEMES, detect_scheme

@@ -539,7 +539,7 @@ class TestShares:
         slurm_array(monkeypatch, 8, 7)
         code, stdout, stderr = run(cohort, "--weights", weights, "-o", tmp_path / "out", "--quiet")
         assert (code, stdout) == (2, "")
-        assert "SLURM array: part 7 of 8, counted from 0, has no patient, for the cohort has 3" in stderr
+        assert "0 of 3 patients (SLURM array): none for part 7 of 8. Take at most as many parts" in stderr
         assert not (tmp_path / "out").exists()
 
 
