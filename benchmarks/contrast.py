@@ -15,13 +15,15 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from a2fseg_cli.imaging.case_lists import read_split
-from a2fseg_cli.imaging.discovery import Case, find_cases
 
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.case_lists import read_split
+from a2fseg_cli.cases.discovery import find_cases
+from a2fseg_cli.imaging.brain import brain_mask
 from a2fseg_cli.imaging.contrast import NAMES, Statistics, judge, learned, statistics
 from a2fseg_cli.imaging.geometry import axes_to_canonical
 from a2fseg_cli.imaging.labels import SCHEMES, detect_scheme
-from a2fseg_cli.imaging.preprocessing import Reorient, brain_mask, canonical_spacing_mm
+from a2fseg_cli.imaging.preprocessing import Reorient, canonical_spacing_mm
 from a2fseg_cli.imaging.reading import read_image, read_label_map
 
 # What a fault is called, which file is given as what, and whether it needs enhancement to be seen.

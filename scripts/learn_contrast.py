@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
-from a2fseg_cli.imaging.case_lists import read_split
-from a2fseg_cli.imaging.discovery import Case, find_cases
 
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.case_lists import read_split
+from a2fseg_cli.cases.discovery import find_cases
+from a2fseg_cli.imaging.brain import brain_mask
 from a2fseg_cli.imaging.contrast import GRAIN, NAMES, PAIRS, Classifier, Learned, Statistics, fits, statistics
 from a2fseg_cli.imaging.geometry import axes_to_canonical
-from a2fseg_cli.imaging.preprocessing import Reorient, brain_mask, canonical_spacing_mm
+from a2fseg_cli.imaging.preprocessing import Reorient, canonical_spacing_mm
 from a2fseg_cli.imaging.reading import read_image
 
 COPIES = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,11 @@ slow = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("suite", derandomize=True, **slow)
 settings.register_profile("search", max_examples=1000, **slow)
 settings.load_profile("suite")
+
+# Toy networks take four times the CPU on two threads: their maps are too small to share out. Processes that tests start
+# inherit the variable.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -81,5 +87,5 @@ def run(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callabl
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Toy networks take four times the CPU on two threads: their maps are too small to share out."""
-    torch.set_num_threads(1)
+    """Also behind a test that asked for more threads, since they are the process's."""
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

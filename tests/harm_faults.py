@@ -2,8 +2,8 @@
 
     python tests/harm_faults.py [--kills 100] [--seed 0]
 
-Prints a Markdown table of what was done and what came of it; exit code 1 if a promise was broken. The test suite does
-the same in a small (`test_harm_faults.py`). A full disk is a tmpfs of its own, a read-only folder a mount of its own:
+Prints a Markdown table of what was done and what came of it; exit code 1 if a promise was broken. `pytest -m slow` does
+less of each (`test_harm_faults.py`). A full disk is a tmpfs of its own, a read-only folder a mount of its own:
 both need Linux with `unshare`. Not collected by pytest.
 """
 

@@ -14,7 +14,6 @@ from training_toys import (
     Scripted,
     lesion_sample,
     numbered_sample,
-    one_thread,  # noqa: F401
 )
 
 from a2fseg_cli.training.augmentation import (

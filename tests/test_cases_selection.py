@@ -10,7 +10,7 @@ import pytest
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.nnunet import read_dataset
-from a2fseg_cli.cases.selection import select_cases
+from a2fseg_cli.cases.selection import Selection, select_cases
 from a2fseg_cli.cases.shares import share_of
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write_text, json_text
@@ -41,12 +41,12 @@ def written_by_us(path: Path) -> Path:
 
 def test_a_required_sequence_that_is_absent_is_this_patients_problem(tmp_path) -> None:
     touch(tmp_path, "a/T1c.nii", "b/FLAIR.nii", "b/T2.nii", "c/post_T1.nii")
-    a, b, c = select_cases(tmp_path, require=["t1c"])
+    a, b, c = select_cases(tmp_path, selection=Selection(require=("t1c",)))
     assert a.problem is None
     assert b.problem == "b: no t1c, which is required; there is t2, flair."
     assert "may be t1 or t1c" in (c.problem or "")  # what was wrong before is still what is said
     with pytest.raises(UsageError, match="require adc: expected some of t1, t1c, t2, flair"):
-        select_cases(tmp_path, require=["adc"])
+        select_cases(tmp_path, selection=Selection(require=("adc",)))
 
 
 def test_which_of_several_files_is_said_by_a_part_of_its_name(tmp_path) -> None:
@@ -55,10 +55,12 @@ def test_which_of_several_files_is_said_by_a_part_of_its_name(tmp_path) -> None:
     (case,) = select_cases(tmp_path)
     assert "2 candidates for t1: sub-1_run-01_T1w.nii.gz, sub-1_run-02_T1w.nii.gz" in (case.problem or "")
     assert '(select "run-01" takes sub-1_run-01_T1w.nii.gz)' in (case.problem or "")
-    (case,) = select_cases(tmp_path, select=["RUN-02", "acq-ax"])
+    (case,) = select_cases(tmp_path, selection=Selection(select=("RUN-02", "acq-ax")))
     assert case.problem is None
     assert [path.name[:-7] for path in case.images.values()] == [names[1], names[4], names[2]]
-    (case,) = select_cases(tmp_path, select=["acq-ax", "run-0"])  # no whole word, so it chooses nothing
+    (case,) = select_cases(
+        tmp_path, selection=Selection(select=("acq-ax", "run-0"))
+    )  # no whole word, so it chooses nothing
     assert "acq-ax, run-0 does not decide" in (case.problem or "")
 
 
@@ -66,14 +68,14 @@ def test_only_the_cases_of_a_split(tmp_path) -> None:
     touch(tmp_path / "data", "a/T1.nii", "b/T1.nii", "c/T1.nii")
     split = tmp_path / "split.json"
     split.write_text('{"train": ["a"], "test": ["b", "c"]}')
-    assert [case.name for case in select_cases(tmp_path / "data", split=f"{split}:test")] == ["b", "c"]
+    assert [case.name for case in select_cases(tmp_path / "data", selection=Selection(f"{split}:test"))] == ["b", "c"]
     with pytest.raises(
         UsageError, match=r"split .*split.json: expected .*split.json:NAME with NAME one of train, test"
     ):
-        select_cases(tmp_path / "data", split=str(split))
+        select_cases(tmp_path / "data", selection=Selection(str(split)))
     split.write_text('{"only": ["a", "x"]}')
     with pytest.raises(InputError, match=r"split.json, only: 1 cases are not in the data: x"):
-        select_cases(tmp_path / "data", split=str(split))
+        select_cases(tmp_path / "data", selection=Selection(str(split)))
 
 
 def test_several_sources_and_a_table_with_truths(tmp_path) -> None:
@@ -89,14 +91,14 @@ def test_several_sources_and_a_table_with_truths(tmp_path) -> None:
 def test_images_given_one_by_one(tmp_path) -> None:
     (case,) = select_cases(None, given={"flair": tmp_path / "M\udcfcller.2.nii.gz"})
     assert (case.name, list(case.images)) == ("M%FCller.2", ["flair"])
-    (case,) = select_cases(None, given={"t1": tmp_path / "a.nii"}, case_name="Erika M.")
+    (case,) = select_cases(None, given={"t1": tmp_path / "a.nii"}, selection=Selection(case_name="Erika M."))
     assert case.name == "Erika M."
     for name in ("", "..", "a/b", "x" * 201, "a\nb"):
         with pytest.raises(UsageError, match="case_name"):
-            select_cases(None, given={"t1": tmp_path / "a.nii"}, case_name=name)
+            select_cases(None, given={"t1": tmp_path / "a.nii"}, selection=Selection(case_name=name))
     touch(tmp_path, "p/T1.nii", "q/T1.nii")
     with pytest.raises(UsageError, match="case_name x: 2 patients"):
-        select_cases(tmp_path, case_name="x")
+        select_cases(tmp_path, selection=Selection(case_name="x"))
     with pytest.raises(UsageError, match="either images"):
         select_cases(tmp_path, given={"t1": tmp_path / "a.nii"})
     with pytest.raises(UsageError, match=r"one file. Expected a folder"):
@@ -202,7 +204,11 @@ def test_nnunets_raw_data_set(tmp_path) -> None:
     assert (x.name, list(x.images), x.truth) == ("X", ["flair"], None)
     assert [case.name for case in select_cases(root, with_truth=True)] == ["BRATS_1", "BRATS_2"]
     assert [case.name for case in select_cases(root / "imagesTs", with_truth=True)] == ["X"]
-    assert list(select_cases(root, channels=["flair", "-", "t2", "t1"])[0].images) == ["t1", "t2", "flair"]
+    assert list(select_cases(root, selection=Selection(channels=("flair", "-", "t2", "t1")))[0].images) == [
+        "t1",
+        "t2",
+        "flair",
+    ]
 
 
 def test_the_decathlons_files_hold_all_channels(tmp_path) -> None:
@@ -271,17 +277,22 @@ def test_volumes_of_4d_files_named_by_the_user(tmp_path) -> None:
     touch(tmp_path, "a/four.nii.gz", "b/four.nii.gz", "b/b_seg.nii.gz", "side/P1.nii.gz", "side/P2.nii.gz")
     touch(tmp_path, "side/P2_seg.nii.gz")
     channels = ["flair", "t1", "T1Gd", "-"]
-    a, b = select_cases([tmp_path / "a", tmp_path / "b"], channels=channels)
+    a, b = select_cases([tmp_path / "a", tmp_path / "b"], selection=Selection(channels=channels))
     assert (a.name, a.channels, list(a.images)) == ("a", ("flair", "t1", "t1c", "-"), ["t1", "t1c", "flair"])
     assert (b.truth, b.decided["t1c"]) == (tmp_path / "b" / "b_seg.nii.gz", "volume 2 (channels)")
-    one, two = select_cases(tmp_path / "side", channels=channels)
+    one, two = select_cases(tmp_path / "side", selection=Selection(channels=channels))
     assert (one.name, one.truth, two.name, two.truth) == ("P1", None, "P2", tmp_path / "side" / "P2_seg.nii.gz")
-    assert [case.name for case in select_cases(tmp_path, channels=channels)] == ["P1", "P2", "a", "b"]
-    (case,) = select_cases(tmp_path / "side" / "P1.nii.gz", channels=channels)
+    assert [case.name for case in select_cases(tmp_path, selection=Selection(channels=channels))] == [
+        "P1",
+        "P2",
+        "a",
+        "b",
+    ]
+    (case,) = select_cases(tmp_path / "side" / "P1.nii.gz", selection=Selection(channels=channels))
     assert (case.name, set(case.images.values())) == ("P1", {tmp_path / "side" / "P1.nii.gz"})
     for wrong in (["flair", "swi"], ["t1", "t1n"], ["-"]):
         with pytest.raises(UsageError, match="channels"):
-            select_cases(tmp_path / "side", channels=wrong)
+            select_cases(tmp_path / "side", selection=Selection(channels=wrong))
 
 
 # Names that are not UTF-8.

@@ -16,7 +16,6 @@ from training_toys import (
     RECIPE,
     lesion_sample,
     numbered_sample,
-    one_thread,  # noqa: F401
     trainer,
 )
 

@@ -213,7 +213,7 @@ def test_a_bad_mirror_leaves_nothing_and_the_next_one_is_asked(
     }
     with pytest.raises(WeightsError, match=reason) as caught:
         get(entry_at(server.url(f"/{page}")))
-    assert "--from-file" in str(caught.value)
+    assert "import it by `a2fseg download-weights tiny` from the file" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 2
     assert files_in(home) == []
     assert get(entry_at(server.url(f"/{page}"), server.url("/good"))).read_bytes() == CONTENT

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -84,15 +84,6 @@ def make_patient(folder: Path, seed: int, modalities: tuple[str, ...] = CONFIG.m
         image = brain * (200 + 30 * rng.normal(size=SHAPE) + 60 * (index + 1) * (truth() > 0))
         write(image.astype(np.float32), folder / f"{folder.name}_{modality}.nii.gz")
     write(truth(et), folder / f"{folder.name}_seg.nii.gz")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The networks here are so small that threads only wait for each other: two take four times as long as one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -548,7 +539,7 @@ class TestShares:
         slurm_array(monkeypatch, 8, 7)
         code, stdout, stderr = run(cohort, "--weights", weights, "-o", tmp_path / "out", "--quiet")
         assert (code, stdout) == (2, "")
-        assert "SLURM array: part 7 of 8, counted from 0, has no patient, for the cohort has 3" in stderr
+        assert "0 of 3 patients (SLURM array): none for part 7 of 8. Take at most as many parts" in stderr
         assert not (tmp_path / "out").exists()
 
 

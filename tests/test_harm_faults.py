@@ -1,4 +1,4 @@
-"""Faults done for real to runs of the command, in a small; `python tests/harm_faults.py` does all of it."""
+"""Faults done for real to runs of the command; `python tests/harm_faults.py` does more of each and prints a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 import harm_faults
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, mounts and limits as Linux has them")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="signals, mounts and limits as Linux has them"),
+]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every kind of bad input by the command, and a few damaged files; `harm_inputs.py` does the same at length."""
+"""Every kind of bad input by the command, in this process, and damaged files; `harm_inputs.py` starts the command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from harm_inputs import FORMATS, KINDS, Kind, Run, fuzz, try_kind
+from harm import KINDS
+from harm.damage import FORMATS
+from harm.fuzz import fuzz
+from harm.kinds import Kind, Run, try_kind
 
 
 @pytest.fixture
@@ -59,9 +62,10 @@ def test_what_is_not_as_promised_is_told(tmp_path: Path) -> None:
         assert problem in str(caught.value)
 
 
-def test_damaged_files_are_read_or_refused(tmp_path: Path) -> None:
-    tallies = fuzz(150, 1, tmp_path)
+@pytest.mark.parametrize(("count", "seed"), [(150, 1), pytest.param(2500, 0, marks=pytest.mark.slow)])
+def test_damaged_files_are_read_or_refused(count: int, seed: int, tmp_path: Path) -> None:
+    tallies = fuzz(count, seed, tmp_path)
     assert {name: tally.failures for name, tally in tallies.items()} == {name: [] for name in FORMATS}
-    assert sum(tally.tried for tally in tallies.values()) == 150
+    assert sum(tally.tried for tally in tallies.values()) == count
     assert sum(tally.accepted for tally in tallies.values()) > 0
     assert all(tally.refused > 0 and tally.slowest_s < 5 and tally.extra_mib < 500 for tally in tallies.values())

@@ -10,7 +10,6 @@ import pytest
 import torch
 from training_toys import (
     CONFIG,
-    one_thread,  # noqa: F401
     trainer,
 )
 

@@ -163,7 +163,7 @@ def test_urls_that_are_refused_even_if_insecure(url: str, message: str) -> None:
 
 def test_http_only_on_request() -> None:
     plain = ENTRY | {"urls": ["http://weights.example/x"]}
-    with pytest.raises(WeightsError, match="http is not encrypted; use https, or --allow-http"):
+    with pytest.raises(WeightsError, match="http is not encrypted; use https, or allow http"):
         parse(plain)
     assert parse(plain, insecure=True).entries[0].urls == ("http://weights.example/x",)
 

@@ -32,8 +32,9 @@ from a2fseg_cli.errors import ResourceError, UsageError, WeightsError
 from a2fseg_cli.inference.predictor import Predictor, Segmenter, WindowOptions
 from a2fseg_cli.training.data import Sample
 from a2fseg_cli.training.initial import initial_weights
-from a2fseg_cli.training.loop import Trainer
+from a2fseg_cli.training.loop import Setup, Trainer
 from a2fseg_cli.training.recipe import RECIPES, Recipe
+from a2fseg_cli.training.run_folder import RunFolder
 from a2fseg_cli.weights.file_format import inspect_weights, save_weights
 
 CPU = Compute(torch.device("cpu"), "fp32", "for the tests")
@@ -240,10 +241,10 @@ def test_a_toy_trains_predicts_and_is_evaluated(
 
 def test_the_loss_is_that_of_the_heads_and_of_the_networks_own(tmp_path: Path) -> None:
     config = replace(CONFIG, architecture="toy")
-    trainer = Trainer(config, Recipe(random_subsets=1), [sample()], [], tmp_path, CPU, {})
+    trainer = Trainer(Setup(config, Recipe(random_subsets=1), [sample()], [], RunFolder(tmp_path), CPU))
     (crop,) = trainer.crops(0)
     with torch.no_grad():
-        outputs = trainer.model.training_outputs(crop.images[None], crop.subsets)
+        outputs = trainer.learner.model.training_outputs(crop.images[None], crop.subsets)
         assert outputs.extra_loss is not None
         expected = total_loss(outputs.heads, crop.classes[None]) + outputs.extra_loss
     assert outputs.extra_loss > 0.1
@@ -277,7 +278,7 @@ def test_a_network_for_one_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(found.plan.starts) == 2
     with pytest.raises(UsageError, match=r"window \(16, 16, 16\): this network takes \(8, 8, 8\) only"):
         Predictor(net, CPU, WindowOptions(window=(16, 16, 16)))
-    trainer = Trainer(config, Recipe(), [sample((8, 5, 8))], [], tmp_path, CPU, {})
+    trainer = Trainer(Setup(config, Recipe(), [sample((8, 5, 8))], [], RunFolder(tmp_path), CPU))
     assert trainer.crops(0)[0].images.shape == (4, 8, 8, 8)
     monkeypatch.setattr(net, "encode", lambda *_: torch.empty(2**50))
     with pytest.raises(ResourceError, match=r"window \(8, 8, 8\) does not fit on cpu; this network takes no other"):

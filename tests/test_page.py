@@ -27,6 +27,7 @@ STATS: dict[str, Any] = {
     ],
     "volumes_ml": {"WT": 2.0},
     "largest_axial_diameters_mm": {"WT": (21.4, 9.6)},
+    "guesses": {"ET": 0.246},
     "warnings": ["thick slices"],
     "note": "without t1, t2: Dice WT 89 to 90",
     "mean_attention": {"ET": {"t1c": 0.75, "flair": 0.25}},
@@ -78,6 +79,8 @@ def test_tables_and_words() -> None:
     assert ["flair", "91.3"] in page.rows
     assert ["t1c", "a & b.nii.gz"] in page.rows
     assert {"thick slices", "without t1, t2: Dice WT 89 to 90", "Segmented from t1c, flair."} <= set(page.texts)
+    guess = "ET is a guess: from t1c+flair alone these weights found ET with a mean Dice of 25 %."
+    assert guess in page.texts
 
 
 def test_a_name_is_text_and_nothing_lies_elsewhere() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from training_toys import RECIPE, one_thread, trainer  # noqa: F401
+from training_toys import RECIPE, trainer
 
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError

@@ -16,7 +16,6 @@ from training_toys import (
     CONFIG,
     RECIPE,
     lesion_sample,
-    one_thread,  # noqa: F401
     trainer,
 )
 
@@ -112,9 +111,10 @@ def train_in(folder: Path, epochs: int) -> None:
     (folder / "done").touch()
 
 
-@pytest.mark.parametrize(("kills", "epochs"), [(2, 8), pytest.param(10, 24, marks=pytest.mark.slow)])
-def test_killed_it_arrives_at_the_same_weights(tmp_path: Path, kills: int, epochs: int) -> None:
+@pytest.mark.slow
+def test_killed_it_arrives_at_the_same_weights(tmp_path: Path) -> None:
     """kill -9 at random moments of starting, stepping and saving; started again each time."""
+    kills, epochs = 10, 24
     fresh = multiprocessing.get_context("forkserver")
     # What a first step and a first figure would import again in each of the processes.
     fresh.set_forkserver_preload(["a2fseg_cli.training.loop", "torch._dynamo", "matplotlib.figure"])

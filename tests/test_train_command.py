@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from training_toys import one_thread  # noqa: F401
 
 from a2fseg_cli.core.config import PRESETS
 from a2fseg_cli.training.recipe import RECIPES

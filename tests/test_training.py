@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import SimpleITK as sitk
 import torch
-from training_toys import one_thread, write_cohort  # noqa: F401
+from training_toys import write_cohort
 
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.errors import InputError, UsageError

@@ -11,7 +11,6 @@ import pytest
 import SimpleITK as sitk
 from training_toys import (
     CONFIG,
-    one_thread,  # noqa: F401
     write_case,
 )
 

@@ -15,7 +15,6 @@ from training_toys import (
     CONFIG,
     RECIPE,
     lesion_sample,
-    one_thread,  # noqa: F401
     trainer,
 )
 

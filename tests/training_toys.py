@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import SimpleITK as sitk
 import torch
 
@@ -31,15 +30,6 @@ CONFIG = ModelConfig(
 RECIPE = Recipe(epochs=4, iterations_per_epoch=2, random_subsets=1, augment=True, ema_decay=0.9, seed=5)
 CUBES = (1.0, 1.0, 1.0)  # spacing in mm
 CPU = Compute(torch.device("cpu"), "fp32", "for the tests")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """One thread for tensors this small: with two on a busy machine of two cores these tests took ten times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def lesion_sample(edge: int = 16, name: str = "patient") -> Sample:

@@ -8,7 +8,7 @@ from typing import Any
 from a2fseg_cli.cli.console import print_json, print_table
 from a2fseg_cli.cli.options import Json, Weights
 from a2fseg_cli.cli.runtime import prepare_process
-from a2fseg_cli.core.config import all_subsets, subset_name
+from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name
 from a2fseg_cli.weights.card import hours_in_all, stages
 
 
@@ -48,21 +48,23 @@ def info(
         return
     print_table(("", "a2fseg info"), machine.items())
     card = dict(described.card)
-    scores = card.pop("scores", None)
-    data = card.pop("data", {})
-    if data:
+    scores = _mapping(card.pop("scores", None))
+    if data := card.pop("data", {}):
         print_table(("patients", "names"), [(f"{len(v)} {k}", ", ".join(v)) for k, v in data.items()])
     print_table(("card", ""), [(key, value) for key, value in card.items() if not isinstance(value, dict | list)])
     print_table(("training", "spacing mm", "crop", "steps", "hours", "optimizer", "rate"), _stages(described.card))
     if scores:
-        subsets = scores.get("subsets", {})
-        regions = [region for region, _ in config.regions]
-        names = [subset_name(subset, config.modalities) for subset in all_subsets(config.modalities)]
+        title = f"{scores.get('patients', '?')} test patients, policy {scores.get('policy', '?')}"
         print_table(
-            ("subset", *(f"{region} Dice %" for region in regions)),
-            [(n, *(_percent(subsets[n].get(region)) for region in regions)) for n in names if n in subsets],
-            title=f"{scores.get('patients', '?')} test patients, policy {scores.get('policy', '?')}",
+            ("subset", *(f"{region} Dice %" for region, _ in config.regions)), _dice(scores, config), title=title
         )
+
+
+def _dice(scores: Mapping[str, Any], config: ModelConfig) -> list[tuple[str, ...]]:
+    """Return a row of each subset that was scored, in the row order of the literature."""
+    subsets = _mapping(scores.get("subsets"))
+    names = [subset_name(subset, config.modalities) for subset in all_subsets(config.modalities)]
+    return [(n, *(_percent(subsets[n].get(r)) for r, _ in config.regions)) for n in names if n in subsets]
 
 
 def _stages(card: Mapping[str, Any]) -> list[tuple[object, ...]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.evaluation.metrics import TruthMask, score
+from a2fseg_cli.files import check_place
 from a2fseg_cli.imaging.label_maps import read_classes
 from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.inference.predict import run_cases
@@ -54,15 +55,17 @@ def run_demo(folder: Path, network: Segmenter, modalities: Sequence[str] = ("t1c
 
     Raises:
         UsageError: a seed below 0, or a modality that the network does not take.
+        ResourceError: the folder cannot be written.
     """
     config = network.config
     if seed < 0:
         raise UsageError(f"seed {seed}: expected 0 or more.")
     if not modalities or not set(modalities) <= set(config.modalities):
         raise UsageError(f"modalities {'+'.join(modalities)}: expected some of {'+'.join(config.modalities)}.")
+    segmentation, preview = folder / "phantom_a2fseg_seg.nii.gz", folder / "preview.png"
+    check_place(segmentation)  # the phantom takes seconds
     paths = write_phantom(folder, seed)
     case = Case("phantom", {m: paths[m] for m in modalities})
-    segmentation, preview = folder / "phantom_a2fseg_seg.nii.gz", folder / "preview.png"
     run_cases([case], network, segmentation, preview=preview, existing="overwrite")
     truth, predicted = (read_classes(path, config) for path in (paths["seg"], segmentation))
     scores = []
