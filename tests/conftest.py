@@ -7,8 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-# Toy networks take four times the CPU on two threads, the phantom's products of matrices seven times on
-# a busy machine.
+# Toy networks take four times the CPU on two threads, the phantom's products of matrices seven times on a busy machine.
 # OpenBLAS reads it when numpy is loaded; the processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
