@@ -67,11 +67,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def naming_out_of_memory(what: str) -> Iterator[None]:
-    """Make an error of the block that says that memory ran out one that says of what. Raises: ResourceError."""
+def naming_out_of_memory(failure: str) -> Iterator[None]:
+    """Make an error of the block that says that memory ran out one that says what failed. Raises: ResourceError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ResourceError(f"Out of memory: {what}. Close other programs or take another machine.") from error
+        raise ResourceError(f"Out of memory: {failure}. Close other programs or take another machine.") from error

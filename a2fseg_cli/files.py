@@ -126,6 +126,21 @@ def json_text(value: Any) -> str:
     return json.dumps(finite_or_null(value), indent=1, allow_nan=False, ensure_ascii=False, default=str) + "\n"
 
 
+@contextmanager
+def refusing_deep_nesting() -> Iterator[None]:
+    """Make the RecursionError of a block that walks through JSON one of its values. Raises: ValueError."""
+    try:
+        yield
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text. Raises: ValueError, also where it is nested too deeply."""
+    with refusing_deep_nesting():
+        return json.loads(text)
+
+
 def finite_or_null(value: Any) -> Any:
     """Return plain values with every number that JSON cannot hold replaced by None."""
     if isinstance(value, Mapping):

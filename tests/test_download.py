@@ -28,11 +28,10 @@ from a2fseg_cli.cli.needs import Command
 from a2fseg_cli.errors import A2FSegError, ResourceError, UsageError, WeightsError
 from a2fseg_cli.weights.cache import cached_path, fetch, import_file, resolve_weights, verify
 from a2fseg_cli.weights.download import fetch_manifest
+from a2fseg_cli.weights.folders import bundled_weights_folder, cache_folder
 from a2fseg_cli.weights.manifest import (
     Manifest,
     ManifestEntry,
-    bundled_weights_folder,
-    cache_folder,
     entry_fields,
     manifest_entry_for,
     parse_manifest,

@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a2fseg_cli.errors import WeightsError
-from a2fseg_cli.weights.file_format import MAX_FILE_BYTES, inspect_weights
+from a2fseg_cli.weights.file_format import inspect_weights
+from a2fseg_cli.weights.folders import bundled_weights_folder, manifest_path
+from a2fseg_cli.weights.header import MAX_FILE_BYTES
 from a2fseg_cli.weights.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
-    bundled_weights_folder,
     check_url,
     default_entry,
     entry_fields,
     manifest_entry_for,
-    manifest_path,
     parse_manifest,
     read_manifest,
     write_manifest,

@@ -33,7 +33,7 @@ STATS: dict[str, Any] = {
     "mean_attention": {"ET": {"t1c": 0.75, "flair": 0.25}},
     "agreement_with_fewer": {"flair": {"WT": 0.913}},
     "windows": {"edges": [72, 88, 72], "count": 1},
-    "weights": {"file": "tiny.safetensors", "sha256": "ab" * 32},
+    "weights": {"file": "tiny.safetensors", "sha256": "ab" * 32, "made_for": "For adults."},
     "device": {"name": "cpu", "reason": "no GPU", "precision": "bf16", "threads": 2},
     "seconds": {"read": 0.25, "network": 0.5},
     "versions": {"a2fseg": "0.1.0"},

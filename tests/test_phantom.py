@@ -11,7 +11,8 @@ import pytest
 import SimpleITK as sitk
 
 from a2fseg_cli.errors import ResourceError
-from a2fseg_cli.phantom import TUMOUR_Z, Phantom, make_phantom, write_phantom
+from a2fseg_cli.phantom import Phantom, make_phantom, write_phantom
+from a2fseg_cli.phantom.measured import TUMOUR_Z
 
 COARSE = {"size": (39, 60, 60), "spacing_mm": (4.0, 4.0, 4.0)}
 

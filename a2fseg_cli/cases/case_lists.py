@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import re
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import Any
 from a2fseg_cli.cases.case import Case, too_long
 from a2fseg_cli.cases.names import modality_words
 from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.files import parse_json
 from a2fseg_cli.modalities import BRATS_MODALITIES
 
 TRUTH_COLUMN = "seg"
@@ -64,8 +64,8 @@ def read_split(path: Path) -> Split:
         InputError: unreadable, not of this form, or a case in two lists.
     """
     try:
-        raw = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        raw = parse_json(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: not a JSON file that can be read ({error}).") from error
     lists: list[Any] = list(raw.values()) if isinstance(raw, dict) else [None]
     if not all(isinstance(part, list) and all(isinstance(name, str) for name in part) for part in lists):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.imaging.alignment import coverage_gaps, misalignments
 from a2fseg_cli.imaging.brain import brain_mask, skull_on
-from a2fseg_cli.imaging.contrast import implausible
+from a2fseg_cli.imaging.contrast import Finding, implausible
 from a2fseg_cli.imaging.geometry import axes_to_canonical
 from a2fseg_cli.imaging.preprocessing import Reorient, canonical_spacing_mm
 from a2fseg_cli.imaging.reading import MedicalImage
@@ -57,4 +57,16 @@ def remarks(images: Mapping[str, MedicalImage], masks: Mapping[str, Mask], threa
     inside = {m: reorient.apply(mask) for m, mask in masks.items()}
     odd = [finding.message for finding in misalignments(arrays, inside, spacing_mm, threads)]
     odd += [finding.message for finding in coverage_gaps(inside, spacing_mm)]
-    return odd + [finding.message for finding in implausible(arrays, inside, spacing_mm)]
+    return odd + _contrasts(implausible(arrays, inside, spacing_mm))
+
+
+def _contrasts(findings: Sequence[Finding]) -> list[str]:
+    """Return a line for each image that looks like another sequence; two that look exchanged have one together."""
+    looks = {finding.name: finding.looks_like for finding in findings}
+    lines = []
+    for finding in findings:
+        if looks.get(finding.looks_like) != finding.name:
+            lines.append(finding.message)
+        elif finding.name < finding.looks_like:
+            lines.append(f"{finding.name} looks like {finding.looks_like}, and the reverse: are the files exchanged?")
+    return lines

@@ -19,7 +19,7 @@ from a2fseg_cli.modalities import BRATS_MODALITIES, BY_NAME, MODALITIES
 
 _LINKED = words.DESCRIPTIONS | words.AGENTS | words.POST | words.PRE | words.NEGATIONS | words.T1_PULSES
 _SEQUENCE_LIKE = frozenset(words.SEQUENCES) | words.T1_PULSES
-_NOT_AN_IMAGE = words.DERIVED | words.OTHERS
+_NOT_AN_IMAGE = (words.DERIVED | words.OTHERS) - frozenset(words.SEQUENCES)
 _PAIRS = {
     ("dark", "fluid"): "darkfluid", ("da", "fl"): "dafl", ("mp", "rage"): "mprage", ("t2", "star"): "t2star",
     ("t2", "f"): "t2f", ("3", "plane"): "survey", ("t2", "map"): "t2map", ("t1", "map"): "t1map",

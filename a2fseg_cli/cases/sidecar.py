@@ -23,6 +23,8 @@ _OTHER_TYPES = frozenset(
     ("ADC", "FA", "TRACEW", "DIFFUSION", "PERFUSION", "PHASE", "P", "PHASE MAP", "SUB", "SUBTRACTION", "MIP", "MNIP",
      "PROJECTION IMAGE", "MIN IP", "CBF", "CBV", "MTT", "TTP", "LOCALIZER", "T2 MAP", "T1 MAP", "MOSAIC")
 )  # fmt: skip
+# Whose times tell them apart; a contrast agent does not change them.
+_TIMES_OF = {"t1": "t1", "t1c": "t1", "t2": "t2", "flair": "flair"}
 
 
 def identify(path: Path, modalities: Sequence[str] = BRATS_MODALITIES) -> Reading:
@@ -78,7 +80,7 @@ def _joined(by_name: Reading, told: Reading) -> Reading:
     """Return what description and name say together: the description counts, the name fills what it leaves open."""
     if told.kind is Kind.UNREAD:
         return replace(by_name, words=f"name: {by_name.words}")
-    if told.kind is Kind.UNCLEAR and by_name.kind is Kind.IMAGE and by_name.sequence in ("t1", "t1c", "flair", "t2"):
+    if told.kind is Kind.UNCLEAR and by_name.kind is Kind.IMAGE:
         undecided = told.sequence == "t1" and by_name.sequence in ("t1", "t1c") and by_name.contrast is not None
         return replace(by_name, words=f"name: {by_name.words}") if undecided else told
     if told.sequence == "t1" and told.contrast is None and by_name.sequence in ("t1", "t1c"):
@@ -140,8 +142,8 @@ def _against_times(reading: Reading, fields: Mapping[str, Any]) -> Reading:
         for short, key in (("TR", "RepetitionTime"), ("TE", "EchoTime"), ("TI", "InversionTime"))
         if (seconds := _seconds(fields, key)) is not None
     )
-    if reading.kind is Kind.IMAGE and reading.sequence in BRATS_MODALITIES:
-        if times == ("t1" if reading.sequence == "t1c" else reading.sequence):
+    if reading.kind is Kind.IMAGE and reading.sequence in _TIMES_OF:
+        if times == _TIMES_OF[reading.sequence]:
             return reading
         reason = f"{reading.words} says {reading.sequence}, its times ({said}) are those of a {times}"
         return replace(reading, kind=Kind.UNCLEAR, reason=reason)

@@ -43,7 +43,7 @@ def derived_truths(place: Path) -> list[Path]:
     if not subject or not derivatives.is_dir():
         return []
     wanted = dict(part.lower().split("-", 1) for part in parts[subject:] if part.lower().startswith(("sub-", "ses-")))
-    found = []
+    truths = []
     for pipeline in sorted(derivatives.iterdir()):
         if _TISSUE_PIPELINES.search(pipeline.name.lower()):
             continue
@@ -53,8 +53,8 @@ def derived_truths(place: Path) -> list[Path]:
                 continue
             values = bids_entities(stem)
             if all(values.get(key, value) == value for key, value in wanted.items()) and values.get("sub"):
-                found.append(path)
-    return found
+                truths.append(path)
+    return truths
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -7,12 +7,13 @@ protocols of the large manufacturers, of which many centres keep the names (`t1_
 
 from __future__ import annotations
 
-# Words that name a sequence by themselves. `t1n` and `t1pre` also say that there is no contrast agent.
+from a2fseg_cli.modalities import MODALITIES
+
+# Words that name a sequence by themselves: those of the table, and spellings of protocols. `t1n` and `t1pre` also say
+# that there is no contrast agent.
 SEQUENCES = {
-    "t1": "t1", "t1w": "t1", "t1wi": "t1", "t1n": "t1", "t1pre": "t1",
-    "t2": "t2", "t2w": "t2", "t2wi": "t2",
-    "flair": "flair", "fla": "flair", "t2f": "flair", "t2flair": "flair", "darkfluid": "flair", "dafl": "flair",
-}  # fmt: skip
+    word: row.name for row in MODALITIES if not row.contrast_of for word in (row.name, *row.aliases, *row.bids_suffixes)
+} | {"t1wi": "t1", "t2wi": "t2", "darkfluid": "flair", "dafl": "flair"}
 # Of gradient echoes that are T1-weighted wherever they are used for tumours.
 T1_PULSES = frozenset(("mprage", "bravo", "spgr", "fspgr", "irspgr", "irfspgr", "vibe", "tfl3d"))
 

@@ -23,7 +23,7 @@ def info(
     from a2fseg_cli.versions import versions
     from a2fseg_cli.weights.cache import resolve_weights
     from a2fseg_cli.weights.file_format import inspect_weights
-    from a2fseg_cli.weights.manifest import cache_folder
+    from a2fseg_cli.weights.folders import cache_folder
 
     compute = choose_compute()
     described = inspect_weights(resolve_weights(weights))

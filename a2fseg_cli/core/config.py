@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from a2fseg_cli.files import parse_json
 from a2fseg_cli.modalities import BRATS_MODALITIES
 
 # Modalities and regions stand in file names, subset names (t1c+flair) and parameter names (a dot would nest).
@@ -118,10 +119,7 @@ class ModelConfig:
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
         """Return the configuration of a JSON text. Raises: ValueError when it is not one."""
-        try:
-            raw: Any = json.loads(text)
-        except RecursionError as error:
-            raise ValueError("not a model configuration: nested too deeply") from error
+        raw: Any = parse_json(text)
         names = {field.name for field in fields(cls)}
         raw = of_today(raw)
         if not isinstance(raw, dict) or set(raw) != names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError
+from a2fseg_cli.files import parse_json
 from a2fseg_cli.imaging.labels import parse_label_order
 
 DATASET_FILE = "dataset.json"  # nnU-Net puts a copy of it beside its predictions
@@ -70,9 +70,9 @@ def dataset_order(path: Path, config: ModelConfig) -> tuple[int, ...]:
         InputError: unreadable, or not every class has one value in it.
     """
     try:
-        labels = json.loads(path.read_text("utf-8"))["labels"]
+        labels = parse_json(path.read_text("utf-8"))["labels"]
         members = _values_by_name(labels)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: no dataset.json of nnU-Net with labels ({error}). {_HOW_TO_SAY}") from error
     named = {_known_name(name, config): values for name, values in members.items()}
     by_class = [_values_of(name, named, config) for name in config.classes[1:]]

@@ -21,6 +21,7 @@ from a2fseg_cli.inference.agreement import attention_inside
 from a2fseg_cli.inference.patient import Patient, load_patient
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.inference.prefetch import work_ahead
+from a2fseg_cli.inference.stats import network_origin
 
 
 class NetworkMasks:
@@ -61,12 +62,7 @@ class NetworkMasks:
     @property
     def origin(self) -> Mapping[str, Any]:
         """Weights, device and windows."""
-        weights, compute = self.segmenter.weights, self.segmenter.compute
-        return {
-            "weights": {"file": weights.path.name, "sha256": weights.sha256},
-            "device": {"name": str(compute.device), "precision": compute.precision},
-            "inference": vars(self.segmenter.inference),
-        }
+        return {**network_origin(self.segmenter), "inference": vars(self.segmenter.inference)}
 
     def files(self, case: Case) -> Sequence[Path]:
         """Return the patient's images."""

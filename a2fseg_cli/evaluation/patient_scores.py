@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from a2fseg_cli.evaluation.metrics import Scores
-from a2fseg_cli.files import atomic_write_text, json_text
+from a2fseg_cli.files import atomic_write_text, json_text, parse_json
 
 FORMAT = 2
 PREDICTIONS = "predictions"  # name of the one "subset" of files that another run or tool made
@@ -71,7 +70,7 @@ class PatientScores:
     def read(cls, path: Path) -> PatientScores | None:
         """Return the scores of a file, None where it is not there or not one of this format."""
         try:
-            raw = json.loads(path.read_text("utf-8"))
+            raw = parse_json(path.read_text("utf-8"))
             if raw["format"] != FORMAT:
                 return None
             rows = [

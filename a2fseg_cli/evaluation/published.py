@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+MODALITIES: Final = ("t1", "t1c", "t2", "flair")
 METHODS: Final = ("HeMIS", "U-HVED", "mmFormer", "MFI", "A2FSeg")
 REGIONS: Final = ("WT", "TC", "ET")
 

@@ -18,8 +18,8 @@ from a2fseg_cli.evaluation.means import (
 )
 from a2fseg_cli.evaluation.metrics import NSD_TOLERANCE_MM
 from a2fseg_cli.evaluation.patient_scores import PREDICTIONS, PatientScores
-from a2fseg_cli.evaluation.published import METHODS, REGIONS, TABLE_1, TABLE_1_MEANS
-from a2fseg_cli.modalities import BRATS_MODALITIES, heading
+from a2fseg_cli.evaluation.published import METHODS, MODALITIES, REGIONS, TABLE_1, TABLE_1_MEANS
+from a2fseg_cli.modalities import heading
 
 PRESENT, ABSENT = "x", "-"
 OTHER_PATIENTS = (
@@ -134,7 +134,7 @@ def comparison_tables(results: Sequence[PatientScores], config: ModelConfig, sha
     The published means stand there only when all 15 subsets were scored. Other modalities than those of BraTS
     have nothing to be compared with: no table.
     """
-    if config.modalities != BRATS_MODALITIES:
+    if config.modalities != MODALITIES:
         return []
     means = subset_means(results, config, "dice")
     marks = _marks(means, config)

@@ -55,14 +55,14 @@ def read_classes(path: Path, config: ModelConfig, scheme: str = "auto", paramete
     labels, geometry = read_label_map(path)
     if order is not None or not has_schemes(config):
         return LabelMap(path, to_classes(labels, order or config.label_values, str(path)), geometry, None)
-    found = np.unique(labels).tolist()
+    values = np.unique(labels).tolist()
     note = None
     if scheme == "auto":
-        scheme = detect_scheme(found, str(path), parameter)
-        if SCHEMES[scheme][-1] in found:
+        scheme = detect_scheme(values, str(path), parameter)
+        if SCHEMES[scheme][-1] in values:
             note = f"labels read as {scheme} (ET is {SCHEMES[scheme][-1]})"
     classes = to_classes(labels, SCHEMES[scheme], str(path), ALSO_READ.get(scheme))
-    if (cavity := CAVITY.get(scheme)) in found:
+    if (cavity := CAVITY.get(scheme)) in values:
         volume_ml = np.count_nonzero(labels == cavity) * geometry.voxel_volume_ml
         note = (
             f"{volume_ml:.1f} mL of resection cavity (label {cavity}) count as background, as in BraTS 2024's regions"
@@ -81,10 +81,11 @@ def check_on_grid(label_map: LabelMap, path: Path, geometry: Geometry) -> LabelM
     if turn := axes_between(label_map.geometry, geometry):
         classes = np.ascontiguousarray(np.flip(label_map.classes.transpose(turn[0]), turn[1]))
         return replace(label_map, classes=classes, geometry=geometry)
-    found, expected = (" x ".join(map(str, g.size[::-1])) for g in (label_map.geometry, geometry))
-    if found == expected:
-        found = f"corners {largest_corner_offset_mm(label_map.geometry, geometry):.3g} mm away"
-        expected = "the same place"
+    own_grid, other_grid = (" x ".join(map(str, g.size[::-1])) for g in (label_map.geometry, geometry))
+    if own_grid == other_grid:
+        own_grid = f"corners {largest_corner_offset_mm(label_map.geometry, geometry):.3g} mm away"
+        other_grid = "the same place"
     raise InputError(
-        f"{label_map.path}: another grid ({found}) than {path} ({expected}). Bring the label map to that grid first."
+        f"{label_map.path}: another grid ({own_grid}) than {path} ({other_grid}). "
+        "Bring the label map to that grid first."
     )

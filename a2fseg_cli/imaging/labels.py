@@ -76,13 +76,13 @@ def detect_scheme(values: Sequence[int], path: str, parameter: str = "labels") -
     Raises:
         InputError: a value that no scheme knows, or 3 and 4 together, which two schemes read differently.
     """
-    found = set(values)
-    if os.path.basename(path).lower().startswith(_BRATS2013_NAME) and found <= {0, 1, 2, 3, 4}:
+    distinct = set(values)
+    if os.path.basename(path).lower().startswith(_BRATS2013_NAME) and distinct <= {0, 1, 2, 3, 4}:
         return "brats2013"
     for scheme in ("brats2023", "brats2018"):
-        if found <= set(SCHEMES[scheme]):
+        if distinct <= set(SCHEMES[scheme]):
             return scheme
-    if unknown := sorted(found - {0, 1, 2, 3, 4}):
+    if unknown := sorted(distinct - {0, 1, 2, 3, 4}):
         raise InputError(
             f"{path}: unknown label {unknown[0]}; expected 0, 1, 2 and either 3 (brats2023) or 4 (brats2018)."
         )

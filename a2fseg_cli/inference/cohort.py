@@ -123,27 +123,27 @@ class Cohort:
 
     def _segment(self, cases: Sequence[Case], prints: Mapping[str, str], done: Report) -> None:
         writing: deque[Future[None]] = deque()
-        ahead = work_ahead(self.segmenter.compute)
+        lookahead = work_ahead(self.segmenter.compute)
         attention = self.options.attention or self.places.report is not None
         with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-            for work, patient in self._loaded(cases, prints, reader, ahead):
+            for work, patient in self._loaded(cases, prints, reader, lookahead):
                 if isinstance(patient, A2FSegError):
                     self._fail(work, patient, done)
                     continue
-                while len(writing) > ahead:
+                while len(writing) > lookahead:
                     writing.popleft().result()
                 try:
-                    found = segment_patient(patient, self.segmenter, attention, self.options.agreement)
+                    predicted = segment_patient(patient, self.segmenter, attention, self.options.agreement)
                 except ResourceError as error:  # too large for this machine; the next one may not be
                     self._fail(work, error, done)
                     continue
                 self._note(work.status(RUNNING))
-                writing.append(writer.submit(self._finish, work, patient, found, done))
+                writing.append(writer.submit(self._finish, work, patient, predicted, done))
             for future in writing:
                 future.result()
 
     def _loaded(
-        self, cases: Sequence[Case], prints: Mapping[str, str], reader: ThreadPoolExecutor, ahead: int
+        self, cases: Sequence[Case], prints: Mapping[str, str], reader: ThreadPoolExecutor, lookahead: int
     ) -> Iterator[tuple[_Work, Patient | A2FSegError]]:
         """Yield each case with its patient, or why there is none."""
 
@@ -154,13 +154,13 @@ class Cohort:
             except A2FSegError as error:
                 return work, error
 
-        return read_ahead(cases, load, reader, ahead)
+        return read_ahead(cases, load, reader, lookahead)
 
-    def _finish(self, work: _Work, patient: Patient, found: PatientPrediction, done: Report) -> None:
+    def _finish(self, work: _Work, patient: Patient, predicted: PatientPrediction, done: Report) -> None:
         places, case = self.places, work.case
         files = (places.segmentation(case), places.preview_of(case), places.report_of(case))
         result = finish_patient(
-            patient, found, self.segmenter, self.options, *files, self.with_stats, settings=self.settings
+            patient, predicted, self.segmenter, self.options, *files, self.with_stats, settings=self.settings
         )
         if self._stats:
             self._stats.add(result.stats | {"fingerprint": work.settings})

@@ -77,13 +77,13 @@ def class_map(patient: Patient, prediction: Prediction) -> ClassMap:
 
 
 def summarise(
-    patient: Patient, found: PatientPrediction, classes: ClassMap, segmenter: Segmenter, options: OutputOptions
+    patient: Patient, predicted: PatientPrediction, classes: ClassMap, segmenter: Segmenter, options: OutputOptions
 ) -> PatientResult:
     """Return the numbers of a patient; nothing is written, and no file is named.
 
     Args:
         patient: The patient.
-        found: What the network says.
+        predicted: What the network says.
         classes: Class indices (D, H, W) on the file's grid.
         segmenter: The network.
         options: In which values labels are written.
@@ -102,17 +102,17 @@ def summarise(
         volumes_ml={r: float(mask.sum()) * patient.geometry.voxel_volume_ml for r, mask in masks.items()},
         guesses=unseen,
         warnings=(*patient.warnings, *_result_warnings(patient.name, masks)),
-        agreement=found.agreement,
+        agreement=predicted.agreement,
         note=subset_cost(card, config, patient.files),
         empty=not classes.any(),
-        seconds={"read": patient.seconds, "network": found.seconds},
-        plan=found.prediction.plan,
+        seconds={"read": patient.seconds, "network": predicted.seconds},
+        plan=predicted.prediction.plan,
     )
 
 
 def finish_patient(
     patient: Patient,
-    found: PatientPrediction,
+    predicted: PatientPrediction,
     segmenter: Segmenter,
     options: OutputOptions,
     output: Path,
@@ -125,7 +125,7 @@ def finish_patient(
 
     Args:
         patient: The patient.
-        found: What the network says.
+        predicted: What the network says.
         segmenter: The network.
         options: What to write.
         output: The segmentation.
@@ -139,9 +139,9 @@ def finish_patient(
     """
     started = time.perf_counter()
     config = segmenter.config
-    classes = class_map(patient, found.prediction)
-    outputs = _write_images(patient, found.prediction, classes, config, options, output)
-    result = summarise(patient, found, classes, segmenter, options)
+    classes = class_map(patient, predicted.prediction)
+    outputs = _write_images(patient, predicted.prediction, classes, config, options, output)
+    result = summarise(patient, predicted, classes, segmenter, options)
     picture = b""
     if preview is not None or report is not None:
         picture = _picture(patient, classes, config, result)
@@ -153,7 +153,7 @@ def finish_patient(
     if not with_stats and report is None:
         return result
     stats = patient_stats(
-        result, patient, found.prediction, segmenter, _diameters(patient, classes, config), settings or {}
+        result, patient, predicted.prediction, segmenter, _diameters(patient, classes, config), settings or {}
     )
     if report is not None:
         atomic_write_text(report, patient_page(stats, picture))
@@ -166,10 +166,10 @@ def _picture(patient: Patient, classes: ClassMap, config: ModelConfig, result: P
     name, image = patient.background
     file = io.BytesIO()
     spacing_mm = canonical_spacing_mm(patient.geometry, reorient)
-    shown = (reorient.apply(image), reorient.apply(classes))
+    arrays = (reorient.apply(image), reorient.apply(classes))
     title = f"{patient.name}: {result.modalities}"
     guesses = [row.name for row in result.rows if row.guess and row.label is not None]
-    write_preview(file, *shown, spacing_mm, config.classes, title=title, background_name=name, guesses=guesses)
+    write_preview(file, *arrays, spacing_mm, config.classes, title=title, background_name=name, guesses=guesses)
     return file.getvalue()
 
 

@@ -19,9 +19,7 @@ from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.preprocessing import Prepared, prepare
 from a2fseg_cli.inference.agreement import Agreement, segment_with_agreement
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
-
-# What a picture shows the segmentation on, the best for the whole tumour first.
-_SHOWN = ("flair", "t2", "t1c", "t1")
+from a2fseg_cli.modalities import best_background
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,13 @@ def prepared_patient(case: CaseImages, config: ModelConfig, started: float | Non
     """
     started = time.perf_counter() if started is None else started
     prepared = prepare(case.images, config.modalities, config.spacing_mm, torch.get_num_threads(), case.masks)
-    shown = next((m for m in _SHOWN if m in case.images), next(iter(case.images)))
+    background = best_background(case.images)
     return Patient(
         case.name,
         {m: image.path for m, image in case.images.items()},
         case.reference_path,
         case.geometry,
-        (shown, case.images[shown].array),
+        (background, case.images[background].array),
         prepared,
         case.warnings,
         time.perf_counter() - started,

@@ -25,16 +25,16 @@ def work_ahead(compute: Compute) -> int:
 
 
 def read_ahead(
-    items: Sequence[Item], load: Callable[[Item], Loaded], reader: Executor, ahead: int = 1
+    items: Sequence[Item], load: Callable[[Item], Loaded], reader: Executor, lookahead: int = 1
 ) -> Iterator[Loaded]:
-    """Yield `load(item)` of each item in order; while one is in use, exactly `ahead` more are read.
+    """Yield `load(item)` of each item in order; while one is in use, exactly `lookahead` more are read.
 
     What `load` raises is raised here, when its item's turn comes.
     """
     coming: deque[Future[Loaded]] = deque()
     for item in items:
         coming.append(reader.submit(load, item))
-        if len(coming) > ahead:
+        if len(coming) > lookahead:
             yield coming.popleft().result()
     for future in coming:
         yield future.result()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from a2fseg_cli.errors import InputError, UsageError
-from a2fseg_cli.files import atomic_write_text, csv_text, json_text
+from a2fseg_cli.files import atomic_write_text, csv_text, json_text, parse_json
 from a2fseg_cli.inference.agreement import attention_inside, found_classes
 from a2fseg_cli.inference.patient import Patient
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
@@ -42,6 +41,7 @@ def patient_stats(
     """
     weights = prediction.attention
     inside = attention_inside(weights, found_classes(prediction), segmenter.config.classes) if weights else {}
+    network = network_origin(segmenter)
     return {
         "case": result.name,
         "modalities": result.modalities,
@@ -57,15 +57,19 @@ def patient_stats(
         "agreement_with_fewer": {subset: dict(dice) for subset, dice in result.agreement.items()},
         "settings": {**settings, "overlap": segmenter.inference.overlap, "tta": segmenter.inference.tta},
         "windows": {"edges": list(prediction.plan.window), "count": len(prediction.plan.starts)},
-        "weights": {"file": segmenter.weights.path.name, "sha256": segmenter.weights.sha256},
-        "device": {
-            "name": str(segmenter.compute.device),
-            "precision": segmenter.compute.precision,
-            "reason": segmenter.compute.reason,
-            "threads": torch.get_num_threads(),
-        },
+        "weights": {**network["weights"], "made_for": str(segmenter.weights.card.get("made_for", ""))},
+        "device": {**network["device"], "reason": segmenter.compute.reason, "threads": torch.get_num_threads()},
         "seconds": {step: round(value, 3) for step, value in result.seconds.items()},
         "versions": versions(),
+    }
+
+
+def network_origin(segmenter: Segmenter) -> dict[str, dict[str, str]]:
+    """Return which weights a result is of, and what they ran on, as plain values."""
+    weights, compute = segmenter.weights, segmenter.compute
+    return {
+        "weights": {"file": weights.path.name, "sha256": weights.sha256},
+        "device": {"name": str(compute.device), "precision": compute.precision},
     }
 
 
@@ -91,12 +95,12 @@ class StatsFile:
         self.path = path
         try:
             text = path.read_text("utf-8") if path.exists() else ""
-            records = json.loads(text or "[]") if path.suffix == ".json" else _rows(text)
+            records = parse_json(text or "[]") if path.suffix == ".json" else _rows(text)
             self._records = {record["case"]: record for record in records}
             self._fingerprints = {record["case"]: record["fingerprint"] for record in records}
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}.") from error
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError, csv.Error) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
             raise UsageError(f"{path} exists and holds no cohort's statistics; move it away.") from error
 
     def holds(self, case: str, fingerprint: str) -> bool:
@@ -115,9 +119,9 @@ class StatsFile:
 def as_row(stats: Mapping[str, Any]) -> dict[str, object]:
     """Return a patient's statistics as one flat row; volumes in mL, diameters in mm, times in s."""
     row: dict[str, object] = {"case": stats["case"], "modalities": stats["modalities"]}
-    for found in stats["labels"]:
-        if found["label"] is None:  # a region
-            row |= {f"{found['name']}_voxels": found["voxels"], f"{found['name']}_ml": round(found["volume_ml"], 3)}
+    for part in stats["labels"]:
+        if part["label"] is None:  # a region
+            row |= {f"{part['name']}_voxels": part["voxels"], f"{part['name']}_ml": round(part["volume_ml"], 3)}
     row["guesses"] = "+".join(stats["guesses"])
     for region, (longest, across) in stats["largest_axial_diameters_mm"].items():
         row |= {f"{region}_diameter_mm": round(longest, 2), f"{region}_diameter_across_mm": round(across, 2)}

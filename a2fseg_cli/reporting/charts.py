@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from a2fseg_cli.reporting.overlay import png_figure, printable
+from a2fseg_cli.reporting.figures import png_figure, printable
 
 Number = float | int | str | None
 

@@ -5,16 +5,15 @@ Arrays arrive in LPS order: axis 0 to the head, axis 1 to the back, axis 2 to th
 
 from __future__ import annotations
 
-import io
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.files import atomic_write_bytes
+from a2fseg_cli.imaging.preprocessing import bounding_box
+from a2fseg_cli.reporting.figures import png_figure, printable
 
 Colour = tuple[float, float, float]
 Classes = npt.NDArray[np.uint8]
@@ -37,7 +36,6 @@ OTHER_COLOURS: tuple[Colour, ...] = (
     (1.00, 0.55, 0.70),
 )
 LONG_NAMES = {"ED": "oedema", "ET": "enhancing", "NCR": "necrotic and non-enhancing core"}
-DPI = 170
 _FILL, _EDGE = 0.45, 0.95  # opacity inside a class and on its border
 _PLANES = ("axial", "coronal", "sagittal")
 _EDGE_MARKS = (("R", "L"), ("R", "L"), ("A", "P"))
@@ -83,18 +81,18 @@ def write_preview(
         ResourceError: the file cannot be written.
     """
     _check(image, classes, class_names)
-    box = _box(image, classes, spacing_mm)
+    box = _visible_box(image, classes, spacing_mm)
     sizes_mm = [(part.stop - part.start) * mm for part, mm in zip(box, spacing_mm, strict=True)]
     widths, height = [sizes_mm[2], sizes_mm[2], sizes_mm[1]], max(sizes_mm[0], sizes_mm[1])
     colours = class_colours(class_names[1:])
     limits = _grey_limits(image)
     volumes_ml = np.bincount(classes.ravel(), minlength=len(class_names)) * np.prod(spacing_mm) / 1000
-    found = [
+    entries = [
         (f"{_long_name(name)}, {ml:.1f} mL{' (a guess)' if name in guesses else ''}", colour)
         for name, ml, colour in zip(class_names[1:], volumes_ml[1:], colours, strict=True)
         if ml
     ]
-    foot = _legend_height_in(found)
+    foot = _legend_height_in(entries)
     with png_figure(path, 9.0, 2 * 9.0 * height / sum(widths) + foot + 0.6) as figure:
         inch = 1 / figure.get_figheight()
         grid = figure.add_gridspec(2, 3, width_ratios=widths, wspace=0.02, hspace=0.02)
@@ -113,7 +111,7 @@ def write_preview(
                     axes.set_title(where, fontsize=9, color="black", pad=3)
         heading = " · ".join(filter(None, (title, background_name)))
         figure.suptitle(printable(heading), fontsize=11, color="black", y=1 - 0.06 * inch, va="top")
-        _legend(figure, found)
+        _legend(figure, entries)
 
 
 def write_subset_progression(
@@ -147,7 +145,7 @@ def write_subset_progression(
     everything = [*columns, (truth_name, truth)]
     for _heading, classes in everything:
         _check(image, classes, class_names)
-    box = _box(image, truth, spacing_mm)
+    box = _visible_box(image, truth, spacing_mm)
     position = _largest_cut(truth, 0, box)
     picture, limits = _cut(image, 0, position, box), _grey_limits(image)
     aspect = _aspect(0, spacing_mm)
@@ -168,37 +166,6 @@ def write_subset_progression(
         _legend(figure, entries)
 
 
-@contextmanager
-def png_figure(path: Path | BinaryIO, width_in: float, height_in: float) -> Iterator[Any]:
-    """Give a white matplotlib figure of a size in inches, and write it to `path` when the block ends.
-
-    Neither pyplot nor a display is touched, and the user's matplotlib settings do not show.
-    """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a user's matplotlibrc may name fonts that are not there, or a dark style
-        figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
-        FigureCanvasAgg(figure)
-        yield figure
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    if isinstance(path, Path):
-        atomic_write_bytes(path, buffer.getvalue())
-    else:
-        path.write(buffer.getvalue())
-
-
-def printable(text: str) -> str:
-    """Return the text with `$` taken literally and characters that the font does not have as a question mark."""
-    from matplotlib.font_manager import findfont, get_font
-
-    font = get_font(findfont("DejaVu Sans"))
-    return "".join(c if font.get_char_index(ord(c)) else "?" for c in text).replace("$", r"\$")
-
-
 def _check(image: npt.NDArray[Any], classes: Classes, class_names: Sequence[str]) -> None:
     if image.ndim != 3 or image.shape != classes.shape:
         raise ValueError(f"expected an image and classes of one shape (D, H, W); got {image.shape}, {classes.shape}")
@@ -206,17 +173,14 @@ def _check(image: npt.NDArray[Any], classes: Classes, class_names: Sequence[str]
         raise ValueError(f"class {classes.max()} has no name among {tuple(class_names)}")
 
 
-def _box(image: npt.NDArray[Any], classes: Classes, spacing_mm: Sequence[float]) -> tuple[slice, ...]:
-    """Return what to show: the box around all that is not zero, with a margin."""
-    shown = (image != 0) | (classes > 0)
-    if not shown.any():
+def _visible_box(image: npt.NDArray[Any], classes: Classes, spacing_mm: Sequence[float]) -> tuple[slice, ...]:
+    """Return the part to show: the box around all that is not zero, with a margin."""
+    visible = (image != 0) | (classes > 0)
+    if not visible.any():
         return tuple(slice(0, n) for n in image.shape)
-    box = []
-    for axis, (n, mm) in enumerate(zip(image.shape, spacing_mm, strict=True)):
-        inside = np.flatnonzero(shown.any(tuple(other for other in range(3) if other != axis)))
-        margin = round(_MARGIN_MM / mm)
-        box.append(slice(max(int(inside[0]) - margin, 0), min(int(inside[-1]) + 1 + margin, n)))
-    return tuple(box)
+    margins = [round(_MARGIN_MM / mm) for mm in spacing_mm]
+    edges = zip(*bounding_box(visible), margins, image.shape, strict=True)
+    return tuple(slice(max(start - margin, 0), min(stop + margin, n)) for start, stop, margin, n in edges)
 
 
 def _largest_cut(classes: Classes, plane: int, box: Sequence[slice]) -> int:
@@ -270,8 +234,8 @@ def _show(
     aspect: float,
 ) -> None:
     low, high = limits
-    shown = np.where(np.isfinite(picture) & (picture != 0), picture, low)
-    axes.imshow(shown, cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="nearest")
+    grey = np.where(np.isfinite(picture) & (picture != 0), picture, low)
+    axes.imshow(grey, cmap="gray", vmin=low, vmax=high, aspect=aspect, interpolation="nearest")
     if overlay is not None:
         axes.imshow(overlay, aspect=aspect, interpolation="nearest")
     axes.set_axis_off()

@@ -52,7 +52,8 @@ def patient_page(stats: Mapping[str, Any], picture: bytes) -> str:
             '<p class="small">No truth is involved.</p>',
         ]
     parts += ["<h2>How it was made</h2>", _table((), _settings(stats))]
-    parts.append('<p class="small">For research. Not a medical device.</p>')
+    made_for = escape(stats["weights"]["made_for"])
+    parts.append(f'<p class="small">{made_for} For research. Not a medical device.</p>')
     title = f"a2fseg: {escape(stats['case'])}"
     head = f'<meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"

@@ -19,7 +19,8 @@ from a2fseg_cli.training.initial import Initial
 from a2fseg_cli.training.recipe import Recipe
 from a2fseg_cli.training.state import State
 from a2fseg_cli.weights.file_format import save_weights
-from a2fseg_cli.weights.manifest import FILE_NAME, manifest_entry_for, write_manifest
+from a2fseg_cli.weights.folders import MANIFEST_NAME
+from a2fseg_cli.weights.manifest import manifest_entry_for, write_manifest
 
 BEST, LAST = "best.safetensors", "last.safetensors"
 CHECKPOINT, SETTINGS, SPLIT, METRICS, CURVES = "last.ckpt", "config.json", "split.json", "metrics.csv", "curves.png"
@@ -112,4 +113,4 @@ class RunFolder:
         if self.writes:
             words = {"name": card["name"], "licence": card["licence"], "description": description}
             entry = manifest_entry_for(weights, **words, preset=preset, default=True)
-            write_manifest(self.path / FILE_NAME, [entry])
+            write_manifest(self.path / MANIFEST_NAME, [entry])

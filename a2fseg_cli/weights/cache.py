@@ -12,13 +12,8 @@ from a2fseg_cli.errors import ResourceError, WeightsError
 from a2fseg_cli.files import atomic_write, file_state, remove_abandoned
 from a2fseg_cli.weights.download import TIMEOUT_S, DownloadFailed, download, refuse_when_offline
 from a2fseg_cli.weights.file_format import sha256_of
-from a2fseg_cli.weights.manifest import (
-    Manifest,
-    ManifestEntry,
-    bundled_weights_folder,
-    cache_folder,
-    default_entry,
-)
+from a2fseg_cli.weights.folders import bundled_weights_folder, cache_folder
+from a2fseg_cli.weights.manifest import Manifest, ManifestEntry, default_entry
 from a2fseg_cli.weights.registry import known_weights, register
 from a2fseg_cli.weights.strict_json import printable
 
@@ -127,9 +122,9 @@ def import_file(path: Path, entry: ManifestEntry) -> Path:
         WeightsError: The file cannot be read or is not the entry's.
         ResourceError: The cache folder cannot be written or the disk is full.
     """
-    found = sha256_of(path)
-    if found != entry.sha256:
-        raise WeightsError(f"{path}: not {entry.name}: sha256 is {found}, expected {entry.sha256}. Not imported.")
+    sha256 = sha256_of(path)
+    if sha256 != entry.sha256:
+        raise WeightsError(f"{path}: not {entry.name}: sha256 is {sha256}, expected {entry.sha256}. Not imported.")
     if entry.bundled:
         return verify(entry)
 

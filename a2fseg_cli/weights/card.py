@@ -16,12 +16,12 @@ def stages(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
     A card comes from outside: fields may be missing or of any type that JSON has, and are given as they are.
     """
-    found: list[Mapping[str, Any]] = []
+    trainings: list[Mapping[str, Any]] = []
     stage: Any = card
     while isinstance(stage, Mapping):
-        found.append({key: stage[key] for key in STAGE if key in stage})
+        trainings.append({key: stage[key] for key in STAGE if key in stage})
         stage = stage.get("initial")
-    return found[::-1]
+    return trainings[::-1]
 
 
 def hours_in_all(card: Mapping[str, Any]) -> float:

@@ -40,10 +40,10 @@ class _Sink:
         """Nothing is held back."""
 
 
-def refuse_when_offline(what: str) -> None:
+def refuse_when_offline(wanted: str) -> None:
     """Raise WeightsError if `A2FSEG_OFFLINE` is set (to anything but 0)."""
     if os.environ.get("A2FSEG_OFFLINE", "0") not in ("", "0"):
-        raise WeightsError(f"{what}: not requested, because A2FSEG_OFFLINE is set. Unset it, or import a file.")
+        raise WeightsError(f"{wanted}: not requested, because A2FSEG_OFFLINE is set. Unset it, or import a file.")
 
 
 def download(

@@ -7,7 +7,6 @@ manifests stay readable; a manifest that an older tool would misread has a highe
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,15 +14,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
-import platformdirs
-
 from a2fseg_cli.errors import WeightsError
 from a2fseg_cli.files import atomic_write
-from a2fseg_cli.weights.file_format import MAX_FILE_BYTES, sha256_of
+from a2fseg_cli.weights.file_format import sha256_of
+from a2fseg_cli.weights.folders import manifest_path
+from a2fseg_cli.weights.header import MAX_FILE_BYTES
 from a2fseg_cli.weights.strict_json import parse_object, printable
 
 VERSION = 1
-FILE_NAME = "weights_manifest.json"
 MAX_MANIFEST_BYTES = 2**20
 
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
@@ -74,23 +72,6 @@ class Manifest:
                 return entry
         names = ", ".join(entry.name for entry in self.entries) or "none"
         raise WeightsError(f"{printable(repr(name))}: no weights of this name in {self.source}. It lists: {names}.")
-
-
-def cache_folder() -> Path:
-    """Return the cache folder: `A2FSEG_HOME`, or where the system keeps a user's caches. It need not exist."""
-    home = os.environ.get("A2FSEG_HOME")
-    return Path(os.path.expanduser(home)) if home else platformdirs.user_cache_path("a2fseg", appauthor=False)
-
-
-def bundled_weights_folder() -> Path:
-    """Return the folder of the weights that come with the package."""
-    return Path(__file__).parent / "bundled"
-
-
-def manifest_path() -> Path:
-    """Return the package's own manifest: beside this module when installed, at the project's root in a checkout."""
-    installed = Path(__file__).parent / FILE_NAME
-    return installed if installed.is_file() else Path(__file__).parents[2] / FILE_NAME
 
 
 def read_manifest(path: Path | None = None, *, insecure: bool = False) -> Manifest:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from a2fseg_cli.errors import WeightsError
+from a2fseg_cli.weights.folders import cache_folder
 from a2fseg_cli.weights.manifest import (
     Manifest,
     ManifestEntry,
-    cache_folder,
     entry_fields,
     read_manifest,
     write_manifest_text,
@@ -25,13 +25,13 @@ def known_weights() -> Manifest:
     """
     own = read_manifest()
     names = {entry.name for entry in own.entries}
-    found = []
+    others = []
     for path in sorted(_folder().glob("*.json")):
         try:
-            found += [entry for entry in read_manifest(path, insecure=True).entries if entry.name not in names]
+            others += [entry for entry in read_manifest(path, insecure=True).entries if entry.name not in names]
         except WeightsError:
             continue
-    return Manifest((*own.entries, *found), own.source)
+    return Manifest((*own.entries, *others), own.source)
 
 
 def check_free(entry: ManifestEntry) -> None:

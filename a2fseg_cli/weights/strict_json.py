@@ -7,6 +7,8 @@ import math
 import unicodedata
 from typing import Any
 
+from a2fseg_cli.files import refusing_deep_nesting
+
 _MAX_DIGITS = 20  # all of 64 bits; a float holds it too
 
 
@@ -17,7 +19,7 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
         ValueError: Not UTF-8, not JSON, not an object, nested too deeply, a key twice, NaN, or such texts or numbers.
     """
     decoded = text if isinstance(text, str) else text.decode("utf-8")
-    try:
+    with refusing_deep_nesting():
         value = json.loads(
             decoded,
             object_pairs_hook=_unique_keys,
@@ -31,15 +33,13 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
         if _has_control_characters(value):
             raise ValueError("control characters in a text")
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
     return value
 
 
 def printable(text: str, limit: int = 200) -> str:
     """Return text from an untrusted source fit for a message: no control characters, at most `limit` long."""
-    shown = "".join(character if character.isprintable() else "?" for character in text[:limit])
-    return shown + ("..." if len(text) > limit else "")
+    start = "".join(character if character.isprintable() else "?" for character in text[:limit])
+    return start + ("..." if len(text) > limit else "")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""Figures: a PNG of a given size, whatever the user's matplotlib settings, and texts that its font can show."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from a2fseg_cli.files import atomic_write_bytes
+
+DPI = 170
+
+
+@contextmanager
+def png_figure(path: Path | BinaryIO, width_in: float, height_in: float) -> Iterator[Any]:
+    """Give a white matplotlib figure of a size in inches, and write it to `path` when the block ends.
+
+    Neither pyplot nor a display is touched, and the user's matplotlib settings do not show.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's matplotlibrc may name fonts that are not there, or a dark style
+        figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
+        FigureCanvasAgg(figure)
+        yield figure
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    if isinstance(path, Path):
+        atomic_write_bytes(path, buffer.getvalue())
+    else:
+        path.write(buffer.getvalue())
+
+
+def printable(text: str) -> str:
+    """Return the text with `$` taken literally and characters that the font does not have as a question mark."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    return "".join(c if font.get_char_index(ord(c)) else "?" for c in text).replace("$", r"\$")
