@@ -14,8 +14,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import SimpleITK as sitk
 import torch
-from harm_faults import toy_network
 from hypothesis import HealthCheck, settings
+from toys import toy_network
 
 from a2fseg_cli.cli.main import main
 from a2fseg_cli.phantom import make_phantom
