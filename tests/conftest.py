@@ -7,11 +7,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+# Toy networks take four times the CPU on two threads, the phantom's products of matrices seven times on a busy machine.
+# OpenBLAS reads it when numpy is loaded; the processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import SimpleITK as sitk
 import torch
-from harm_faults import toy_network
 from hypothesis import HealthCheck, settings
+from toys import toy_network
 
 from a2fseg_cli.cli.main import main
 from a2fseg_cli.phantom import make_phantom
@@ -22,11 +26,6 @@ slow = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("suite", derandomize=True, **slow)
 settings.register_profile("search", max_examples=1000, **slow)
 settings.load_profile("suite")
-
-# Toy networks take four times the CPU on two threads: their maps are too small to share out. Processes that tests start
-# inherit the variable.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -82,6 +82,7 @@ def test_peak_prints_its_table() -> None:
     assert "convolution" in table
 
 
+@pytest.mark.slow
 def test_resources_prints_its_table(toy_weights: Path, tmp_path: Path) -> None:
     table = load("resources").measure(toy_weights, [0.25], [1], [], [2], tmp_path)
     rows = re.findall(r"^\| (.+) \| \d+ of [0-9x ]+ \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+) \|$", table, re.MULTILINE)

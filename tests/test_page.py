@@ -22,8 +22,8 @@ STATS: dict[str, Any] = {
     "modalities": "t1c+flair",
     "inputs": {"t1c": "/secret/place/a & b.nii.gz", "flair": "f.nii.gz"},
     "labels": [
-        {"label": 3, "name": "ET", "voxels": 1500, "volume_ml": 1.5},
-        {"label": None, "name": "WT", "voxels": 2000, "volume_ml": 2.0},
+        {"label": 3, "name": "ET", "voxels": 1500, "volume_ml": 1.5, "guess": True},
+        {"label": None, "name": "WT", "voxels": 2000, "volume_ml": 2.0, "guess": False},
     ],
     "volumes_ml": {"WT": 2.0},
     "largest_axial_diameters_mm": {"WT": (21.4, 9.6)},
@@ -73,7 +73,7 @@ class Reader(HTMLParser):
 
 def test_tables_and_words() -> None:
     page = Reader(patient_page(STATS, b"\x89PNG picture"))
-    assert ["ET", "3", "1500", "1.50"] in page.rows
+    assert ["ET", "3", "1500", "1.50", "guess"] in page.rows
     assert ["WT", "2000", "2.00", "21 x 10"] in page.rows
     assert ["ET", "75.0", "25.0"] in page.rows
     assert ["flair", "91.3"] in page.rows

@@ -57,6 +57,7 @@ def write_split(folder: Path) -> Path:
     return split
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_the_same_batch(cohort: Path, tmp_path: Path, call: Callable[..., int]) -> None:
     """Loss, validation and weights agree to 1e-4: two processes under torchrun, and one, this one.
 

@@ -466,15 +466,6 @@ def test_thick_slices_above_two_millimetres(tmp_path) -> None:
     assert read_image(fine).warnings == peek_image(fine)[1] == ()
 
 
-def test_background_that_is_not_zero(tmp_path) -> None:
-    noise = np.random.default_rng(0).uniform(1, 2, SIZE).astype(np.float32)
-    assert "skull-stripped" in read_image(_save(tmp_path / "a.nii", noise)).warnings[0]
-    assert read_image(_save(tmp_path / "b.nii", _volume())).warnings == ()
-    # 4 x 5 x 6 voxels of 2 x 2 x 10 cm are 4.8 litres: no brain without its skull.
-    head = read_image(_save(tmp_path / "c.nii", _volume(), np.diag([20.0, 20, 100, 1])))
-    assert "4800 mL" in head.warnings[-1]
-
-
 # Several volumes in one file.
 
 

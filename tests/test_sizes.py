@@ -34,10 +34,6 @@ LONGER = {
     "imaging/brain.py": "to be split",
     "imaging/contrast.py": "to be split",
     "imaging/reading.py": "to be split",
-    "phantom.py": "to be split",
-    "reporting/overlay.py": "to be split",
-    "weights/file_format.py": "to be split",
-    "weights/manifest.py": "to be split",
 }
 
 

@@ -194,7 +194,12 @@ def test_another_task_by_options(cohort: Path, tmp_path: Path, call: Call, capsy
         ('{"train": ["a"]}', ("--init-weights", "none.safetensors"), 4, "none.safetensors"),
         ('{"train": ["a"]}', ("--precision", "fp16"), 2, "fp16"),
         ('{"train": ["a"]}', ("--optimizer", "adam", "--weight-decay", "0.1"), 2, "weight_decay is for adamw and muon"),
-        ('{"train": ["a"]}', ("--epochs", "2", "--time-budget", "2h"), 2, "epochs and time_budget_s"),
+        (
+            '{"train": ["a"]}',
+            ("--epochs", "2", "--time-budget", "2h"),
+            2,
+            "--epochs and --time-budget exclude each other",
+        ),
         ('{"train": ["a"]}', ("--regions", "a=NCR,a=ED"), 2, "--regions a=NCR,a=ED: expected name=class+class"),
     ],
 )

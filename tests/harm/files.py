@@ -130,7 +130,7 @@ def mgh(array: Array) -> bytes:
 @functools.cache
 def toy(modalities: tuple[str, ...] = ("t1", "t1c", "t2", "flair")) -> bytes:
     """Return the weights of a tiny random network at 4 mm."""
-    from harm_faults import toy_network
+    from toys import toy_network
 
     with tempfile.TemporaryDirectory() as folder:
         return toy_network(Path(folder), modalities).read_bytes()
