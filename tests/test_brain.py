@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
-from a2fseg_cli.imaging.phantom import make_phantom
 from hypothesis import given
 from hypothesis import strategies as st
 
 from a2fseg_cli.imaging.brain import brain_mask, clean_mask, find_background, skull_on
+from a2fseg_cli.phantom import make_phantom
 
 Array = npt.NDArray[Any]
 SHAPE = (80, 90, 100)

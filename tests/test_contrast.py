@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from a2fseg_cli.imaging.discovery import Case, find_cases
-from a2fseg_cli.imaging.phantom import make_phantom
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.imaging import contrast
 from a2fseg_cli.imaging.contrast import NAMES, PAIRS, Classifier, Finding, Learned, Statistics, implausible, judge
+from a2fseg_cli.phantom import make_phantom
 
 Array = npt.NDArray[Any]
 ROOT = Path(__file__).parents[1]
