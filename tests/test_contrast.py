@@ -80,9 +80,6 @@ def test_means_of_slices_by_hand() -> None:
     assert list(contrast_statistics._means(np.arange(10.0), (0, 0.5, 0.9, 1))) == [2.0, 6.5, 9.0]
     values = np.arange(4.0)
     assert list(contrast_statistics._means(values, (0, 0.01, 1))) == [0.0, 1.5]  # a narrow slice holds one value
-        0.0,
-        1.5,
-    ]  # a narrow slice holds one value
 
 
 def test_depth_by_hand() -> None:

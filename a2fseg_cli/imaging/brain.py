@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from a2fseg_cli.imaging.components import connected_components
+
 FloatVolume = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
@@ -126,7 +128,7 @@ def clean_mask(mask: Mask) -> Mask:
     if not hits[0].size:
         return clean
     z, y, x = (slice(int(hit[0]), int(hit[-1]) + 1) for hit in hits)
-    labels = _parts(mask[z, y, x])
+    labels = connected_components(mask[z, y, x], by_faces=True)
     largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
     image = sitk.GetImageFromArray(largest.astype(np.uint8))
     clean[z, y, x] = sitk.GetArrayFromImage(sitk.BinaryFillhole(image))
@@ -164,7 +166,7 @@ def _without_strays(lit: Mask) -> Mask:
     solid = counts > int(np.prod(cells)) // 2
     if not solid.any():
         return lit
-    labels = _parts(solid)
+    labels = connected_components(solid, by_faces=True)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     kept = _grown((sizes >= _SMALLEST_PART * sizes.max())[labels])
@@ -181,14 +183,6 @@ def _filled(lit: Mask) -> Mask:
     touched = sitk.GetImageFromArray((_counts(lit, cells) > 0).astype(np.uint8))
     whole = sitk.GetArrayFromImage(sitk.BinaryFillhole(touched)).astype(np.bool_)
     return lit | _enlarged(~_grown(~whole), cells, lit.shape)
-
-
-def _parts(mask: Mask) -> npt.NDArray[np.uint32]:
-    """Return the number of the part, joined by faces, that each voxel belongs to; 0 outside."""
-    import SimpleITK as sitk
-
-    labels = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)))
-    return np.asarray(sitk.GetArrayFromImage(labels), np.uint32)
 
 
 def _counts(lit: Mask, cells: Sequence[int]) -> npt.NDArray[np.uint8]:
