@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.discovery import find_cases
@@ -125,8 +126,7 @@ def segment(
     spacing_mm: Sequence[float] | None = None,
     network: Segmenter | None = None,
     labels: str | None = None,
-    on_mismatch: str = "error",
-    reference: str | None = None,
+    reading: ReadingOptions | None = None,
 ) -> Segmentation:
     """Return the segmentation of one patient from whichever sequences are given.
 
@@ -141,8 +141,7 @@ def segment(
             the patient's left).
         network: From `load_network`; the bundled weights by default, loaded anew at each call.
         labels: brats2023 (ET is 3, the default) or brats2018 (ET is 4).
-        on_mismatch: error, or resample: put all images on the reference's grid.
-        reference: Modality whose grid the result has; the first given by default.
+        reading: What is made of images that do not fit together, or have the skull on.
 
     Raises:
         InputError: an image that is not acceptable; the message says which and why.
@@ -156,7 +155,7 @@ def segment(
     network = network or load_network()
     options = OutputOptions(labels)
     loaded = {m: _image(m, image, spacing_mm) for m, image in given.items()}
-    case = fitted("patient", loaded, network.config.modalities, ReadingOptions(on_mismatch, reference))
+    case = fitted("patient", loaded, network.config.modalities, reading, threads=torch.get_num_threads())
     patient = prepared_patient(case, network.config, started)
     found = segment_patient(patient, network)
     classes = class_map(patient, found.prediction)
