@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -180,6 +181,29 @@ def test_two_patients_of_one_name_are_refused_and_nobodys_prediction(tmp_path: P
         (tmp_path / name).touch()
     found = find_predictions(tmp_path, [Case("P_1", {}), Case("P1", {}), Case("P2", {})])
     assert {name: len(paths) for name, paths in found.items()} == {"P_1": 0, "P1": 0, "P2": 1}
+
+
+def test_two_patients_of_one_name_in_two_shares(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    """Neither share alone has both, and the second would write over the first."""
+    for name in ("P_1", "P1"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        shutil.copy(phantom / "P1_flair.nii.gz", tmp_path / "data" / name / "FLAIR.nii.gz")
+    share = ("--num-parts", 2, "--part-id", 0)
+    arguments = ("predict", tmp_path / "data", "-o", tmp_path / "out", "--layout", "bids", "--weights", toy_weights)
+    code, _, err = run(*arguments, *share)
+    assert (code, "P1 and P_1 would both be sub-P1" in err) == (2, True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_killed_run_left_in_a_subjects_folder_goes(
+    run: Run, raw: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    left = tmp_path / "out/sub-01/anat/.sub-01_dseg.nii.gz.1-ab.part"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    os.utime(left, (0, 0))  # older than a day
+    assert run("predict", raw, "-o", tmp_path / "out", "--layout", "bids", "--weights", toy_weights)[0] == 0
+    assert not left.exists()
 
 
 def test_other_sessions_and_subjects_are_not_found(tmp_path: Path) -> None:
