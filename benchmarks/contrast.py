@@ -20,7 +20,8 @@ from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.case_lists import read_split
 from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.imaging.brain import brain_mask
-from a2fseg_cli.imaging.contrast import NAMES, Statistics, judge, learned, statistics
+from a2fseg_cli.imaging.contrast import judge, learned
+from a2fseg_cli.imaging.contrast_statistics import NAMES, Statistics, statistics
 from a2fseg_cli.imaging.geometry import axes_to_canonical
 from a2fseg_cli.imaging.labels import SCHEMES, detect_scheme
 from a2fseg_cli.imaging.preprocessing import Reorient, canonical_spacing_mm

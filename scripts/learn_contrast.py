@@ -28,7 +28,8 @@ from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.case_lists import read_split
 from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.imaging.brain import brain_mask
-from a2fseg_cli.imaging.contrast import GRAIN, NAMES, PAIRS, Classifier, Learned, Statistics, fits, statistics
+from a2fseg_cli.imaging.contrast import Classifier, Learned, fits
+from a2fseg_cli.imaging.contrast_statistics import GRAIN, NAMES, PAIRS, Statistics, statistics
 from a2fseg_cli.imaging.geometry import axes_to_canonical
 from a2fseg_cli.imaging.preprocessing import Reorient, canonical_spacing_mm
 from a2fseg_cli.imaging.reading import read_image

@@ -13,7 +13,8 @@ import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2fseg_cli.imaging.brain import brain_mask, clean_mask, find_background, skull_on
+from a2fseg_cli.imaging.brain import brain_mask, clean_mask, find_background
+from a2fseg_cli.imaging.skull import skull_on
 from a2fseg_cli.phantom import make_phantom
 
 Array = npt.NDArray[Any]

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.discovery import find_cases
-from a2fseg_cli.imaging import contrast
-from a2fseg_cli.imaging.contrast import NAMES, PAIRS, Classifier, Finding, Learned, Statistics, implausible, judge
+from a2fseg_cli.imaging import contrast, contrast_statistics
+from a2fseg_cli.imaging.contrast import Classifier, Finding, Learned, implausible, judge
+from a2fseg_cli.imaging.contrast_statistics import NAMES, PAIRS, Statistics
 from a2fseg_cli.phantom import make_phantom
 
 Array = npt.NDArray[Any]
@@ -49,7 +50,7 @@ def given_as(names: dict[str, str], found: Statistics) -> list[tuple[str, str]]:
 
 def toy(margin: float = 2.0) -> Learned:
     """Statistics of one number (and those of the grain): t1 about 0, t1c about 3, the others far away."""
-    zeros = np.zeros(-contrast.GRAIN)
+    zeros = np.zeros(-contrast_statistics.GRAIN)
     length = 1 + len(zeros)
     weights = np.zeros((4, 1 + length))
     weights[0, :2], weights[1, :2], weights[2:, 0] = (3, -2), (-3, 2), -50
@@ -60,8 +61,8 @@ def toy(margin: float = 2.0) -> Learned:
 
 
 def only(value: float, grain: float = 0.0) -> Statistics:
-    numbers = np.zeros(1 - contrast.GRAIN)
-    numbers[0], numbers[contrast.GRAIN] = value, grain
+    numbers = np.zeros(1 - contrast_statistics.GRAIN)
+    numbers[0], numbers[contrast_statistics.GRAIN] = value, grain
     return Statistics({"t1c": numbers}, {})
 
 
@@ -72,12 +73,13 @@ def test_a_finding_says_what_to_do() -> None:
 
 def test_middle_and_spread_by_hand() -> None:
     """Of 0 to 99 the middle half is 25 to 74; 60 to 89 have the mean 74.5, 10 to 39 have 24.5."""
-    assert contrast._middle_and_spread(np.arange(100.0)) == (49.5, 50.0)
+    assert contrast_statistics._middle_and_spread(np.arange(100.0)) == (49.5, 50.0)
 
 
 def test_means_of_slices_by_hand() -> None:
-    assert list(contrast._means(np.arange(10.0), (0, 0.5, 0.9, 1))) == [2.0, 6.5, 9.0]
-    assert list(contrast._means(np.arange(4.0), (0, 0.01, 1))) == [0.0, 1.5]  # a narrow slice holds one value
+    assert list(contrast_statistics._means(np.arange(10.0), (0, 0.5, 0.9, 1))) == [2.0, 6.5, 9.0]
+    values = np.arange(4.0)
+    assert list(contrast_statistics._means(values, (0, 0.01, 1))) == [0.0, 1.5]  # a narrow slice holds one value
 
 
 def test_depth_by_hand() -> None:
@@ -88,21 +90,21 @@ def test_depth_by_hand() -> None:
     brain = np.zeros((5, 5, 5), np.bool_)
     brain[1:4, 1:4, 1:4] = True
     brain[2, 2, 2] = False
-    depth = contrast._depth_mm(brain, (2.0, 2.0, 2.0))
+    depth = contrast_statistics._depth_mm(brain, (2.0, 2.0, 2.0))
     assert depth[2, 2, 2] == 3
     assert depth[1, 2, 2] == depth[2, 3, 2] == depth[3, 3, 3] == 1
     assert depth[0, 2, 2] == 0
-    assert contrast._depth_mm(brain, (8.0, 2.0, 2.0))[2, 2, 2] == 3  # the nearest face
+    assert contrast_statistics._depth_mm(brain, (8.0, 2.0, 2.0))[2, 2, 2] == 3  # the nearest face
 
 
 def test_ramp_has_its_quarters() -> None:
     """A ramp stands out from its neighbours nowhere; one bright voxel in the middle of a plain does."""
     mask = np.ones((40, 40, 40), np.bool_)
     ramp = np.broadcast_to(np.arange(40, dtype=np.float32), mask.shape)
-    assert contrast._detail(ramp, mask, (3.0, 3.0, 3.0), 5.0, 1.0) == [0.0] * 7
+    assert contrast_statistics._detail(ramp, mask, (3.0, 3.0, 3.0), 5.0, 1.0) == [0.0] * 7
     waves = np.broadcast_to(np.tile([0, 6], 20).astype(np.float32), mask.shape)
     # Neighbours along x differ by 6, the other four not: each voxel is 6 * 2 / 6 = 2 above or below their mean.
-    detail = contrast._detail(waves, mask, (3.0, 3.0, 3.0), 3.0, 1.0)
+    detail = contrast_statistics._detail(waves, mask, (3.0, 3.0, 3.0), 3.0, 1.0)
     np.testing.assert_allclose(detail, [4.0, -0.5, -0.5, -0.5, 0.5, 0.5, 0.5])
 
 
@@ -111,10 +113,10 @@ def test_a_pair_on_a_line_leaves_nothing_over() -> None:
     mask = ball()
     array = np.random.default_rng(0).normal(100, 10, mask.shape).astype(np.float32)
     images, masks = {"t1": array, "t2": -array}, {"t1": mask, "t2": mask}
-    found = contrast.statistics(images, masks, (2.0, 2.0, 2.0))
+    found = contrast_statistics.statistics(images, masks, (2.0, 2.0, 2.0))
     np.testing.assert_allclose(found.pairs["t1", "t2"][0], -np.log(2), atol=1e-3)  # 1 is drawn in to log(1 + 1)
     images["t2"] = 3 * array + 7
-    found = contrast.statistics(images, masks, (2.0, 2.0, 2.0))
+    found = contrast_statistics.statistics(images, masks, (2.0, 2.0, 2.0))
     np.testing.assert_allclose(found.pairs["t1", "t2"][0], np.log(2), atol=1e-3)
 
 
@@ -143,7 +145,7 @@ def test_what_is_like_nothing_learned_is_not_judged() -> None:
 def test_what_came_with_the_package_fits_the_statistics() -> None:
     mask = ball()
     array = np.random.default_rng(0).normal(100, 10, mask.shape).astype(np.float32)
-    found = contrast.statistics({"t1": array, "t2": array}, {"t1": mask, "t2": mask}, (2.0, 2.0, 2.0))
+    found = contrast_statistics.statistics({"t1": array, "t2": array}, {"t1": mask, "t2": mask}, (2.0, 2.0, 2.0))
     model = contrast.learned()
     assert model.image.weights.shape == (4, 1 + len(found.images["t1"]))
     assert model.pair.weights.shape == (len(PAIRS), 1 + 2 * len(found.pairs["t1", "t2"]))
@@ -158,7 +160,7 @@ def test_what_came_with_the_package_fits_the_statistics() -> None:
 def test_not_judged(edge: int, spacing: float, name: str) -> None:
     mask = ball(edge)
     array = np.random.default_rng(0).normal(100, 10, mask.shape).astype(np.float32)
-    assert contrast.statistics({name: array}, {name: mask}, (spacing,) * 3).images == {}
+    assert contrast_statistics.statistics({name: array}, {name: mask}, (spacing,) * 3).images == {}
     assert implausible({name: array}, {name: mask}, (spacing,) * 3) == []
 
 
@@ -178,7 +180,7 @@ def test_scale_and_offset_change_nothing(scale: float, shift: float) -> None:
     images = {name: rng.gamma(3, 10, mask.shape).astype(np.float32) for name in ("t1", "t2")}
     masks = dict.fromkeys(images, mask)
     moved = {name: (scale * array + np.float32(shift * scale)).astype(np.float32) for name, array in images.items()}
-    before, after = (contrast.statistics(given, masks, (2.0, 2.0, 2.0)) for given in (images, moved))
+    before, after = (contrast_statistics.statistics(given, masks, (2.0, 2.0, 2.0)) for given in (images, moved))
     for name in images:
         np.testing.assert_allclose(after.images[name], before.images[name], atol=2e-3)
     np.testing.assert_allclose(after.pairs["t1", "t2"], before.pairs["t1", "t2"], atol=2e-3)
@@ -188,10 +190,10 @@ def test_what_surrounds_the_brain_and_what_else_is_given_changes_nothing() -> No
     mask, rng = ball(40), np.random.default_rng(0)
     images = {name: rng.gamma(3, 10, mask.shape).astype(np.float32) for name in ("t1", "t2")}
     masks = dict.fromkeys(images, mask)
-    alone = contrast.statistics({"t1": images["t1"]}, masks, (2.0, 2.0, 2.0))
+    alone = contrast_statistics.statistics({"t1": images["t1"]}, masks, (2.0, 2.0, 2.0))
     margin = ((4, 6), (8, 2), (2, 4))  # multiples of the coarse grid's step, 2
     wide, masks = ({n: np.pad(a, margin) for n, a in given.items()} for given in (images, masks))
-    together = contrast.statistics(wide, masks, (2.0, 2.0, 2.0))
+    together = contrast_statistics.statistics(wide, masks, (2.0, 2.0, 2.0))
     np.testing.assert_allclose(together.images["t1"], alone.images["t1"])
 
 
@@ -211,7 +213,7 @@ def test_noise_is_not_judged(kind: str) -> None:
     rng = np.random.default_rng(1)
     made = {name: noise(kind, rng) for name in NAMES}
     images, masks = ({name: parts[i] for name, parts in made.items()} for i in (0, 1))
-    found = contrast.statistics(images, masks, (2.0, 2.0, 2.0))
+    found = contrast_statistics.statistics(images, masks, (2.0, 2.0, 2.0))
     for count in range(1, 5):
         for names in itertools.combinations(NAMES, count):
             assert given_as(dict(zip(names, names, strict=True)), found) == []
@@ -220,7 +222,7 @@ def test_noise_is_not_judged(kind: str) -> None:
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)])
 def test_the_phantom_is_what_it_says(seed: int) -> None:
     made = make_phantom(seed, (78, 120, 120), (2.0, 2.0, 2.0))
-    found = contrast.statistics(made.images, {n: a > 0 for n, a in made.images.items()}, made.spacing_mm)
+    found = contrast_statistics.statistics(made.images, {n: a > 0 for n, a in made.images.items()}, made.spacing_mm)
     for count in range(1, 5):
         for names in itertools.combinations(NAMES, count):
             assert given_as(dict(zip(names, names, strict=True)), found) == []

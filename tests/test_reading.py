@@ -21,16 +21,8 @@ from hypothesis import strategies as st
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.imaging.formats import limits
 from a2fseg_cli.imaging.geometry import Geometry
-from a2fseg_cli.imaging.reading import (
-    check_distinct,
-    check_same_grid,
-    peek_channels,
-    peek_image,
-    read_channels,
-    read_image,
-    read_label_map,
-    resample_to,
-)
+from a2fseg_cli.imaging.one_grid import check_distinct, check_same_grid, resample_to
+from a2fseg_cli.imaging.reading import peek_channels, peek_image, read_channels, read_image, read_label_map
 from a2fseg_cli.imaging.writing import write_map
 
 SIZE = (6, 7, 8)  # (D, H, W)

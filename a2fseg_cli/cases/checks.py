@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.imaging.alignment import coverage_gaps, misalignments
-from a2fseg_cli.imaging.brain import brain_mask, skull_on
+from a2fseg_cli.imaging.brain import brain_mask
 from a2fseg_cli.imaging.contrast import Finding, implausible
 from a2fseg_cli.imaging.geometry import axes_to_canonical
 from a2fseg_cli.imaging.preprocessing import Reorient, canonical_spacing_mm
 from a2fseg_cli.imaging.reading import MedicalImage
+from a2fseg_cli.imaging.skull import skull_on
 
 Mask = npt.NDArray[np.bool_]
 

@@ -15,15 +15,8 @@ from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid, read_classes
-from a2fseg_cli.imaging.reading import (
-    MedicalImage,
-    check_distinct,
-    check_same_grid,
-    read_channels,
-    read_image,
-    read_label_map,
-    resample_to,
-)
+from a2fseg_cli.imaging.one_grid import check_distinct, check_same_grid, resample_to
+from a2fseg_cli.imaging.reading import MedicalImage, read_channels, read_image, read_label_map
 
 MISMATCH = ("error", "resample")
 

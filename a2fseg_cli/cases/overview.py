@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.imaging.reading import check_same_grid, peek_channels, peek_image
+from a2fseg_cli.imaging.one_grid import check_same_grid
+from a2fseg_cli.imaging.reading import peek_channels, peek_image
 
 
 @dataclass(frozen=True)

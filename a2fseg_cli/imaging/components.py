@@ -9,10 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 
-def connected_components(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint32]:
-    """Return the 26-connected components of a mask (D, H, W), numbered from 1, 0 outside."""
+def connected_components(mask: npt.NDArray[np.bool_], *, by_faces: bool = False) -> npt.NDArray[np.uint32]:
+    """Return the connected components of a mask (D, H, W), numbered from 1, 0 outside.
+
+    Args:
+        mask: (D, H, W).
+        by_faces: Only voxels that share a face are connected (6 neighbours), else also an edge or a corner (26).
+    """
     import SimpleITK as sitk
 
     image = sitk.GetImageFromArray(np.ascontiguousarray(mask, np.uint8))
-    labels: npt.NDArray[np.uint32] = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, True))
+    labels: npt.NDArray[np.uint32] = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, not by_faces))
     return labels
