@@ -31,9 +31,6 @@ LONGER = {
     "training/train.py:train": SIGNATURE,
     "imaging/alignment.py": "to be split",
     "imaging/alignment.py:misalignments": "to be split",
-    "imaging/brain.py": "to be split",
-    "imaging/contrast.py": "to be split",
-    "imaging/reading.py": "to be split",
 }
 
 
