@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ from a2fseg_cli.cases.bids_names import BidsName, bids_name
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import UsageError
-from a2fseg_cli.files import json_text
+from a2fseg_cli.files import json_text, parse_json
 from a2fseg_cli.imaging.writing import check_output_name
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.reporting.label_tables import bids_lookup_table
@@ -193,11 +192,11 @@ def _known_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / DESCRIPTION
     try:
-        known = json.loads(path.read_text("utf-8"))
+        known = parse_json(path.read_text("utf-8"))
         own = any(maker["Name"] == MAKER for maker in known["GeneratedBy"])
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError):
         own = False
     if not own:
         raise UsageError(
