@@ -24,8 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from a2fseg_cli.imaging.discovery import find_cases
 
+from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.imaging.alignment import Misalignment, coverage_gaps, misalignments
 from a2fseg_cli.imaging.reading import read_image
 

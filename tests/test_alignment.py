@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import SimpleITK as sitk
-from a2fseg_cli.imaging.discovery import find_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.imaging.alignment import Gap, Misalignment, coverage_gaps, misalignments
 from a2fseg_cli.imaging.reading import read_image
 
