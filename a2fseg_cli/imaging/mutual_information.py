@@ -52,6 +52,8 @@ def gain(reference: CoarseImage, moving: CoarseImage, motion: Motion) -> float:
 def _bins(values: Field) -> npt.NDArray[np.intp]:
     """Return in which of 16 equally filled bins each value falls."""
     limits = np.quantile(values, np.arange(1, _BINS) / _BINS)
+    # Rounding by interpolation does not part what was one grey value: such limits lie just below it.
+    limits -= 1e-4 * (limits[-1] - limits[0])
     return np.searchsorted(limits, values)
 
 
