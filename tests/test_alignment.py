@@ -41,7 +41,7 @@ def brain(
     turn: npt.NDArray[np.float64] | None = None,
     shift_mm: tuple[float, float, float] = (0, 0, 0),
 ) -> tuple[Volume, npt.NDArray[np.bool_]]:
-    """Return an ellipsoid with three blobs and a sheet, about the grid's middle, after a turn and a shift; its mask.
+    """Return an ellipsoid with two blobs and a sheet, about the grid's middle, after a turn and a shift; its mask.
 
     Computed, not resampled: what is turned is the formula. `bright` are the values of the ellipsoid and of what is in
     it.
@@ -62,6 +62,8 @@ def brain(
     value += (bright[1] - bright[0]) * blob((10, 5, 18), (25, 35, 9))
     value += (bright[2] - bright[0]) * blob((-15, -30, -20), (12, 15, 22))
     value += (bright[3] - bright[0]) * soft(np.abs(place[..., 2] + 0.2 * place[..., 1]) - 3)
+    # No tissue is one grey value: folds of 23, 29 and 31 mm.
+    value += 0.2 * (bright[1] - bright[0]) * np.cos(place * (2 * np.pi / np.array((23, 29, 31)))).sum(-1)
     return np.where(mask, value, 0).astype(np.float32), mask
 
 

@@ -100,7 +100,7 @@ def misalignments(
     What the borders say is reported only where the grey values of a pair from both groups confirm it: their mutual
     information has to be a fifth higher after the motion than before, in one of the two directions.
 
-    Of 100 patients as they are, 7 are warned of with four sequences: six are 2 to 12 mm off by an ITK registration
+    Of 100 patients as they are, 7 are warned of with four sequences: six are 2 to 10 mm off by an ITK registration
     too, one (T1c, 4 mm) is not. T1c and FLAIR alone warn of one of 82, rightly (4 mm), and of none of 18 others. Of
     these 18, FLAIR turned by 3 degrees and 3 mm is found in all with four sequences, with T1c alone beside it in 17;
     by 10 degrees and 15 mm in all.
