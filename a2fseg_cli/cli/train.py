@@ -94,7 +94,7 @@ def train(
     draw: Annotated[
         str | None,
         typer.Option(
-            help="How often patients of each set of sequences are drawn: case, kind, or shares, e.g. flair=1,t1+flair=2",
+            help="How often patients of each set of sequences are drawn: case, kind, or shares: flair=1,t1+flair=2",
             rich_help_panel=RECIPE,
         ),
     ] = None,
