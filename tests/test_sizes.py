@@ -28,12 +28,10 @@ LONGER = {
     "cli/predict.py:predict": SIGNATURE,
     "cli/train.py:train": SIGNATURE,
     "evaluation/evaluate.py:evaluate": SIGNATURE,
+    "inference/predict.py:run_cases": SIGNATURE,
     "training/train.py:train": SIGNATURE,
     "imaging/alignment.py": "to be split",
     "imaging/alignment.py:misalignments": "to be split",
-    "imaging/brain.py": "to be split",
-    "imaging/contrast.py": "to be split",
-    "imaging/reading.py": "to be split",
 }
 
 

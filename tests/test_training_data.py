@@ -72,7 +72,7 @@ def test_a_patient_may_lack_a_modality_but_not_the_truth(tmp_path: Path) -> None
     (sample,) = load([replace(case, images={"flair": case.images["flair"]})], CONFIG, tmp_path / "cache")
     assert sample.present == (False, True)
     assert not sample.images[0].any()
-    with pytest.raises(InputError, match="one: no segmentation"):
+    with pytest.raises(InputError, match="one: no truth beside the images"):
         read_training_patient(replace(case, truth=None), CONFIG)
 
 
