@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from a2fseg_cli.api import ReadingOptions as ReadingOptions
     from a2fseg_cli.api import Segmentation as Segmentation
     from a2fseg_cli.api import Selection as Selection
+    from a2fseg_cli.api import find_cases as find_cases
     from a2fseg_cli.api import load_network as load_network
     from a2fseg_cli.api import predict as predict
     from a2fseg_cli.api import segment as segment
-    from a2fseg_cli.cases.discovery import find_cases as find_cases
     from a2fseg_cli.errors import A2FSegError as A2FSegError
     from a2fseg_cli.evaluation.evaluate import evaluate as evaluate
     from a2fseg_cli.training.train import train as train
@@ -33,7 +33,7 @@ _HOMES = {
     "Segmentation": "api",
     "Selection": "api",
     "evaluate": "evaluation.evaluate",
-    "find_cases": "cases.discovery",
+    "find_cases": "api",
     "load_network": "api",
     "predict": "api",
     "segment": "api",

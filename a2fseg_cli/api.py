@@ -17,7 +17,6 @@ import numpy.typing as npt
 import torch
 
 from a2fseg_cli.cases.case import Case
-from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.cases.images import ReadingOptions, fitted
 from a2fseg_cli.cases.overview import CaseOverview
 from a2fseg_cli.cases.overview import overview as find_overview
@@ -79,6 +78,7 @@ class Segmentation:
     modalities: str
     warnings: tuple[str, ...]
     _reference: Path | None = None
+    _inputs: tuple[Path, ...] = ()
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the label map: .nii.gz, .nii, .nrrd or .mha, whole or not at all. Raises: UsageError, ResourceError.
@@ -86,6 +86,8 @@ class Segmentation:
         Written as NIfTI, it has sform, qform and units of the reference's file, where that was one.
         """
         target = Path(path)
+        if target.exists() and any(target.samefile(read) for read in self._inputs):
+            raise UsageError(f"{target} is one of the inputs, which are never written over. Give another name.")
         write_label_map(self.labels, self._reference, self.geometry, target)
         return target
 
@@ -150,7 +152,12 @@ def segment(
     """
     started = time.perf_counter()
     named = {"t1": t1, "t1c": t1c, "t2": t2, "flair": flair}
-    given = {m: image for m, image in named.items() if image is not None} | dict(images or {})
+    given = {m: image for m, image in named.items() if image is not None}
+    if twice := sorted(given.keys() & (images or {}).keys()):
+        raise UsageError(f"two images for {twice[0]}. Keep one.")
+    given |= dict(images or {})
+    if spacing_mm is not None and not any(isinstance(image, np.ndarray) for image in given.values()):
+        raise UsageError("spacing_mm is for arrays; files and SimpleITK images have their own.")
     if not given:
         raise UsageError("No image was given. Expected at least one of t1, t1c, t2, flair.")
     network = network or load_network()
@@ -163,6 +170,7 @@ def segment(
     result = summarise(patient, found, classes, network, options)
     told = (guess_sentence(result.guesses, result.modalities), *result.warnings)
     source = given[case.reference]
+    files = tuple(Path(image) for image in given.values() if isinstance(image, str | PathLike))
     return Segmentation(
         labels=to_labels(classes, options.label_values(network.config)),
         geometry=patient.geometry,
@@ -171,6 +179,7 @@ def segment(
         modalities=result.modalities,
         warnings=tuple(text for text in told if text),
         _reference=Path(source) if isinstance(source, str | PathLike) else None,
+        _inputs=files,
     )
 
 
@@ -179,12 +188,14 @@ def _image(name: str, image: Any, spacing_mm: Sequence[float] | None) -> Medical
     if isinstance(image, str | PathLike):
         return read_image(Path(image))
     if isinstance(image, np.ndarray):
-        if spacing_mm is None or len(spacing_mm) != 3:
-            raise UsageError(f"{name}: an array needs spacing_mm, three numbers (z, y, x).")
-        if image.ndim != 3:
-            raise InputError(f"{name}: an array with {image.ndim} axes. Expected (D, H, W).")
-        z, y, x = map(float, spacing_mm)
-        return image_of(name, image, Geometry((image.shape[0], image.shape[1], image.shape[2]), (z, y, x)))
+        if image.ndim != 3 or 0 in image.shape:
+            raise InputError(f"{name}: an array of shape {image.shape}. Expected (D, H, W).")
+        try:
+            z, y, x = map(float, spacing_mm or ())
+            geometry = Geometry((image.shape[0], image.shape[1], image.shape[2]), (z, y, x))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{name}: an array needs spacing_mm, three numbers above 0 (z, y, x).") from error
+        return image_of(name, image, geometry)
     import SimpleITK as sitk
 
     if not isinstance(image, sitk.Image):
@@ -268,6 +279,7 @@ def predict(
         with_stats=with_stats,
         share=(share.parts, share.part, share.words),
         single=single,
+        inputs=[path for path in (_path(source), _split_file(selection)) if path and path.is_file()],
         layout=layout,
         label_file=label_file,
         progress=progress,
@@ -320,9 +332,33 @@ def demo(
     return run_demo(Path(output), network or load_network(), modalities, seed)
 
 
+def _split_file(selection: Selection | None) -> Path | None:
+    """Return the file of a selection's split, `FILE` or `FILE:NAME`."""
+    if selection is None or selection.split is None:
+        return None
+    whole = Path(selection.split)
+    return whole if whole.is_file() else Path(selection.split.rsplit(":", 1)[0])
+
+
 def _paths(images: Mapping[str, str | PathLike[str]] | None) -> dict[str, Path] | None:
     return {m: Path(path) for m, path in images.items()} if images else None
 
 
 def _weights_file(weights: str | PathLike[str] | None) -> Path:
     return resolve_weights(weights if weights is None or isinstance(weights, str) else Path(weights))
+
+
+def find_cases(
+    source: str | PathLike[str] | Sequence[str | PathLike[str]], *, selection: Selection | None = None
+) -> list[Case]:
+    """Return the patients of a folder, a CSV or a data set, and which file is which sequence; no image is opened.
+
+    Args:
+        source: A patient's folder, a cohort's, BIDS, nnU-Net's raw data set, or a CSV; or several of these.
+        selection: Which of the patients, and which of their files.
+
+    Raises:
+        InputError: nothing was found. What is wrong with a single patient is its `problem`.
+    """
+    sources = [source] if isinstance(source, str | PathLike) else source
+    return select_cases([Path(place) for place in sources], selection=selection)

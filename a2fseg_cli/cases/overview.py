@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
@@ -82,6 +83,8 @@ def _of_case(case: Case, options: ReadingOptions) -> CaseOverview:
             rows.append(FileRow(case.name, modality, str(path), *place, warnings))
         except InputError as error:
             rows.append(FileRow(case.name, modality, str(path), decided, problem=str(error)))
+    if options.brain_mask is not None:
+        peek_image(Path(options.brain_mask))
     problem, warnings, reference = case.problem, case.warnings, options.reference
     if problem is None and reference is not None and reference not in case.images:
         problem = f"reference {reference}: not among the images found ({', '.join(case.images)})"

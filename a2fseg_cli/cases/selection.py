@@ -39,6 +39,12 @@ class Selection:
     channels: tuple[str, ...] = ()
     case_name: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse one word where several are meant. Raises: UsageError."""
+        for name in ("require", "select", "channels"):
+            if isinstance(getattr(self, name), str):
+                raise UsageError(f"{name} {getattr(self, name)!r}: expected a tuple of texts.")
+
 
 def select_cases(
     source: Source | None,

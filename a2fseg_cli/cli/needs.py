@@ -6,15 +6,16 @@ through all of them.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from a2fseg_cli.errors import UsageError
+from a2fseg_cli.errors import A2FSegError, UsageError
 from a2fseg_cli.modalities import BY_NAME
 
 
@@ -52,9 +53,13 @@ class Command(TyperCommand):
         return parser
 
     def invoke(self, ctx: Any) -> Any:
-        """Check the options, then run the command."""
+        """Check the options, then run the command; errors of the library name its parameters' flags."""
         check_options(ctx)
-        return super().invoke(ctx)
+        try:
+            return super().invoke(ctx)
+        except A2FSegError as error:
+            error.args = (with_flags(str(error), self.params),)
+            raise
 
 
 def _may_repeat(option: TyperOption) -> bool:
@@ -166,3 +171,16 @@ def _flag(parameter: object) -> str:
 def _shown(name: str, flags: Mapping[str, str]) -> str:
     name, _, value = name.partition("=")
     return f"{flags.get(name, name)} {value}".strip()
+
+
+def with_flags(message: str, parameters: Iterable[object]) -> str:
+    """Return a message of the library with the flags that set what it names: `on_mismatch` becomes `--on-mismatch`.
+
+    A parameter is told from a word of the sentence by its underscore, or by parentheses round it.
+    """
+    for parameter in parameters:
+        name, flag = str(getattr(parameter, "name", "")).rstrip("_"), _flag(parameter)
+        if flag.startswith("--"):
+            pattern = rf"\b{name}\b" if "_" in name else rf"(?<=\(){name}(?=\))"
+            message = re.sub(pattern, flag, message)
+    return message

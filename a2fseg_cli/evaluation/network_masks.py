@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,17 @@ class NetworkMasks:
         """Return the patient's images."""
         return list(case.images.values())
 
+    def _of_subsets(self, case: Case) -> Case:
+        """Return the case with the images of the subsets that it has, so that no other file is opened."""
+        present = [subset for subset in self.options.subsets or () if set(subset) <= set(case.images)]
+        wanted = {m for subset in present for m in subset} or set(case.images)
+        return replace(case, images={m: path for m, path in case.images.items() if m in wanted})
+
     def read(self, case: Case) -> NetworkPatient:
         """Return a patient with truth and images read. Raises: InputError, ResourceError."""
         began = time.perf_counter()
         truth = read_truth(case, self.config, self.options.labels)
-        patient = load_patient(case, self.config)
+        patient = load_patient(self._of_subsets(case), self.config)
         truth = check_on_grid(truth, patient.reference, patient.geometry)
         return NetworkPatient(self, case, truth, patient, began)
 

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from a2fseg_cli.inference.predictor import Segmenter
 from a2fseg_cli.inference.prefetch import read_ahead, work_ahead
 from a2fseg_cli.inference.stats import StatsFile, write_stats
 from a2fseg_cli.inference.status import FAILED, OK, RUNNING, SKIPPED, Status, StatusTable
+
+# A row of the status table is noted after the mask, whose time a file system may round to two seconds.
+_SECONDS_OF_NOTING = 2.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Cohort:
             the same inputs, weights and settings is never computed twice unless `overwrite` is asked for; one
             with others is refused (refuse) or computed again (skip, overwrite).
         with_stats: The results have their `stats`, even if no file of them is written.
+        inputs: Files that were read to find the patients; like images and weights they are never written over.
     """
 
     def __init__(
@@ -74,7 +79,9 @@ class Cohort:
         places: Places,
         existing: str = "refuse",
         with_stats: bool = False,
+        inputs: Sequence[Path] = (),
     ) -> None:
+        self.inputs = [*inputs, *([Path(reading.brain_mask)] if reading.brain_mask else [])]
         self.segmenter, self.reading, self.options, self.places = segmenter, reading, options, places
         self.existing = existing
         self.with_stats = with_stats or places.stats is not None
@@ -101,13 +108,15 @@ class Cohort:
         if self.options.attention and not self.segmenter.model.has_attention:
             raise UsageError(f"attention: a network of architecture {config.architecture} has none.")
         of_run = places.of_run(config, self.options, self.segmenter.weights)
-        places.check(cases, config, self.options, of_run)
+        places.check(cases, config, self.options, of_run, [*self.inputs, self.segmenter.weights.path])
         for folder in {places.output, *(places.segmentation(case).parent for case in cases)} if places.table else ():
             remove_abandoned(folder)
         prints = {case.name: self._fingerprint(case) for case in cases}
         self._table = StatusTable(places.table, [region for region, _ in config.regions], prints)
         finished = [case for case in cases if self._is_finished(case, prints[case.name])]
         todo = [case for case in cases if case not in finished]
+        if self.existing != "overwrite":
+            self._refuse_edited(todo)
         if self.existing == "refuse":
             self._refuse_foreign(todo, prints)
             _refuse_others(of_run)
@@ -176,6 +185,8 @@ class Cohort:
 
     def _fail(self, work: _Work, error: A2FSegError, done: Report) -> None:
         status = work.status(FAILED, " ".join(str(error).split()))
+        if self._stats:
+            self._stats.drop(work.case.name)
         self._note(status)
         done(Outcome(status, error=error))
 
@@ -186,13 +197,24 @@ class Cohort:
     def _fingerprint(self, case: Case) -> str:
         """Return a hash of all that a result depends on: input files, weights, settings, version."""
         files = {m: file_state(path) for m, path in case.images.items()}
-        mask = file_state(self.reading.brain_mask) if self.reading.brain_mask else None
+        mask = file_state(Path(self.reading.brain_mask)) if self.reading.brain_mask else None
         segmenter = self.segmenter
         how = (self.settings, asdict(segmenter.inference), segmenter.compute.precision)
         return fingerprint(files, case.channels, mask, segmenter.weights.sha256, *how, __version__)
 
     def _files(self, case: Case) -> list[Path]:
         return self.places.of_case(case, self.segmenter.config, self.options)
+
+    def _refuse_edited(self, todo: Sequence[Case]) -> None:
+        """Raise where a mask would be made anew that somebody changed since it was written. Raises: UsageError."""
+        assert self._table is not None
+        for case in todo:
+            known, path = self._table.rows.get(case.name), self.places.segmentation(case)
+            if known is None or known.status != OK or not known.time or not path.exists():
+                continue
+            noted = datetime.fromisoformat(known.time).timestamp()
+            if path.stat().st_mtime > noted + _SECONDS_OF_NOTING:
+                raise UsageError(f"{path} was changed after it was written. Move it away, or overwrite it (overwrite).")
 
     def _refuse_foreign(self, todo: Sequence[Case], prints: Mapping[str, str]) -> None:
         """Raise where results that this run did not begin are in the way. Raises: UsageError."""
@@ -202,12 +224,12 @@ class Cohort:
         if self.places.single:
             in_the_way += [path for path in (self.places.stats_file,) if path and path.exists()]
             if in_the_way:
-                raise UsageError(f"{in_the_way[0]} exists. Allow overwriting, or give another name.")
+                raise UsageError(f"{in_the_way[0]} exists. Overwrite it (overwrite), or give another name.")
         elif in_the_way:
             raise UsageError(
                 f"{in_the_way[0]} exists ({len(in_the_way)} such files), made from other inputs, weights or "
-                "settings. Allow overwriting, have what is outdated made anew (skip existing), or give "
-                "another folder."
+                "settings. Overwrite them (overwrite), have what is outdated made anew (skip_existing), or "
+                "give another folder."
             )
 
     def _is_finished(self, case: Case, settings: str) -> bool:

@@ -177,7 +177,7 @@ def _picture(patient: Patient, classes: ClassMap, config: ModelConfig, result: P
     file = io.BytesIO()
     spacing_mm = canonical_spacing_mm(patient.geometry, reorient)
     arrays = (reorient.apply(image), reorient.apply(classes))
-    title = f"{patient.name}: {result.modalities}"
+    title = f"{patient.name}, segmented from {result.modalities}"
     guesses = [row.name for row in result.rows if row.guess and row.label is not None]
     write_preview(file, *arrays, spacing_mm, config.classes, title=title, background_name=name, guesses=guesses)
     return file.getvalue()

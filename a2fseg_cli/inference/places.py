@@ -139,7 +139,14 @@ class Places:
             files[place] = itk_snap_labels(config.classes, options.label_values(config))
         return files
 
-    def check(self, cases: Sequence[Case], config: ModelConfig, options: OutputOptions, of_run: Iterable[Path]) -> None:
+    def check(
+        self,
+        cases: Sequence[Case],
+        config: ModelConfig,
+        options: OutputOptions,
+        of_run: Iterable[Path],
+        inputs: Iterable[Path] = (),
+    ) -> None:
         """Refuse what is known beforehand not to work: a closed folder, two outputs of one name, an input's name.
 
         Args:
@@ -147,6 +154,8 @@ class Places:
             config: The network's regions and modalities.
             options: What is written.
             of_run: The files that hold for all patients.
+            inputs: Files that are read beside the images and truths of the cases.
+        inputs: Files that are read beside the images and truths of the cases.
 
         Raises:
             UsageError: two outputs have one name, or one that of an image or a truth; that is never allowed.
@@ -161,7 +170,7 @@ class Places:
         for folder in (self.preview, self.report) if not self.single else ():
             if folder:
                 check_place(folder / "x")
-        _check_names([*files, *tables], cases)
+        _check_names([*files, *tables], cases, inputs)
 
 
 def is_image_name(path: Path) -> bool:
@@ -169,10 +178,11 @@ def is_image_name(path: Path) -> bool:
     return path.name.lower().endswith(WRITABLE) and not os.path.isdir(path)
 
 
-def _check_names(planned: Iterable[Path], cases: Iterable[Case]) -> None:
+def _check_names(planned: Iterable[Path], cases: Iterable[Case], others: Iterable[Path]) -> None:
     names = [os.path.realpath(path) for path in planned]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UsageError(f"{twice[0]} is the name of two outputs. Give each its own.")
-    inputs = {os.path.realpath(path) for case in cases for path in (*case.images.values(), case.truth) if path}
+    of_cases = (path for case in cases for path in (*case.images.values(), case.truth) if path)
+    inputs = {os.path.realpath(path) for path in (*of_cases, *others)}
     if clash := [name for name in names if name in inputs]:
         raise UsageError(f"{clash[0]} is one of the inputs, which are never written over. Give another name.")

@@ -59,6 +59,7 @@ def run_cases(
     with_stats: bool = False,
     share: tuple[int, int, str] = (1, 0, ""),
     single: bool | None = None,
+    inputs: Sequence[Path] = (),
     layout: str = "plain",
     label_file: bool = False,
     progress: Callable[[Outcome], None] | None = None,
@@ -81,6 +82,7 @@ def run_cases(
         with_stats: The results have their `stats`, even if no file of them is written.
         share: Number of parts, which of them this is, and that in words.
         single: Whether `output` names one file; None asks its extension.
+        inputs: Files that were read to find the patients.
         layout: plain, or bids: the folder is a BIDS derivative.
         label_file: Also write names and colours of the labels for ITK-SNAP.
         progress: Told what became of each patient.
@@ -98,6 +100,8 @@ def run_cases(
         raise UsageError(f"output {output}: {len(cases)} patients; give a folder.")
     if single and (parts > 1 or len(cases) != 1):
         raise UsageError(f"output {output}: {len(cases)} patients{' of a share' * (parts > 1)}; give a folder.")
+    if reading and reading.brain_mask and len(cases) > 1:
+        raise UsageError(f"One mask of the brain (brain_mask) is for one patient; there are {len(cases)}.")
     if existing not in EXISTING:
         raise UsageError(f"existing {existing}: expected {', '.join(EXISTING)}.")
     if single and existing == "skip":
@@ -107,7 +111,7 @@ def run_cases(
         raise UsageError("agreement of a cohort goes to report (a folder) or stats (a .json file): give one.")
     ending = f"-{part}-of-{parts}" if parts > 1 else ""
     places = Places(output, single, preview, report, stats, ending, naming, label_file)
-    cohort = Cohort(segmenter, reading or ReadingOptions(), options, places, existing, with_stats)
+    cohort = Cohort(segmenter, reading or ReadingOptions(), options, places, existing, with_stats, inputs)
     outcomes = cohort.run(cases, progress or (lambda _: None))
     if single and outcomes[0].error is not None:
         raise outcomes[0].error

@@ -107,11 +107,20 @@ class StatsFile:
         """Return whether the file holds the case's numbers of these inputs, weights and settings."""
         return self._fingerprints.get(case) == fingerprint
 
+    def drop(self, case: str) -> None:
+        """Take a patient's numbers out of the file: they are of other inputs, and there are no new ones."""
+        if self._records.pop(case, None) is not None:
+            self._fingerprints.pop(case, None)
+            self._write()
+
     def add(self, stats: Mapping[str, Any]) -> None:
         """Put a patient's statistics, with their `fingerprint`, in the place of what was there, and write the file."""
         case = stats["case"]
         self._records[case] = stats if self.path.suffix == ".json" else as_row(stats)
         self._fingerprints[case] = stats["fingerprint"]
+        self._write()
+
+    def _write(self) -> None:
         records = [self._records[name] for name in sorted(self._records)]
         atomic_write_text(self.path, json_text(records) if self.path.suffix == ".json" else csv_text(records))
 

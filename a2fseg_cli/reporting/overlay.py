@@ -109,7 +109,7 @@ def write_preview(
                 if not row:
                     where = f"{_PLANES[plane]}, slice {position + 1} of {image.shape[plane]}"
                     axes.set_title(where, fontsize=9, color="black", pad=3)
-        heading = " · ".join(filter(None, (title, background_name)))
+        heading = ", ".join(filter(None, (title, background_name and f"shown on {background_name}")))
         figure.suptitle(printable(heading), fontsize=11, color="black", y=1 - 0.06 * inch, va="top")
         _legend(figure, entries)
 

@@ -50,12 +50,12 @@ def tissue_table(
         label_values: Value that each class index is written as.
         regions: Name of a region to the names of its classes.
         spacing_mm: Voxel spacing (z, y, x).
-        guesses: Regions whose volume is a guess. A class's is one where that of the smallest region with it is.
+        guesses: Regions whose volume is a guess.
     """
     voxel_ml = math.prod(spacing_mm) / 1000
     counts = dict(zip(class_names, np.bincount(classes.ravel(), minlength=len(class_names)).tolist(), strict=True))
     rows = [
-        TissueRow(label, name, counts[name], counts[name] * voxel_ml, _smallest(name, regions) in guesses)
+        TissueRow(label, name, counts[name], counts[name] * voxel_ml, _is_guess(name, regions, guesses))
         for label, name in list(zip(label_values, class_names, strict=True))[1:]
     ]
     for region, members in regions.items():
@@ -64,10 +64,15 @@ def tissue_table(
     return rows
 
 
-def _smallest(name: str, regions: Mapping[str, Sequence[str]]) -> str | None:
-    """Return the region of the fewest classes that holds a class, None where none does."""
-    holding = [region for region, members in regions.items() if name in members]
-    return min(holding, key=lambda region: len(regions[region]), default=None)
+def _is_guess(name: str, regions: Mapping[str, Sequence[str]], guesses: Collection[str]) -> bool:
+    """Whether a class's volume is a guess: it lies in a region that is one, or is what such a one leaves of another.
+
+    Oedema is the whole tumour without the core: where the core is a guess, oedema is one too.
+    """
+    holding = [set(members) for members in regions.values() if name in members]
+    smallest = min(holding, key=len, default=set())
+    guessed = [set(regions[region]) for region in guesses]
+    return any(name in members or members < smallest for members in guessed)
 
 
 def largest_axial_diameters_mm(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -42,10 +43,12 @@ def subset_cost(card: Mapping[str, Any], config: ModelConfig, present: Iterable[
     known = [(r, a, b) for r, a, b in pairs if a is not None and b is not None]
     if not known:
         return ""
-    changes = ", ".join(f"{r} {100 * a:.0f} to {100 * b:.0f}" for r, a, b in known)
+    without = ", ".join(f"{r} {100 * b:.0f}" for r, _, b in known)
+    whole = ", ".join(f"{r} {100 * a:.0f}" for r, a, _ in known)
     absent = ", ".join(m for m in config.modalities if m not in here.split("+"))
     count = scores.get("patients")
-    return f"without {absent}: Dice {changes} (% on {count if isinstance(count, int) else 'the'} test patients)"
+    whom = f"{count} test patient{'s' * (count != 1)}" if isinstance(count, int) else "the test patients"
+    return f"Without {absent} the mean Dice on {whom} is {without} %; from all sequences {whole} %."
 
 
 # Below this mean Dice on the test patients a region's volume is called a guess. The bundled weights find TC and ET
@@ -56,9 +59,14 @@ GUESS_BELOW = 0.5
 def guesses(card: Mapping[str, Any], config: ModelConfig, present: Iterable[str]) -> dict[str, float]:
     """Return the regions that the present modalities cannot show, with their mean Dice (0 to 1) in the card.
 
-    Empty where the card has no scores of this subset.
+    Where the card has no scores of this subset, TC and ET without T1c are guesses as well, of a Dice that nobody
+    knows (NaN): enhancement shows on no other sequence.
     """
-    row = card.get("scores", {}).get("subsets", {}).get(subset_name(present, config.modalities), {})
+    names = tuple(present)
+    row = card.get("scores", {}).get("subsets", {}).get(subset_name(names, config.modalities))
+    if row is None:
+        blind = "t1c" in config.modalities and "t1c" not in names
+        return {region: math.nan for region, _ in config.regions if blind and region in ("TC", "ET")}
     dice = {region: row.get(region) for region, _ in config.regions}
     return {region: float(value) for region, value in dice.items() if value is not None and value < GUESS_BELOW}
 
@@ -67,7 +75,10 @@ def guess_sentence(guessed: Mapping[str, float], modalities: str) -> str:
     """Return in plain words which volumes not to rely on, or nothing."""
     if not guessed:
         return ""
-    named = " and ".join(guessed)
-    dice = " and ".join(f"{100 * value:.0f} %" for value in guessed.values())
+    *before, last = guessed
+    named = f"{', '.join(before)} and {last}" if before else last
     verb = "is a guess" if len(guessed) == 1 else "are guesses"
-    return f"{named} {verb}: from {modalities} alone these weights found {named} with a mean Dice of {dice}."
+    if any(math.isnan(value) for value in guessed.values()):
+        return f"{named} {verb}: {modalities} cannot show them, and the card of these weights has no scores of it."
+    dice = " and ".join(f"{100 * value:.0f} %" for value in guessed.values())
+    return f"{named} {verb}: from {modalities} these weights found {named} with a mean Dice of {dice}."
