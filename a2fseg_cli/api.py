@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.discovery import find_cases
@@ -30,6 +31,7 @@ from a2fseg_cli.imaging.reading import MedicalImage, image_of, read_image
 from a2fseg_cli.imaging.writing import write_label_map
 from a2fseg_cli.inference.cohort import Outcome
 from a2fseg_cli.inference.exports import class_map, summarise
+from a2fseg_cli.inference.layouts import PLAIN, layout_named
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.inference.patient import prepared_patient, segment_patient
 from a2fseg_cli.inference.places import is_image_name
@@ -125,8 +127,7 @@ def segment(
     spacing_mm: Sequence[float] | None = None,
     network: Segmenter | None = None,
     labels: str | None = None,
-    on_mismatch: str = "error",
-    reference: str | None = None,
+    reading: ReadingOptions | None = None,
 ) -> Segmentation:
     """Return the segmentation of one patient from whichever sequences are given.
 
@@ -141,8 +142,7 @@ def segment(
             the patient's left).
         network: From `load_network`; the bundled weights by default, loaded anew at each call.
         labels: brats2023 (ET is 3, the default) or brats2018 (ET is 4).
-        on_mismatch: error, or resample: put all images on the reference's grid.
-        reference: Modality whose grid the result has; the first given by default.
+        reading: What is made of images that do not fit together, or have the skull on.
 
     Raises:
         InputError: an image that is not acceptable; the message says which and why.
@@ -156,7 +156,7 @@ def segment(
     network = network or load_network()
     options = OutputOptions(labels)
     loaded = {m: _image(m, image, spacing_mm) for m, image in given.items()}
-    case = fitted("patient", loaded, network.config.modalities, ReadingOptions(on_mismatch, reference))
+    case = fitted("patient", loaded, network.config.modalities, reading, threads=torch.get_num_threads())
     patient = prepared_patient(case, network.config, started)
     found = segment_patient(patient, network)
     classes = class_map(patient, found.prediction)
@@ -210,6 +210,8 @@ def predict(
     stats: str | PathLike[str] | None = None,
     existing: str = "refuse",
     with_stats: bool = False,
+    layout: str = "plain",
+    label_file: bool = False,
     num_parts: int | None = None,
     part_id: int | None = None,
     started: Callable[[int, str, bool], None] | None = None,
@@ -230,6 +232,8 @@ def predict(
         stats: A file that ends in .json or .csv.
         existing: refuse, skip (redo only what is missing or outdated) or overwrite.
         with_stats: The results have their `stats`, even if no file of them is written.
+        layout: plain, or bids: the folder becomes a BIDS derivative.
+        label_file: Also write names and colours of the labels for ITK-SNAP.
         num_parts: Work on one of so many parts of the cohort; SLURM arrays and torchrun are asked by default.
         part_id: Which part, from 0.
         started: Told how many patients there are, which share of the cohort they are, in words, and whether the
@@ -245,8 +249,10 @@ def predict(
         takes = ", ".join(known)
         raise WeightsError(f"{network.weights.path}: made for {takes}, not for {', '.join(unknown)}. Take others.")
     cases = select_cases(_path(source), given=_paths(images), modalities=known, selection=selection)
+    naming = layout_named(layout)
+    naming.check(Path(output), cases)  # all of them: two patients of one name may be in two shares
     share = share_of(cases, num_parts, part_id)
-    single = bool(images) or (len(cases) == 1 and is_image_name(Path(output)))
+    single = naming is PLAIN and (bool(images) or (len(cases) == 1 and is_image_name(Path(output))))
     if started:
         started(len(share.cases), share.words, single)
     return run_cases(
@@ -262,6 +268,8 @@ def predict(
         with_stats=with_stats,
         share=(share.parts, share.part, share.words),
         single=single,
+        layout=layout,
+        label_file=label_file,
         progress=progress,
     )
 

@@ -42,6 +42,7 @@ from a2fseg_cli.imaging.labels import region_dice  # noqa: E402
 from a2fseg_cli.inference.exports import finish_patient  # noqa: E402
 from a2fseg_cli.inference.options import OutputOptions  # noqa: E402
 from a2fseg_cli.inference.patient import load_patient, segment_patient  # noqa: E402
+from a2fseg_cli.inference.places import PatientFiles  # noqa: E402
 from a2fseg_cli.inference.predictor import Segmenter  # noqa: E402
 from a2fseg_cli.weights.cache import resolve_weights  # noqa: E402
 from a2fseg_cli.weights.file_format import save_weights  # noqa: E402
@@ -136,7 +137,7 @@ def ours(segmenter: Segmenter, files: Mapping[str, Path], out: Path) -> Run:
     began = time.perf_counter()
     patient = load_patient(Case("one", dict(files)), segmenter.config)
     found = segment_patient(patient, segmenter)
-    finish_patient(patient, found, segmenter, OutputOptions(), out)
+    finish_patient(patient, found, segmenter, OutputOptions(), PatientFiles(out))
     seconds = time.perf_counter() - began
     return Run(seconds, read_classes(out, segmenter.config).classes, len(found.prediction.plan.starts))
 

@@ -28,6 +28,7 @@ LONGER = {
     "cli/predict.py:predict": SIGNATURE,
     "cli/train.py:train": SIGNATURE,
     "evaluation/evaluate.py:evaluate": SIGNATURE,
+    "inference/predict.py:run_cases": SIGNATURE,
     "training/train.py:train": SIGNATURE,
     "imaging/alignment.py": "to be split",
     "imaging/alignment.py:misalignments": "to be split",

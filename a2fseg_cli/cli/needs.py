@@ -105,7 +105,7 @@ ALWAYS: dict[str, frozenset[str]] = {
         ("output", "on_mismatch", "reference", "brain_mask", "channels", "select", "require", "ignore_unknown", "case",
          "dry_run", "weights", "device", "precision", "window", "overlap", "tta", "threads", "deterministic", "labels",
          "regions", "probabilities", "uncertainty", "attention", "agreement", "preview", "report", "stats",
-         "fail_on_empty", "overwrite", "json_", "quiet")
+         "layout", "label_file", "fail_on_empty", "overwrite", "json_", "quiet")
     ),
     "evaluate": frozenset(
         ("data", "subset", "split", "metrics", "policy", "labels", "output", "weights", "device", "precision", "window",

@@ -141,6 +141,12 @@ def predict(
             **PATH,
         ),
     ] = None,
+    layout: Annotated[
+        str, typer.Option(help="plain, or bids: the folder becomes a BIDS derivative.", rich_help_panel=MORE)
+    ] = "plain",
+    label_file: Annotated[
+        bool, typer.Option("--label-file", help="Names and colours of the labels for ITK-SNAP", rich_help_panel=MORE)
+    ] = False,
     fail_on_empty: Annotated[bool, typer.Option(help="Count an empty mask as a failure", rich_help_panel=MORE)] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Redo only what is missing or outdated.", rich_help_panel=BATCH)
@@ -194,6 +200,8 @@ def predict(
             stats=stats,
             existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
             with_stats=json_,
+            layout=layout,
+            label_file=label_file,
             num_parts=num_parts,
             part_id=part_id,
             started=lines.started,

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from a2fseg_cli.cases.bids_names import BidsName, bids_name
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.names import image_stem
 from a2fseg_cli.errors import InputError
 
 # What may follow the case in the name of a prediction, `_seg` as `predict` writes it; not `_seg_prob_WT`.
 _SUFFIX = re.compile(r"([_.-]?(seg|segmentation|dseg|pred|prediction|mask|label|labels|a2fseg))*", re.IGNORECASE)
+# What follows subject and session in a BIDS derivative, `_space-orig_seg-a2fseg_dseg`.
+_BIDS_SUFFIX = re.compile(r"(_(?!ses-)[a-z]+-[0-9A-Za-z+]+)*_dseg")
 
 
 def find_predictions(folder: Path, cases: Sequence[Case]) -> dict[str, tuple[Path, ...]]:
     """Return the files of each case: `<case>.nii.gz`, `<case>_seg.nii.gz` and the like, or those in `<case>/`.
+
+    In a BIDS derivative they are the subject's `_dseg`, for a case of any other name under the one that `predict`
+    gives it there; where two cases have the same one, it is nobody's.
 
     Raises:
         InputError: no folder, or no file for any case.
@@ -23,13 +30,20 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> dict[str, tuple[Pat
     try:
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder of predictions.")
-        files = {case.name: tuple(_predictions_of(case.name, folder)) for case in cases}
+        names = Counter(str(bids_name(case.name)) for case in cases)
+        files = {
+            case.name: (
+                *_predictions_of(case.name, folder),
+                *(_derivatives_of(name, folder) if (name := bids_name(case.name)) and names[str(name)] == 1 else ()),
+            )
+            for case in cases
+        }
     except OSError as error:
         raise InputError(f"{error.filename or folder}: cannot be read: {error.strerror}.") from error
     if not any(files.values()):
         raise InputError(
             f"{folder}: no prediction for any of the {len(cases)} patients. Looked for names such as "
-            f"{cases[0].name}.nii.gz or {cases[0].name}_seg.nii.gz."
+            f"{cases[0].name}.nii.gz or {cases[0].name}_seg.nii.gz, and for a BIDS derivative's _dseg."
         )
     return files
 
@@ -44,3 +58,11 @@ def _predictions_of(name: str, folder: Path) -> Iterator[Path]:
             rest = stem.removeprefix(name) if stem.startswith(name) else stem if place == own else None
             if rest is not None and _SUFFIX.fullmatch(rest):
                 yield path
+
+
+def _derivatives_of(name: BidsName, folder: Path) -> Iterator[Path]:
+    place = folder / name.folder
+    for path in sorted(place.iterdir()) if place.is_dir() else ():
+        stem = image_stem(path)
+        if stem is not None and stem.startswith(str(name)) and _BIDS_SUFFIX.fullmatch(stem.removeprefix(str(name))):
+            yield path

@@ -14,7 +14,7 @@ from a2fseg_cli import __version__
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.errors import A2FSegError, ResourceError, UsageError
-from a2fseg_cli.files import file_state, fingerprint, remove_abandoned
+from a2fseg_cli.files import atomic_write_text, file_state, fingerprint, remove_abandoned
 from a2fseg_cli.inference.exports import PatientResult, finish_patient
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.inference.patient import Patient, PatientPrediction, load_patient, segment_patient
@@ -100,15 +100,17 @@ class Cohort:
         self.options.label_values(config)  # refuses a scheme before any work is done
         if self.options.attention and not self.segmenter.model.has_attention:
             raise UsageError(f"attention: a network of architecture {config.architecture} has none.")
-        if places.table:
-            remove_abandoned(places.output)
-        places.check(cases, config, self.options)
+        of_run = places.of_run(config, self.options, self.segmenter.weights)
+        places.check(cases, config, self.options, of_run)
+        for folder in {places.output, *(places.segmentation(case).parent for case in cases)} if places.table else ():
+            remove_abandoned(folder)
         prints = {case.name: self._fingerprint(case) for case in cases}
         self._table = StatusTable(places.table, [region for region, _ in config.regions], prints)
         finished = [case for case in cases if self._is_finished(case, prints[case.name])]
         todo = [case for case in cases if case not in finished]
         if self.existing == "refuse":
             self._refuse_foreign(todo, prints)
+            _refuse_others(of_run)
         outcomes: list[Outcome] = []
 
         def done(outcome: Outcome) -> None:
@@ -118,7 +120,11 @@ class Cohort:
         for case in finished:
             known = self._table.rows[case.name]
             done(Outcome(replace(known, status=SKIPPED, reason="finished before")))
+        if not places.single:  # what describes a folder is there from the first patient on, as the status table is
+            _write_changed(of_run)
         self._segment(todo, prints, done)
+        if places.single and outcomes[0].result is not None:
+            _write_changed(of_run)
         return outcomes
 
     def _segment(self, cases: Sequence[Case], prints: Mapping[str, str], done: Report) -> None:
@@ -157,11 +163,9 @@ class Cohort:
         return read_ahead(cases, load, reader, lookahead)
 
     def _finish(self, work: _Work, patient: Patient, predicted: PatientPrediction, done: Report) -> None:
-        places, case = self.places, work.case
-        files = (places.segmentation(case), places.preview_of(case), places.report_of(case))
-        result = finish_patient(
-            patient, predicted, self.segmenter, self.options, *files, self.with_stats, settings=self.settings
-        )
+        places, files = self.places, self.places.files_of(work.case)
+        how = (self.segmenter, self.options, files, self.with_stats, self.settings)
+        result = finish_patient(patient, predicted, *how)
         if self._stats:
             self._stats.add(result.stats | {"fingerprint": work.settings})
         elif places.stats_file:
@@ -218,3 +222,23 @@ class Cohort:
         except OSError:
             return False
         return min(written) == written[0]
+
+
+def _refuse_others(texts: Mapping[Path, str]) -> None:
+    """Refuse files that hold for all patients and say something else than this run's. Raises: UsageError."""
+    for path, text in texts.items():
+        if path.exists() and not _holds(path, text):
+            raise UsageError(f"{path} exists, made by others or with other weights or settings. Allow overwriting it.")
+
+
+def _write_changed(texts: Mapping[Path, str]) -> None:
+    for path, text in texts.items():
+        if not _holds(path, text):
+            atomic_write_text(path, text)
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_bytes() == text.encode()
+    except OSError:
+        return False

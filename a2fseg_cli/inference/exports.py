@@ -13,15 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.core.config import ModelConfig, subset_name
-from a2fseg_cli.files import atomic_write_bytes, atomic_write_text
+from a2fseg_cli.files import atomic_write_bytes, atomic_write_text, json_text
 from a2fseg_cli.imaging.labels import region_mask, to_labels
 from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
 from a2fseg_cli.imaging.restoring import Box, classes_to_file
 from a2fseg_cli.imaging.writing import write_label_map, write_map
 from a2fseg_cli.inference.agreement import Agreement
+from a2fseg_cli.inference.layouts import segmentation_record
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.inference.patient import Patient, PatientPrediction
-from a2fseg_cli.inference.places import planned_images
+from a2fseg_cli.inference.places import PatientFiles
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.inference.stats import patient_stats
 from a2fseg_cli.inference.windows import WindowPlan
@@ -115,9 +116,7 @@ def finish_patient(
     predicted: PatientPrediction,
     segmenter: Segmenter,
     options: OutputOptions,
-    output: Path,
-    preview: Path | None = None,
-    report: Path | None = None,
+    files: PatientFiles,
     with_stats: bool = False,
     settings: Mapping[str, Any] | None = None,
 ) -> PatientResult:
@@ -128,9 +127,7 @@ def finish_patient(
         predicted: What the network says.
         segmenter: The network.
         options: What to write.
-        output: The segmentation.
-        preview: A PNG with overlays.
-        report: An HTML page.
+        files: Where to.
         with_stats: The result has its `stats`; with a report it has them as well.
         settings: What else the result depends on, for the stats.
 
@@ -140,8 +137,12 @@ def finish_patient(
     started = time.perf_counter()
     config = segmenter.config
     classes = class_map(patient, predicted.prediction)
-    outputs = _write_images(patient, predicted.prediction, classes, config, options, output)
+    preview, report = files.preview, files.report
+    outputs = _write_images(patient, predicted.prediction, classes, config, options, files)
     result = summarise(patient, predicted, classes, segmenter, options)
+    if files.sidecar is not None:
+        atomic_write_text(files.sidecar, json_text(_sidecar(result)))
+        outputs.append(files.sidecar)
     picture = b""
     if preview is not None or report is not None:
         picture = _picture(patient, classes, config, result)
@@ -149,7 +150,7 @@ def finish_patient(
         atomic_write_bytes(preview, picture)
     outputs += [path for path in (preview, report) if path is not None]
     seconds = {**result.seconds, "write": time.perf_counter() - started}
-    result = replace(result, segmentation=output, outputs=tuple(outputs), seconds=seconds)
+    result = replace(result, segmentation=files.segmentation, outputs=tuple(outputs), seconds=seconds)
     if not with_stats and report is None:
         return result
     stats = patient_stats(
@@ -158,6 +159,15 @@ def finish_patient(
     if report is not None:
         atomic_write_text(report, patient_page(stats, picture))
     return replace(result, stats=stats)
+
+
+def _sidecar(result: PatientResult) -> dict[str, Any]:
+    """Return what the JSON beside a segmentation says of it."""
+    return segmentation_record(f"Outlines of a brain tumour, from {result.modalities}") | {
+        "Modalities": result.modalities.split("+"),
+        "RegionsThatAreAGuess": list(result.guesses),
+        "Warnings": list(result.warnings),
+    }
 
 
 def _picture(patient: Patient, classes: ClassMap, config: ModelConfig, result: PatientResult) -> bytes:
@@ -187,10 +197,10 @@ def _write_images(
     classes: ClassMap,
     config: ModelConfig,
     options: OutputOptions,
-    output: Path,
+    files: PatientFiles,
 ) -> list[Path]:
-    """Write the segmentation and the maps asked for; return the files, in the order of `planned_images`."""
-    outputs = planned_images(output, config, patient.files, options)
+    """Write the segmentation and the maps asked for; return the files, in the order of `PatientFiles.images`."""
+    outputs = files.images(config, patient.files, options)
     remaining, route = iter(outputs), patient.prepared.route
     grid = (patient.reference, patient.geometry)
     write_label_map(to_labels(classes, options.label_values(config)), *grid, next(remaining))

@@ -14,7 +14,54 @@ from a2fseg_cli.errors import UsageError
 from a2fseg_cli.files import check_place
 from a2fseg_cli.imaging.formats.suffixes import WRITABLE
 from a2fseg_cli.imaging.writing import check_output_name
+from a2fseg_cli.inference.layouts import PLAIN, Layout, stem_of
 from a2fseg_cli.inference.options import OutputOptions
+from a2fseg_cli.reporting.label_tables import itk_snap_labels
+from a2fseg_cli.weights.file_format import WeightsFile
+
+
+@dataclass(frozen=True)
+class PatientFiles:
+    """Where one patient's files go.
+
+    Attributes:
+        segmentation: The label map; the maps' names follow from it.
+        preview: The picture, a PNG.
+        report: The page, HTML.
+        layout: How what lies beside the segmentation is named.
+    """
+
+    segmentation: Path
+    preview: Path | None = None
+    report: Path | None = None
+    layout: Layout = PLAIN
+
+    @property
+    def sidecar(self) -> Path | None:
+        """The JSON that says what the segmentation is, where the layout has one."""
+        return self.layout.sidecar(self.segmentation)
+
+    def images(self, config: ModelConfig, names: Mapping[str, Path], options: OutputOptions) -> list[Path]:
+        """Return every image file that a run will write of a case, the segmentation first.
+
+        Args:
+            config: The network's regions and modalities.
+            names: The case's images by modality.
+            options: What is written.
+
+        Raises:
+            UsageError: no image extension.
+        """
+        check_output_name(self.segmentation)
+        kinds = [
+            (kind, region)
+            for kind, on in (("region", options.regions), ("prob", options.probabilities))
+            if on
+            for region, _ in config.regions
+        ]
+        kinds += [("uncertainty", "")] if options.uncertainty else []
+        kinds += [("attention", m) for m in config.modalities if options.attention and m in names]
+        return [self.segmentation, *(self.layout.map(self.segmentation, kind, of) for kind, of in kinds)]
 
 
 @dataclass(frozen=True)
@@ -28,6 +75,8 @@ class Places:
         report: An HTML page of one patient, or a folder with one a patient.
         stats: One file, of one patient or of all.
         share: Ending of the tables of a part of the cohort, e.g. `-0-of-4`.
+        layout: How the files of a cohort are named.
+        label_file: Whether names and colours of the labels are written for ITK-SNAP.
     """
 
     output: Path
@@ -36,6 +85,8 @@ class Places:
     report: Path | None = None
     stats: Path | None = None
     share: str = ""
+    layout: Layout = PLAIN
+    label_file: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a file where a folder is needed, and the reverse. Raises: UsageError."""
@@ -48,7 +99,7 @@ class Places:
 
     def segmentation(self, case: Case) -> Path:
         """Return where a case's segmentation goes."""
-        return self.output if self.single else self.output / f"{case.name}_seg.nii.gz"
+        return self.output if self.single else self.layout.segmentation(self.output, case)
 
     def preview_of(self, case: Case) -> Path | None:
         """Return where a case's picture goes."""
@@ -57,6 +108,10 @@ class Places:
     def report_of(self, case: Case) -> Path | None:
         """Return where a case's page goes."""
         return self.report / f"{case.name}.html" if self.report and not self.single else self.report
+
+    def files_of(self, case: Case) -> PatientFiles:
+        """Return where all files of a case go."""
+        return PatientFiles(self.segmentation(case), self.preview_of(case), self.report_of(case), self.layout)
 
     @property
     def table(self) -> Path | None:
@@ -70,17 +125,36 @@ class Places:
 
     def of_case(self, case: Case, config: ModelConfig, options: OutputOptions) -> list[Path]:
         """Return every file of a case that a run will write but tables, the segmentation first."""
-        images = planned_images(self.segmentation(case), config, case.images, options)
-        return images + [path for path in (self.preview_of(case), self.report_of(case)) if path]
+        files = self.files_of(case)
+        beside = (files.sidecar, files.preview, files.report)
+        return files.images(config, case.images, options) + [path for path in beside if path]
 
-    def check(self, cases: Sequence[Case], config: ModelConfig, options: OutputOptions) -> None:
+    def of_run(self, config: ModelConfig, options: OutputOptions, weights: WeightsFile) -> dict[Path, str]:
+        """Return the files that hold for all patients, and their texts: of the labels, and of the whole folder."""
+        files = {} if self.single else self.layout.folder_files(self.output, config, options, weights)
+        if self.label_file:
+            place = self.output / "labels.txt"
+            if self.single:
+                place = self.output.with_name(f"{stem_of(self.output)}_labels.txt")
+            files[place] = itk_snap_labels(config.classes, options.label_values(config))
+        return files
+
+    def check(self, cases: Sequence[Case], config: ModelConfig, options: OutputOptions, of_run: Iterable[Path]) -> None:
         """Refuse what is known beforehand not to work: a closed folder, two outputs of one name, an input's name.
+
+        Args:
+            cases: The patients.
+            config: The network's regions and modalities.
+            options: What is written.
+            of_run: The files that hold for all patients.
 
         Raises:
             UsageError: two outputs have one name, or one that of an image or a truth; that is never allowed.
             ResourceError: a place cannot be written.
         """
-        tables = [path for path in (self.table, self.stats_file) if path]
+        if not self.single:
+            self.layout.check(self.output, cases)
+        tables = [*(path for path in (self.table, self.stats_file) if path), *of_run]
         files = [path for case in cases for path in self.of_case(case, config, options)]
         for path in [*tables, *(files[:1] if not self.single else files)]:
             check_place(path)
@@ -93,32 +167,6 @@ class Places:
 def is_image_name(path: Path) -> bool:
     """Return whether a path is the name of one image rather than of a folder."""
     return path.name.lower().endswith(WRITABLE) and not os.path.isdir(path)
-
-
-def planned_images(
-    segmentation: Path, config: ModelConfig, names: Mapping[str, Path], options: OutputOptions
-) -> list[Path]:
-    """Return every image file that a run will write of a case, the segmentation first.
-
-    Args:
-        segmentation: Its name; the others' begin alike.
-        config: The network's regions and modalities.
-        names: The case's images by modality.
-        options: What is written.
-
-    Raises:
-        UsageError: no image extension.
-    """
-    stem = segmentation.name[: -len(check_output_name(segmentation))]
-    kinds = [
-        f"{kind}_{region}"
-        for kind, on in (("region", options.regions), ("prob", options.probabilities))
-        if on
-        for region, _ in config.regions
-    ]
-    kinds += ["uncertainty"] if options.uncertainty else []
-    kinds += [f"attention_{m}" for m in config.modalities if options.attention and m in names]
-    return [segmentation, *(segmentation.with_name(f"{stem}_{kind}.nii.gz") for kind in kinds)]
 
 
 def _check_names(planned: Iterable[Path], cases: Iterable[Case]) -> None:

@@ -10,6 +10,7 @@ from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.inference.cohort import Cohort, Outcome
+from a2fseg_cli.inference.layouts import PLAIN, layout_named
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.inference.places import Places, is_image_name
 from a2fseg_cli.inference.predictor import Segmenter
@@ -58,6 +59,8 @@ def run_cases(
     with_stats: bool = False,
     share: tuple[int, int, str] = (1, 0, ""),
     single: bool | None = None,
+    layout: str = "plain",
+    label_file: bool = False,
     progress: Callable[[Outcome], None] | None = None,
 ) -> Run:
     """Segment patients into files.
@@ -78,6 +81,8 @@ def run_cases(
         with_stats: The results have their `stats`, even if no file of them is written.
         share: Number of parts, which of them this is, and that in words.
         single: Whether `output` names one file; None asks its extension.
+        layout: plain, or bids: the folder is a BIDS derivative.
+        label_file: Also write names and colours of the labels for ITK-SNAP.
         progress: Told what became of each patient.
 
     Raises:
@@ -85,6 +90,9 @@ def run_cases(
         A2FSegError: why the one patient could not be segmented, where its file was named.
     """
     parts, part, words = share
+    naming = layout_named(layout)
+    if naming is not PLAIN and (single or is_image_name(output)):
+        raise UsageError(f"output {output}: layout {layout} writes a data set; give a folder.")
     single = (len(cases) == 1 and is_image_name(output)) if single is None else single
     if not single and is_image_name(output):
         raise UsageError(f"output {output}: {len(cases)} patients; give a folder.")
@@ -98,7 +106,7 @@ def run_cases(
     if options.agreement and not single and report is None and (stats is None or stats.suffix != ".json"):
         raise UsageError("agreement of a cohort goes to report (a folder) or stats (a .json file): give one.")
     ending = f"-{part}-of-{parts}" if parts > 1 else ""
-    places = Places(output, single, preview, report, stats, ending)
+    places = Places(output, single, preview, report, stats, ending, naming, label_file)
     cohort = Cohort(segmenter, reading or ReadingOptions(), options, places, existing, with_stats)
     outcomes = cohort.run(cases, progress or (lambda _: None))
     if single and outcomes[0].error is not None:

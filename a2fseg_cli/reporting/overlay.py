@@ -88,7 +88,7 @@ def write_preview(
     limits = _grey_limits(image)
     volumes_ml = np.bincount(classes.ravel(), minlength=len(class_names)) * np.prod(spacing_mm) / 1000
     entries = [
-        (f"{_long_name(name)}, {ml:.1f} mL{' (a guess)' if name in guesses else ''}", colour)
+        (f"{long_name(name)}, {ml:.1f} mL{' (a guess)' if name in guesses else ''}", colour)
         for name, ml, colour in zip(class_names[1:], volumes_ml[1:], colours, strict=True)
         if ml
     ]
@@ -151,7 +151,7 @@ def write_subset_progression(
     aspect = _aspect(0, spacing_mm)
     height_per_width = picture.shape[0] * aspect / picture.shape[1]
     colours = class_colours(class_names[1:])
-    entries = [(_long_name(name), colour) for name, colour in zip(class_names[1:], colours, strict=True)]
+    entries = [(long_name(name), colour) for name, colour in zip(class_names[1:], colours, strict=True)]
     panel, foot = 2.0, _legend_height_in(entries)
     with png_figure(path, panel * len(everything), panel * height_per_width + foot + 0.6) as figure:
         inch = 1 / figure.get_figheight()
@@ -267,5 +267,6 @@ def _legend(figure: Any, entries: Sequence[tuple[str, Colour]]) -> None:
     )
 
 
-def _long_name(name: str) -> str:
+def long_name(name: str) -> str:
+    """Return a class's name with what it stands for, where that is known: `ED oedema`."""
     return f"{name} {LONG_NAMES[name.upper()]}" if name.upper() in LONG_NAMES else name
