@@ -113,6 +113,7 @@ def test_a_real_failure_to_allocate_is_told_from_other_errors() -> None:
         (torch.OutOfMemoryError("CUDA out of memory"), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
         (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("can't start new thread"), True),
         (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), True),
