@@ -30,8 +30,6 @@ LONGER = {
     "evaluation/evaluate.py:evaluate": SIGNATURE,
     "inference/predict.py:run_cases": SIGNATURE,
     "training/train.py:train": SIGNATURE,
-    "imaging/alignment.py": "to be split",
-    "imaging/alignment.py:misalignments": "to be split",
 }
 
 

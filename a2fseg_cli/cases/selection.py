@@ -76,7 +76,7 @@ def select_cases(
     cases: list[Case] = [_given_case(given)] if given else []
     for place in sources:
         cases += _cases_of_source(place, modalities, selection, with_truth)
-    cases = unique(cases) if len(sources) > 1 else cases
+    cases = unique(cases)
     if case_name is not None:
         cases = [_renamed(cases, case_name)]
     if selection.split is not None:

@@ -61,7 +61,7 @@ def share_of(cases: Sequence[Case], num_parts: int | None = None, part_id: int |
         return Share(tuple(cases[part_id::num_parts]), num_parts, part_id, len(cases), by)
     parts, part, by = _part_of_batch()
     if parts == 1 or len(cases) == 1:
-        return Share(tuple(cases), parts, part, len(cases))
+        return Share(tuple(cases), 1, 0, len(cases))
     return Share(tuple(cases[part::parts]), parts, part, len(cases), by)
 
 

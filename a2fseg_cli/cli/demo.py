@@ -13,9 +13,9 @@ from a2fseg_cli.cli.runtime import prepare_process
 
 
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where it goes.", **PATH)] = Path(
-        "a2fseg-demo"
-    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FOLDER", help="Where the files go.", **PATH)
+    ] = Path("a2fseg-demo"),
     modalities: Annotated[str, typer.Option(help="Which of the phantom's sequences are used")] = "t1c+flair",
     seed: Annotated[int, typer.Option(help="Another seed makes another patient")] = 0,
     device: Device = "auto",

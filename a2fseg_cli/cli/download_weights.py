@@ -33,7 +33,10 @@ def download_weights(
     from_file: Annotated[
         Path | None,
         typer.Option(
-            "--from-file", metavar="FILE", help="Take a file that came by other means; sha256 is checked.", **PATH
+            "--from-file",
+            metavar="FILE",
+            help="Import a file that you got in another way; its sha256 is checked.",
+            **PATH,
         ),
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Check the sha256 of what is here; no download.")] = False,

@@ -42,21 +42,28 @@ def evaluate(
         typer.Argument(help="A cohort's folder (BIDS too), a patient's, or a CSV (case,t1,t1c,t2,flair,seg).", **PATH),
     ],
     all_subsets_: Annotated[
-        bool, typer.Option("--all-subsets", help="Every subset, from one pass a patient.", rich_help_panel=WHAT)
+        bool, typer.Option("--all-subsets", help="Every subset, from one pass per patient.", rich_help_panel=WHAT)
     ] = False,
     subset: Annotated[
         list[str] | None,
         typer.Option(
-            "--subset", metavar="A+B", help="Such as t1c+flair; repeatable (default: all present)", rich_help_panel=WHAT
+            "--subset",
+            metavar="A+B",
+            help="Sequences to score, e.g. t1c+flair; repeatable (default: all present)",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     predictions: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Score these files, of any tool, instead.", rich_help_panel=WHAT, **PATH),
+        typer.Option(
+            metavar="FOLDER", help="Score the masks in this folder, made by any tool.", rich_help_panel=WHAT, **PATH
+        ),
     ] = None,
     split: Annotated[
         str | None,
-        typer.Option(metavar="FILE[:NAME]", help="JSON, name to list of cases; only these.", rich_help_panel=WHAT),
+        typer.Option(
+            metavar="FILE[:NAME]", help="Only the patients of this list; JSON with named lists.", rich_help_panel=WHAT
+        ),
     ] = None,
     metrics: Annotated[
         str,
@@ -64,19 +71,28 @@ def evaluate(
     ] = METRICS,
     policy: Annotated[
         str,
-        typer.Option(help="HD95 and empty masks as brats2020 or brats2023; nan: undefined", rich_help_panel=SCORES),
+        typer.Option(
+            help="HD95 and empty masks as in brats2020 or brats2023; nan: an empty mask has no score",
+            rich_help_panel=SCORES,
+        ),
     ] = POLICY,
     nsd_tolerance: Annotated[
-        float, typer.Option(help="Distance up to which surfaces agree, mm", rich_help_panel=SCORES)
+        float, typer.Option(help="For nsd: largest distance at which surfaces agree, mm", rich_help_panel=SCORES)
     ] = NSD_TOLERANCE_MM,
     labels: Annotated[
-        str, typer.Option(help="Of the truth: auto, brats2018 (ET 4), brats2023 (ET 3)", rich_help_panel=SCORES)
+        str,
+        typer.Option(
+            help="Values in the expert's masks: auto, brats2018 (ET 4), brats2023 (ET 3)", rich_help_panel=SCORES
+        ),
     ] = "auto",
     prediction_labels: Annotated[
-        str, typer.Option(help="The same of --predictions, or NCR=2,ED=1,ET=3", rich_help_panel=SCORES)
+        str,
+        typer.Option(
+            help="Values in the masks of --predictions: as --labels, or NCR=2,ED=1,ET=3", rich_help_panel=SCORES
+        ),
     ] = "auto",
     compare: Annotated[
-        str | None, typer.Option(metavar="paper", help="Put the paper's Dice beside ours.", rich_help_panel=SCORES)
+        str | None, typer.Option(metavar="paper", help="Put the paper's Dice beside yours.", rich_help_panel=SCORES)
     ] = None,
     output: Annotated[
         Path | None,
@@ -86,16 +102,23 @@ def evaluate(
     ] = None,
     figure: Annotated[
         str | None,
-        typer.Option(metavar="CASE", help="Draw this patient from FLAIR to all (needs -o).", rich_help_panel=OUTPUT),
+        typer.Option(
+            metavar="CASE",
+            help="Draw this patient, from FLAIR alone to all sequences (needs -o).",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     write_card: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Copy the weights with these scores in their card.", rich_help_panel=OUTPUT, **PATH
+            metavar="FILE",
+            help="Write a copy of the weights with these scores in its card.",
+            rich_help_panel=OUTPUT,
+            **PATH,
         ),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Write over scores of other settings.", rich_help_panel=OUTPUT)
+        bool, typer.Option("--overwrite", help="Replace scores of other settings.", rich_help_panel=OUTPUT)
     ] = False,
     weights: Weights = None,
     device: Device = "auto",

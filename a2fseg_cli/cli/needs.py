@@ -72,6 +72,9 @@ RULES: dict[str, dict[str, Rule]] = {
         **{name: Rule(without=("source",)) for name in (*_IMAGES, "image")},
         "source": Rule(without=("image",)),
         "split": Rule(without=(*_IMAGES, "image"), why="It is for a cohort."),
+        "channels": Rule(without=(*_IMAGES, "image"), why="A 4-D file is given by itself or by its folder."),
+        "select": Rule(without=(*_IMAGES, "image"), why="It chooses among the files of a folder."),
+        "ignore_unknown": Rule(without=(*_IMAGES, "image"), why="It is for folders."),
         "skip_existing": Rule(without=("overwrite", *_IMAGES, "image"), why="It is for a cohort."),
         "allow_skull": Rule(without=("brain_mask",), why="With a mask of the brain nothing else is looked at."),
         "verbose": Rule(without=("quiet",)),
@@ -102,7 +105,7 @@ RULES: dict[str, dict[str, Rule]] = {
 # Whatever else is given, these have an effect.
 ALWAYS: dict[str, frozenset[str]] = {
     "predict": frozenset(
-        ("output", "on_mismatch", "reference", "brain_mask", "channels", "select", "require", "ignore_unknown", "case",
+        ("output", "on_mismatch", "reference", "brain_mask", "require", "case",
          "dry_run", "weights", "device", "precision", "window", "overlap", "tta", "threads", "deterministic", "labels",
          "regions", "probabilities", "uncertainty", "attention", "agreement", "preview", "report", "stats",
          "layout", "label_file", "fail_on_empty", "overwrite", "json_", "quiet")

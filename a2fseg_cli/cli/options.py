@@ -24,15 +24,18 @@ Weights = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps", rich_help_panel=RUN)]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16", rich_help_panel=RUN)]
 Window = Annotated[
-    str | None, typer.Option(help="Window edges in voxels, e.g. 96 (default: planned)", rich_help_panel=RUN)
+    str | None, typer.Option(help="Window size in voxels, e.g. 96 (default: fitted to the brain)", rich_help_panel=RUN)
 ]
-Overlap = Annotated[float, typer.Option(help="Least overlap of windows", rich_help_panel=RUN)]
-Tta = Annotated[bool, typer.Option("--tta/--no-tta", help="Test-time mirroring", rich_help_panel=RUN)]
+Overlap = Annotated[float, typer.Option(help="Least overlap of windows, a share of their size", rich_help_panel=RUN)]
+Tta = Annotated[bool, typer.Option("--tta/--no-tta", help="Mean over eight mirrorings", rich_help_panel=RUN)]
 Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all cores)", rich_help_panel=RUN)]
 NumParts = Annotated[
-    int | None, typer.Option(help="Split the cohort in N (default: SLURM, torchrun or 1)", rich_help_panel=RUN)
+    int | None,
+    typer.Option(
+        help="Share the cohort between N processes (default: as SLURM or torchrun says, else 1)", rich_help_panel=RUN
+    ),
 ]
-PartId = Annotated[int | None, typer.Option(help="Which part, from 0", rich_help_panel=RUN)]
+PartId = Annotated[int | None, typer.Option(help="Which of the parts this process does, from 0", rich_help_panel=RUN)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
 

@@ -55,7 +55,10 @@ def predict(
         ),
     ] = None,
     on_mismatch: Annotated[
-        str, typer.Option(help="error, or resample: put all images on the reference's grid.", rich_help_panel=IMAGES)
+        str,
+        typer.Option(
+            help="error, or resample: put all images on one grid, that of --reference.", rich_help_panel=IMAGES
+        ),
     ] = "error",
     reference: Annotated[
         str | None, typer.Option(help="Modality whose grid the output has (default: the first)", rich_help_panel=IMAGES)
@@ -67,35 +70,42 @@ def predict(
         ),
     ] = None,
     allow_skull: Annotated[
-        bool, typer.Option("--allow-skull", help="Go on with the skull on.", rich_help_panel=IMAGES)
+        bool, typer.Option("--allow-skull", help="Segment although the skull is still there.", rich_help_panel=IMAGES)
     ] = False,
     channels: Annotated[
         str | None,
         typer.Option(
-            help="What the volumes of 4-D files are, in their order: flair,t1,t1c,t2; - is not used",
+            help="Sequences in a 4-D file, in order, e.g. flair,t1,t1c,t2; - for one not used",
             rich_help_panel=IMAGES,
         ),
     ] = None,
     select: Annotated[
         list[str] | None,
-        typer.Option(help="Which of several files of a sequence, e.g. run-01; repeatable", rich_help_panel=IMAGES),
+        typer.Option(
+            help="Word in the file name that chooses between several files of one sequence, e.g. run-01; repeatable",
+            rich_help_panel=IMAGES,
+        ),
     ] = None,
     require: Annotated[
         list[str] | None,
-        typer.Option(help="A sequence without which a patient fails, e.g. t1c; repeatable", rich_help_panel=IMAGES),
+        typer.Option(help="A sequence that every patient must have, e.g. t1c; repeatable", rich_help_panel=IMAGES),
     ] = None,
     ignore_unknown: Annotated[
         bool,
         typer.Option(
             "--ignore-unknown",
-            help="Leave aside images that look like a sequence and cannot be told (default: the patient fails).",
+            help="Ignore images whose sequence cannot be recognised (default: the patient fails).",
             rich_help_panel=IMAGES,
         ),
     ] = False,
-    case: Annotated[str | None, typer.Option(help="Name of the one patient", rich_help_panel=IMAGES)] = None,
+    case: Annotated[
+        str | None, typer.Option(help="Name of the patient, when there is one", rich_help_panel=IMAGES)
+    ] = None,
     split: Annotated[
         str | None,
-        typer.Option(metavar="FILE[:NAME]", help="JSON, name to list of cases; only these.", rich_help_panel=BATCH),
+        typer.Option(
+            metavar="FILE[:NAME]", help="Only the patients of this list; JSON with named lists.", rich_help_panel=BATCH
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what was found and stop.")] = False,
     weights: Weights = None,
@@ -105,7 +115,7 @@ def predict(
     overlap: Overlap = LEAST_OVERLAP,
     tta: Tta = False,
     threads: Threads = None,
-    deterministic: Annotated[bool, typer.Option(help="Same bytes every time", rich_help_panel=RUN)] = False,
+    deterministic: Annotated[bool, typer.Option(help="The same bytes every time", rich_help_panel=RUN)] = False,
     labels: Annotated[
         str | None,
         typer.Option(help="brats2023 (default) writes 3 for ET, brats2018 writes 4", rich_help_panel=MORE),
@@ -117,7 +127,8 @@ def predict(
     ] = False,
     attention: Annotated[bool, typer.Option(help="Each modality's attention weight", rich_help_panel=MORE)] = False,
     agreement: Annotated[
-        bool, typer.Option(help="Agreement with every smaller subset of the modalities", rich_help_panel=MORE)
+        bool,
+        typer.Option(help="Agreement (Dice) with the result from every smaller set of sequences", rich_help_panel=MORE),
     ] = False,
     preview: Annotated[
         Path | None,
@@ -135,7 +146,7 @@ def predict(
     stats: Annotated[
         Path | None,
         typer.Option(
-            help=".json or .csv with volumes, diameters, device, versions; of a cohort one record a patient",
+            help=".json or .csv with volumes, diameters, device, versions; for a cohort one record per patient",
             metavar="FILE",
             rich_help_panel=MORE,
             **PATH,

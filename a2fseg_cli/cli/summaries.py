@@ -55,7 +55,10 @@ class PatientLines:
                 self._tell_one(result)
             return
         told = [*result.warnings] if result else []
-        for text in (guess_sentence(result.guesses, result.modalities), result.note) if result else ():
+        notes = (
+            (guess_sentence(result.guesses, result.modalities), "" if self._quiet else result.note) if result else ()
+        )
+        for text in notes:
             if text and text not in self._said:
                 self._said.add(text)
                 told.append(text)

@@ -24,7 +24,10 @@ RECIPE, NETWORK = "Recipe", "Network"
 def train(
     data: Annotated[
         list[Path],
-        typer.Argument(help="Folders with one patient a sub-folder, or CSV tables; truth beside the images.", **PATH),
+        typer.Argument(
+            help="Folders with one sub-folder per patient, or CSV tables; the expert's masks beside the images.",
+            **PATH,
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="Run folder.", **PATH)],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
@@ -48,7 +51,7 @@ def train(
         str | None, typer.Option(help="Working voxel in mm, e.g. 2 or 3,2,2 (z,y,x)", rich_help_panel=NETWORK)
     ] = None,
     features: Annotated[
-        str | None, typer.Option(help="Channels a stage, e.g. 8,16,32,64,96", rich_help_panel=NETWORK)
+        str | None, typer.Option(help="Channels per stage, e.g. 8,16,32,64,96", rich_help_panel=NETWORK)
     ] = None,
     init_weights: Annotated[
         str | None,
@@ -60,33 +63,44 @@ def train(
             help="Train and validate no longer than this, e.g. 2h; the schedule follows", rich_help_panel=RECIPE
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="(default: the preset's)", rich_help_panel=RECIPE)] = None,
-    iterations: Annotated[int | None, typer.Option(help="Steps an epoch", rich_help_panel=RECIPE)] = None,
-    patch_size: Annotated[str | None, typer.Option(help="Crop, e.g. 96 or 96,112,96", rich_help_panel=RECIPE)] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Crops a step", rich_help_panel=RECIPE)] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs (this and what follows: default is the preset's)", rich_help_panel=RECIPE)
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="Steps per epoch", rich_help_panel=RECIPE)] = None,
+    patch_size: Annotated[
+        str | None, typer.Option(help="Size of a crop in voxels, e.g. 96 or 96,112,96", rich_help_panel=RECIPE)
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Crops per step", rich_help_panel=RECIPE)] = None,
     optimizer: Annotated[str | None, typer.Option(help="adam, adamw or muon", rich_help_panel=RECIPE)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At the start", rich_help_panel=RECIPE)] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Of adamw and muon", rich_help_panel=RECIPE)] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Learning rate at the start", rich_help_panel=RECIPE)
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Weight decay of adamw and muon", rich_help_panel=RECIPE)
+    ] = None,
     random_subsets: Annotated[
-        int | None, typer.Option(help="Random subsets a step, beside the full set", rich_help_panel=RECIPE)
+        int | None,
+        typer.Option(help="Random subsets of sequences per step, beside the full set", rich_help_panel=RECIPE),
     ] = None,
     foreground_share: Annotated[
         float | None, typer.Option(help="Share of crops centred on tumour", rich_help_panel=RECIPE)
     ] = None,
     foreground_weight: Annotated[
-        float | None, typer.Option(help="Of a tumour voxel in the cross-entropy", rich_help_panel=RECIPE)
+        float | None, typer.Option(help="Weight of a tumour voxel in the cross-entropy", rich_help_panel=RECIPE)
     ] = None,
     dice_over: Annotated[
-        str | None, typer.Option(help="Dice loss over classes or regions", rich_help_panel=RECIPE)
+        str | None, typer.Option(help="classes or regions: what the Dice loss is computed over", rich_help_panel=RECIPE)
     ] = None,
     draw: Annotated[
         str | None,
         typer.Option(
-            help="How often patients with different sequences are drawn: case, kind, or shares as flair=1,t1+flair=2",
+            help="How often patients of each set of sequences are drawn: case, kind, or shares: flair=1,t1+flair=2",
             rich_help_panel=RECIPE,
         ),
     ] = None,
-    augment: Annotated[bool | None, typer.Option("--augment/--no-augment", rich_help_panel=RECIPE)] = None,
+    augment: Annotated[
+        bool | None, typer.Option("--augment/--no-augment", help="Random changes of the crops", rich_help_panel=RECIPE)
+    ] = None,
     mix_share: Annotated[
         float | None, typer.Option(help="Share of crops that get another patient's tumour", rich_help_panel=RECIPE)
     ] = None,
@@ -94,19 +108,25 @@ def train(
         float | None, typer.Option(help="Share of crops changed as if from other scanners", rich_help_panel=RECIPE)
     ] = None,
     gradient_clip: Annotated[float | None, typer.Option(help="Largest gradient norm", rich_help_panel=RECIPE)] = None,
-    ema_decay: Annotated[float | None, typer.Option(help="Running mean of the weights", rich_help_panel=RECIPE)] = None,
-    seed: Annotated[int | None, typer.Option(help="Of every random choice", rich_help_panel=RECIPE)] = None,
-    name: Annotated[str | None, typer.Option(help="Of the weights (default: preset and run folder)")] = None,
-    licence: Annotated[str, typer.Option(help="Of the weights, for their card and manifest entry")] = "not stated",
+    ema_decay: Annotated[
+        float | None, typer.Option(help="Decay of the running mean of the weights", rich_help_panel=RECIPE)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random choice", rich_help_panel=RECIPE)] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the weights (default: preset and run folder)")] = None,
+    licence: Annotated[
+        str, typer.Option(help="Licence of the weights, for their card and manifest entry")
+    ] = "not stated",
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
     cache: Annotated[
         Path | None,
-        typer.Option(help="Where preprocessed patients lie (default: in the run folder)", metavar="FOLDER", **PATH),
+        typer.Option(
+            help="Where preprocessed patients are kept (default: in the run folder)", metavar="FOLDER", **PATH
+        ),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Threads that draw crops ahead (default: 0 on a CPU, 4 on a GPU)")
+        int | None, typer.Option(help="Threads that prepare crops in advance (default: 0 on a CPU, 4 on a GPU)")
     ] = None,
     quiet: Quiet = False,
 ) -> None:
@@ -182,7 +202,7 @@ def _widths(text: str | None) -> list[int] | None:
     try:
         return [int(width) for width in text.split(",")] if text is not None else None
     except ValueError as error:
-        raise UsageError(f"--features {text}: expected channels a stage, e.g. 8,16,32,64,96.") from error
+        raise UsageError(f"--features {text}: expected channels per stage, e.g. 8,16,32,64,96.") from error
 
 
 def _seconds(text: str | None) -> float | None:

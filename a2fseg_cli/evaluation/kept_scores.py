@@ -76,4 +76,5 @@ class KeptScores:
         files = [case.truth] if case.truth else []
         states = [file_state(path) for path in (*files, *self._source.files(case))]
         config = json.loads(self._source.config.to_json())
-        return fingerprint(states, asdict(self._options), config, self._source.identity, __version__)
+        meaning = (case.channels, dict(case.truth_labels or {}))
+        return fingerprint(states, meaning, asdict(self._options), config, self._source.identity, __version__)

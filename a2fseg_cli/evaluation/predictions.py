@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from a2fseg_cli.cases.bids_names import BidsName, bids_name
@@ -38,6 +38,8 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> dict[str, tuple[Pat
             )
             for case in cases
         }
+        truths = {case.name: case.truth for case in cases}
+        files = {name: _without(truths[name], paths) for name, paths in files.items()}
     except OSError as error:
         raise InputError(f"{error.filename or folder}: cannot be read: {error.strerror}.") from error
     if not any(files.values()):
@@ -46,6 +48,11 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> dict[str, tuple[Pat
             f"{cases[0].name}.nii.gz or {cases[0].name}_seg.nii.gz, and for a BIDS derivative's _dseg."
         )
     return files
+
+
+def _without(truth: Path | None, paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Return the paths that are not the truth itself, which lies there where results are written beside it."""
+    return tuple(path for path in paths if truth is None or not path.samefile(truth))
 
 
 def _predictions_of(name: str, folder: Path) -> Iterator[Path]:

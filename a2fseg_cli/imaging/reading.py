@@ -61,9 +61,11 @@ def image_of(
     """Return voxels (D, H, W) as an image, checked as those of a file are; `name` stands in messages.
 
     Raises:
-        InputError: empty, or with non-finite voxels in the brain.
+        InputError: no real numbers, empty, or with non-finite voxels in the brain.
     """
     path = Path(name)
+    if voxels.dtype.kind not in "biuf":
+        raise InputError(f"{path}: voxels of type {voxels.dtype}. Expected real numbers.")
     with np.errstate(over="ignore", invalid="ignore"):
         array = np.ascontiguousarray(voxels, dtype=np.float32)
     array, nonfinite_warnings = _without_nonfinite(path, array)

@@ -189,7 +189,7 @@ class Cohort:
         mask = file_state(self.reading.brain_mask) if self.reading.brain_mask else None
         segmenter = self.segmenter
         how = (self.settings, asdict(segmenter.inference), segmenter.compute.precision)
-        return fingerprint(files, mask, segmenter.weights.sha256, *how, __version__)
+        return fingerprint(files, case.channels, mask, segmenter.weights.sha256, *how, __version__)
 
     def _files(self, case: Case) -> list[Path]:
         return self.places.of_case(case, self.segmenter.config, self.options)

@@ -54,7 +54,9 @@ class WindowOptions:
     tta: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse an overlap that windows cannot have. Raises: UsageError."""
+        """Refuse windows that there cannot be. Raises: UsageError."""
+        if self.window is not None and (len(self.window) != 3 or min(self.window) < 1):
+            raise UsageError(f"window {self.window}: expected three edges (D, H, W) of 1 or more voxels.")
         if not 0 <= self.overlap < 1:
             raise UsageError(f"overlap {self.overlap}: expected 0 up to, but not including, 1.")
 

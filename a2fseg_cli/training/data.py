@@ -83,7 +83,8 @@ def _fingerprint(case: Case, config: ModelConfig) -> str:
     """Return what the cached arrays depend on: the files, the settings and the version of this code."""
     files = {**case.images, "truth": case.truth}
     states = {name: file_state(path) for name, path in files.items() if path is not None}
-    return fingerprint(states, CACHE_VERSION, config.modalities, config.label_values, config.spacing_mm)
+    meaning = (case.channels, dict(case.truth_labels or {}))
+    return fingerprint(states, meaning, CACHE_VERSION, config.modalities, config.label_values, config.spacing_mm)
 
 
 def _load(case: Case, config: ModelConfig, cache: Path) -> Sample:

@@ -61,7 +61,8 @@ def choose_patients(data: Sequence[Path], modalities: Sequence[str], split: Path
     with_truth = [case.name for case in cases if case.truth and not case.problem]
     if not with_truth:
         places = ", ".join(map(str, data))
-        raise InputError(f"{places}: no patient has a segmentation beside its images (a file that ends in seg).")
+        why = next((f" {case.problem}" for case in cases if case.problem), "")
+        raise InputError(f"{places}: no patient has a segmentation beside its images (a file that ends in seg).{why}")
     parts = random_split(with_truth, seed) if split is None else read_split(split)
     if not parts.get("train"):
         raise InputError(f"{split}: no patients to train on: expected a list `train` of names.")

@@ -49,11 +49,14 @@ def network_and_recipe(preset: str, given: Mapping[str, Any]) -> tuple[ModelConf
     """Return what to train and how: the preset's values, with those of `Fields` that were given in their place.
 
     Raises:
-        UsageError: an unknown preset, a value that is not acceptable, or one that would be ignored.
-        TypeError: a name that is no field.
+        UsageError: an unknown preset or field, a value that is not acceptable, or one that would be ignored.
     """
     if preset not in PRESETS:
         raise UsageError(f"preset {preset}: expected {', '.join(PRESETS)}.")
+    if unknown := sorted(set(given) - set(Fields.__annotations__)):
+        raise UsageError(
+            f"{unknown[0]}: no setting of a training. Expected some of {', '.join(Fields.__annotations__)}."
+        )
     chosen = {name: value for name, value in given.items() if value is not None}
     of_recipe = {field.name for field in fields(Recipe)}
     try:
