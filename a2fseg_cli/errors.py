@@ -22,6 +22,7 @@ _OUT_OF_MEMORY = (
     "Failed to allocate memory",
     "annot allocate memory",
     "failed to map segment",
+    "can't start new thread",  # Python: no room for its stack
 )
 
 

@@ -159,7 +159,7 @@ def read_only(folder: Path) -> str:
 
 
 def little_memory(
-    folder: Path, limits_gib: Sequence[float] = (0.3, 0.9, 1, 1.02, 1.04, 1.06, 1.08, 1.1, 1.15, 1.2, 1.4, 2)
+    folder: Path, limits_gib: Sequence[float] = (0.3, 0.9, 1.1, 1.13, 1.14, 1.15, 1.17, 1.2, 1.25, 1.3, 1.4, 2)
 ) -> str:
     """Limit the address space: the run works, perhaps with smaller windows, or says so with exit code 5."""
     files = make_phantom()

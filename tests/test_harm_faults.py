@@ -37,7 +37,7 @@ def test_read_only_folder(tmp_path: Path) -> None:
 
 
 def test_little_memory(tmp_path: Path) -> None:
-    harm_faults.little_memory(tmp_path, (0.3, 1, 1.1, 2))
+    harm_faults.little_memory(tmp_path, (0.3, 1.1, 1.2, 2))
 
 
 def test_signals(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from training_toys import write_cohort
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.training.loop import Trainer
-from a2fseg_cli.training.patients import random_split, training_cases
+from a2fseg_cli.training.patients import choose_patients, random_split, training_cases
 from a2fseg_cli.training.processes import Processes
 from a2fseg_cli.training.train import Epoch, Listener, TrainingResult, train
 from a2fseg_cli.weights.file_format import inspect_weights, sha256_of
@@ -114,14 +114,15 @@ def test_the_same_image_as_two_sequences_is_refused(tmp_path: Path) -> None:
         train(data, tmp_path / "run", **TOY)
 
 
-def test_case_names_are_unique_over_all_folders(tmp_path: Path) -> None:
+def test_patients_of_one_name_are_not_trained_on(tmp_path: Path) -> None:
+    """Left out of a random split, refused in one that names them."""
     folders = [write_cohort(tmp_path / "one", "abc"), write_cohort(tmp_path / "two", "bc")]
-    cases = training_cases(folders, ("t1", "flair"))
-    assert [case.name for case in cases if not case.problem] == ["a"]
-    told = [case.problem for case in cases if case.name == "b"]
-    assert told == [
-        f"2 patients are named b: {folders[0] / 'b'}, {folders[1] / 'b'}. Rename a folder, or list them in a CSV."
-    ]
+    chosen = choose_patients(folders, ("t1", "flair"), None, seed=0)
+    assert chosen.split == {"train": ["a"], "validation": [], "test": []}
+    assert sum("left out: 2 patients are named b: " in text for text in chosen.warnings) == 2
+    (tmp_path / "split.json").write_text('{"train": ["a", "b"]}')
+    with pytest.raises(InputError, match=r"2 patients are named b: .*one.*, .*two.*\. Rename a folder"):
+        choose_patients(folders, ("t1", "flair"), tmp_path / "split.json", seed=0)
 
 
 def test_a_table_beside_a_folder(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
 
 
-# Below this the libraries end the process, each in its own way, while they load or read the weights.
-LEAST_ADDRESS_SPACE_BYTES = 2**30
+# Below this the libraries end the process, each in its own way, while they load or read the weights; at 1.1 GiB glibc
+# did so in one run of 15 ("cannot allocate memory for thread-local data"). No patient was segmented below 1.3 GiB.
+LEAST_ADDRESS_SPACE_BYTES = 9 * 2**27
 
 MOST_THREADS = 1024
 

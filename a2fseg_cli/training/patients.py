@@ -36,8 +36,10 @@ class Patients:
 def training_cases(data: Sequence[Path], modalities: Sequence[str]) -> list[Case]:
     """Return the patients of folders, data sets and CSV tables, each by a name that no other has.
 
+    What is wrong with a single one, such as a name that another has too, is its `problem`.
+
     Raises:
-        InputError: nothing was found in one of them, a table is not acceptable, or two patients have one name.
+        InputError: nothing was found in one of them, or a table is not acceptable.
     """
     return select_cases(list(data), modalities=modalities, with_truth=True)
 
