@@ -23,10 +23,10 @@ from a2fseg_cli.cases.overview import overview as find_overview
 from a2fseg_cli.cases.selection import Selection, select_cases
 from a2fseg_cli.cases.shares import share_of
 from a2fseg_cli.core.device import choose_compute
-from a2fseg_cli.errors import A2FSegError, InputError, UsageError, WeightsError
+from a2fseg_cli.errors import A2FSegError, UsageError, WeightsError
+from a2fseg_cli.imaging.any_image import any_image
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.labels import to_labels
-from a2fseg_cli.imaging.reading import MedicalImage, image_of, read_image
 from a2fseg_cli.imaging.writing import write_label_map
 from a2fseg_cli.inference.cohort import Outcome
 from a2fseg_cli.inference.exports import class_map, summarise
@@ -151,18 +151,10 @@ def segment(
         UsageError: no image, or options that contradict each other.
     """
     started = time.perf_counter()
-    named = {"t1": t1, "t1c": t1c, "t2": t2, "flair": flair}
-    given = {m: image for m, image in named.items() if image is not None}
-    if twice := sorted(given.keys() & (images or {}).keys()):
-        raise UsageError(f"two images for {twice[0]}. Keep one.")
-    given |= dict(images or {})
-    if spacing_mm is not None and not any(isinstance(image, np.ndarray) for image in given.values()):
-        raise UsageError("spacing_mm is for arrays; files and SimpleITK images have their own.")
-    if not given:
-        raise UsageError("No image was given. Expected at least one of t1, t1c, t2, flair.")
+    given = _given({"t1": t1, "t1c": t1c, "t2": t2, "flair": flair}, images or {}, spacing_mm)
     network = network or load_network()
     options = OutputOptions(labels)
-    loaded = {m: _image(m, image, spacing_mm) for m, image in given.items()}
+    loaded = {m: any_image(m, image, spacing_mm) for m, image in given.items()}
     case = fitted("patient", loaded, network.config.modalities, reading, threads=torch.get_num_threads())
     patient = prepared_patient(case, network.config, started)
     found = segment_patient(patient, network)
@@ -183,28 +175,17 @@ def segment(
     )
 
 
-def _image(name: str, image: Any, spacing_mm: Sequence[float] | None) -> MedicalImage:
-    """Return what was given as an image; an array needs the spacing."""
-    if isinstance(image, str | PathLike):
-        return read_image(Path(image))
-    if isinstance(image, np.ndarray):
-        if image.ndim != 3 or 0 in image.shape:
-            raise InputError(f"{name}: an array of shape {image.shape}. Expected (D, H, W).")
-        try:
-            z, y, x = map(float, spacing_mm or ())
-            geometry = Geometry((image.shape[0], image.shape[1], image.shape[2]), (z, y, x))
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{name}: an array needs spacing_mm, three numbers above 0 (z, y, x).") from error
-        return image_of(name, image, geometry)
-    import SimpleITK as sitk
-
-    if not isinstance(image, sitk.Image):
-        raise UsageError(f"{name}: {type(image).__name__}. Expected a path, a SimpleITK image or an array.")
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(f"{name}: not one 3-D image of single values.")
-    size, spacing = image.GetSize()[::-1], image.GetSpacing()[::-1]
-    geometry = Geometry(size, spacing, image.GetOrigin(), image.GetDirection())
-    return image_of(name, sitk.GetArrayFromImage(image), geometry)
+def _given(named: Mapping[str, Any], images: Mapping[str, Any], spacing_mm: Sequence[float] | None) -> dict[str, Any]:
+    """Return the images that were given. Raises: UsageError for none, two of one, or a spacing that is not used."""
+    given = {m: image for m, image in named.items() if image is not None}
+    if twice := sorted(given.keys() & images.keys()):
+        raise UsageError(f"two images for {twice[0]}. Keep one.")
+    given |= images
+    if not given:
+        raise UsageError(f"No image was given. Expected at least one of {', '.join(named)}.")
+    if spacing_mm is not None and not any(isinstance(image, np.ndarray) for image in given.values()):
+        raise UsageError("spacing_mm is for arrays; files and SimpleITK images have their own.")
+    return given
 
 
 def predict(

@@ -57,7 +57,7 @@ def test_what_a_user_can_mend_is_one_error_with_the_reason(network: Segmenter, p
     for given, error, words in (
         ({}, UsageError, "at least one of t1, t1c, t2, flair"),
         ({"flair": array}, UsageError, "spacing_mm"),
-        ({"flair": array[0], "spacing_mm": (1, 1, 1)}, InputError, "2 axes"),
+        ({"flair": array[0], "spacing_mm": (1, 1, 1)}, InputError, "an array of shape (8, 8)"),
         ({"flair": array, "spacing_mm": (1, 1, 1)}, InputError, "every voxel is 0"),
         ({"flair": 3}, UsageError, "int"),
         ({"images": {"pd": phantom / "P1_t1.nii.gz"}}, UsageError, "pd"),

@@ -79,7 +79,7 @@ def test_tables_and_words() -> None:
     assert ["flair", "91.3"] in page.rows
     assert ["t1c", "a & b.nii.gz"] in page.rows
     assert {"thick slices", "without t1, t2: Dice WT 89 to 90", "Segmented from t1c, flair."} <= set(page.texts)
-    guess = "ET is a guess: from t1c+flair alone these weights found ET with a mean Dice of 25 %."
+    guess = "ET is a guess: from t1c+flair these weights found ET with a mean Dice of 25 %."
     assert guess in page.texts
 
 

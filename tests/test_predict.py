@@ -332,7 +332,7 @@ def test_cohort_says_once_what_absent_modalities_cost(run: Run, phantom: Path, t
     cohort = make_cohort(phantom, tmp_path / "cohort", 3)  # T1c, T1c and FLAIR, T1c
     code, _, err = run("predict", cohort, "-o", tmp_path / "out")
     assert code == 0
-    assert [err.count(f"without {names}: Dice") for names in ("t1, t2, flair", "t1, t2")] == [1, 1]
+    assert [err.count(f"Without {names} the mean Dice") for names in ("t1, t2, flair", "t1, t2")] == [1, 1]
 
 
 def test_an_empty_mask_is_a_failure_again_when_it_was_finished_before(
@@ -370,7 +370,9 @@ def test_what_absent_modalities_cost() -> None:
         "scores": {"patients": 8, "subsets": {"t1+t1c+t2+flair": full, "flair": {"WT": 0.7, "TC": 0.8, "ET": None}}}
     }
     text = subset_cost(card, ModelConfig(), ["flair"])
-    assert text == "without t1, t1c, t2: Dice WT 90 to 70, TC 80 to 80 (% on 8 test patients)"
+    assert text.startswith(
+        "Without t1, t1c, t2 the mean Dice on 8 test patients is WT 70, TC 80 %; from all sequences WT 90,"
+    )
     card["scores"]["subsets"]["flair"] = dict.fromkeys(full)  # type: ignore[index]
     assert subset_cost(card, ModelConfig(), ["flair"]) == ""
     assert subset_cost(card, ModelConfig(), ["t2"]) == subset_cost({}, ModelConfig(), ["t2"]) == ""

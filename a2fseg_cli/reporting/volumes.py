@@ -69,10 +69,11 @@ def _is_guess(name: str, regions: Mapping[str, Sequence[str]], guesses: Collecti
 
     Oedema is the whole tumour without the core: where the core is a guess, oedema is one too.
     """
-    holding = [set(members) for members in regions.values() if name in members]
-    smallest = min(holding, key=len, default=set())
-    guessed = [set(regions[region]) for region in guesses]
-    return any(name in members or members < smallest for members in guessed)
+    sets = {region: set(members) for region, members in regions.items()}
+    smallest = min((members for members in sets.values() if name in members), key=len, default=set())
+    inner = {region: members for region, members in sets.items() if members < smallest and name not in members}
+    largest = [region for region, members in inner.items() if not any(members < other for other in inner.values())]
+    return any(region in largest or sets[region] == smallest for region in guesses)
 
 
 def largest_axial_diameters_mm(
