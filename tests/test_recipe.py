@@ -112,5 +112,5 @@ def test_what_is_used_is_accepted(given: dict[str, Any]) -> None:
 def test_an_unknown_preset_and_an_unknown_field() -> None:
     with pytest.raises(UsageError, match="preset huge: expected paper, small, tiny"):
         network_and_recipe("huge", {})
-    with pytest.raises(TypeError, match="rate"):
+    with pytest.raises(UsageError, match="rate: no setting of a training"):
         network_and_recipe("tiny", {"rate": 1})

@@ -180,7 +180,7 @@ def with_flags(message: str, parameters: Iterable[object]) -> str:
     """
     for parameter in parameters:
         name, flag = str(getattr(parameter, "name", "")).rstrip("_"), _flag(parameter)
-        if flag.startswith("--"):
+        if flag.startswith("--") and name not in BY_NAME:  # "the images given (flair)" means the sequence
             pattern = rf"\b{name}\b" if "_" in name else rf"(?<=\(){name}(?=\))"
             message = re.sub(pattern, flag, message)
     return message

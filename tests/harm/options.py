@@ -55,7 +55,7 @@ def option_kinds() -> Iterator[Kind]:
     yield option("overlap -0.5", "--overlap", "-0.5")
     yield option("overlap nan", "--overlap", "nan")
     yield option("labels brats1999: expected brats2018 or brats2023", "--labels", "brats1999")
-    yield option("on_mismatch guess: expected error or resample", "--on-mismatch", "guess")
+    yield option("--on-mismatch guess: expected error or resample", "--on-mismatch", "guess")
     yield option("reference t1c: not among the images given (flair)", "--reference", "t1c")
     yield option("exclude each other", "--skip-existing", "--overwrite")
     yield option("No such option", "--colour", lines=8)
@@ -74,9 +74,9 @@ def option_kinds() -> Iterator[Kind]:
         ("one file", "flair"),
         lambda folder: ["predict", write(folder / "a.nii", nifti()), *to_output(folder)],
     )
-    yield data("part_id 2: expected 0 to 1", "--num-parts", 2, "--part-id", 2, name="part out of range")
-    yield data("part_id -1: expected 0 to 1", "--num-parts", 2, "--part-id", -1)
-    yield data("num_parts 0: expected 1 or more", "--num-parts", 0, "--part-id", 0)
+    yield data("--part-id 2: expected 0 to 1", "--num-parts", 2, "--part-id", 2, name="part out of range")
+    yield data("--part-id -1: expected 0 to 1", "--num-parts", 2, "--part-id", -1)
+    yield data("--num-parts 0: expected 1 or more", "--num-parts", 0, "--part-id", 0)
     yield data("--part-id needs --num-parts", "--part-id", 0)
     yield data("--num-parts needs --part-id", "--num-parts", 2)
     yield data("Unknown policy 'brats1999'; expected one of brats2020", "--policy", "brats1999")

@@ -41,7 +41,7 @@ def output_kinds() -> Iterator[Kind]:
         path.parent.chmod(0)
 
     group = "output"
-    yield Kind(group, "exists", 2, ("s.nii.gz exists. Allow overwriting",), to("s.nii.gz", before=mine))
+    yield Kind(group, "exists", 2, ("s.nii.gz exists. Overwrite it (--overwrite)",), to("s.nii.gz", before=mine))
     yield Kind(group, "unknown extension", 2, ("s.xyz", ".nii.gz"), to("s.xyz"))
     yield Kind(group, "folder where a file should be", 2, ("results", "a folder"), to("results", before=Path.mkdir))
     yield Kind(group, "folder named like an image", 2, ("r.nii.gz",), to("r.nii.gz", "--overwrite", before=Path.mkdir))
