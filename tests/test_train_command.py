@@ -193,7 +193,7 @@ def test_another_task_by_options(cohort: Path, tmp_path: Path, call: Call, capsy
         ('{"train": ["a"]}', ("--spacing", "-1"), 2, "--spacing -1"),
         ('{"train": ["a"]}', ("--init-weights", "none.safetensors"), 4, "none.safetensors"),
         ('{"train": ["a"]}', ("--precision", "fp16"), 2, "fp16"),
-        ('{"train": ["a"]}', ("--optimizer", "adam", "--weight-decay", "0.1"), 2, "--weight-decay is for adamw and muon"),
+        ('{"train": ["a"]}', ("--optimizer", "adam", "--weight-decay", "0.1"), 2, "-decay is for adamw and muon"),
         (
             '{"train": ["a"]}',
             ("--epochs", "2", "--time-budget", "2h"),
