@@ -1,11 +1,14 @@
-"""One weights file from several stages of a training: their mean, and the head's biases chosen on validation patients.
+"""One weights file from several stages of a training: their mean.
 
-    python scripts/merge_weights.py DATA SPLIT_FILE:validation STAGE.safetensors ... -o MERGED.safetensors
+    python scripts/merge_weights.py STAGE.safetensors ... -o MERGED.safetensors
+    python scripts/merge_weights.py STAGE.safetensors ... -o MERGED.safetensors --biases-on DATA SPLIT_FILE:validation
 
-The cross-entropy makes a network shy of classes that are rare or hard to see. A larger bias of a class in the head
-calls more voxels by its name. The biases are moved one class at a time, in steps of 0.4 up to 1.2 either way, to
-the best mean Dice of all regions and all subsets of the modalities over the patients, on the working grid. The card
-of the last stage goes with the file, with what was done.
+With --biases-on the head's biases are chosen too. The cross-entropy makes a network shy of classes that are rare or
+hard to see; a larger bias of a class in the head calls more voxels by its name. The biases are moved one class at a
+time, in steps of 0.4 up to 1.2 either way, to the best mean Dice of all regions and all subsets of the modalities
+over the patients, on the working grid. On few patients this fits who among them has which class.
+
+The card of the last stage goes with the file, with what was done.
 """
 
 from __future__ import annotations
@@ -88,10 +91,15 @@ def best_shift(patients: Sequence[Scores], config: ModelConfig) -> tuple[npt.NDA
     return shift, before, best
 
 
-def merge(data: Sequence[Path], names: Sequence[str], files: Sequence[Path], output: Path) -> str:
-    """Write the merged weights; return what was chosen, in one line."""
+def merge(files: Sequence[Path], output: Path) -> None:
+    """Write the mean of the stages."""
+    save_weights(output, *mean_of(files))
+
+
+def merge_with_biases(data: Sequence[Path], names: Sequence[str], files: Sequence[Path], output: Path) -> str:
+    """Write the mean with the biases that the patients prefer; return what was chosen, in one line."""
+    merge(files, output)
     tensors, config, card = mean_of(files)
-    save_weights(output, tensors, config, card)
     shift, before, after = best_shift(list(scores_of(Segmenter(output), data, names)), config)
     tensors["head.bias"] = tensors["head.bias"] + torch.from_numpy(shift)
     moved = {name: round(float(value), 1) for name, value in zip(config.classes, shift, strict=True)}
@@ -101,15 +109,18 @@ def merge(data: Sequence[Path], names: Sequence[str], files: Sequence[Path], out
 
 
 def main() -> None:
-    """Read the options, merge, and say what was chosen."""
+    """Read the options and merge; say what was chosen."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("split", help="FILE:NAME of the patients to choose on")
     parser.add_argument("weights", type=Path, nargs="+")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--biases-on", nargs=2, metavar=("DATA", "FILE:NAME"), help="the patients to choose biases on")
     options = parser.parse_args()
-    file, _, name = options.split.rpartition(":")
-    print(merge([options.data], read_split(Path(file))[name], options.weights, options.output))
+    if options.biases_on is None:
+        merge(options.weights, options.output)
+    else:
+        data, split = options.biases_on
+        file, _, name = split.rpartition(":")
+        print(merge_with_biases([Path(data)], read_split(Path(file))[name], options.weights, options.output))
 
 
 if __name__ == "__main__":
