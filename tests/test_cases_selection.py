@@ -39,6 +39,17 @@ def written_by_us(path: Path) -> Path:
 # What is narrowed.
 
 
+@pytest.mark.parametrize("choice", [{"select": ("run-1",)}, {"ignore_unknown": True}])
+def test_a_choice_of_files_that_nothing_would_follow_is_refused(tmp_path, choice) -> None:
+    table = tmp_path / "t.csv"
+    atomic_write_text(table, "case,flair\na,a.nii.gz\n")
+    name = next(iter(choice))
+    with pytest.raises(UsageError, match=rf"nothing to choose \({name}\): a CSV"):
+        select_cases(table, selection=Selection(**choice))
+    with pytest.raises(UsageError, match=rf"nothing to choose \({name}\): channels"):
+        select_cases(tmp_path, selection=Selection(channels=("flair",), **choice))
+
+
 def test_a_required_sequence_that_is_absent_is_this_patients_problem(tmp_path) -> None:
     touch(tmp_path, "a/T1c.nii", "b/FLAIR.nii", "b/T2.nii", "c/post_T1.nii")
     a, b, c = select_cases(tmp_path, selection=Selection(require=("t1c",)))

@@ -102,16 +102,26 @@ def _cases_of_source(source: Path, modalities: Sequence[str], selection: Selecti
     is_file = os.path.isfile(source)
     if is_file and source.suffix.lower() == ".csv":
         if channels:
-            raise UsageError("channels: a CSV names a file for each modality. Give 4-D files by folder, or one by one.")
+            raise UsageError("A CSV names a file for each modality (channels). Give 4-D files by folder or alone.")
+        _refuse_choices(selection, "a CSV names its files")
         return read_case_table(source, modalities)
     if is_file and not channels:
         expected = ", ".join(modalities)
         raise UsageError(f"{source}: one file. Expected a folder, a .csv, or an image by its sequence: {expected}.")
     if not is_file and is_dataset(source):
+        _refuse_choices(selection, "a data set of nnU-Net tells its files by numbers")
         return find_dataset(source, modalities, channels=channels, with_truth=with_truth)
     if channels:
+        _refuse_choices(selection, "channels tell what is in 4-D files")
         return cases_of_volumes(source, modalities, channels)
     return find_cases(source, modalities, select=selection.select, ignore_unknown=selection.ignore_unknown)
+
+
+def _refuse_choices(selection: Selection, why: str) -> None:
+    """Refuse choices among the files of folders where nothing would follow them. Raises: UsageError."""
+    for name, given in (("select", selection.select), ("ignore_unknown", selection.ignore_unknown)):
+        if given:
+            raise UsageError(f"There is nothing to choose ({name}): {why}.")
 
 
 def _renamed(cases: Sequence[Case], name: str) -> Case:
