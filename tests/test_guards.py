@@ -130,6 +130,9 @@ def test_a_truth_is_no_prediction_of_itself(tmp_path: Path) -> None:
 def test_guesses_with_and_without_scores_in_the_card() -> None:
     card = {"scores": {"subsets": {"flair": {"WT": 0.9, "TC": 0.45, "ET": 0.25}}}}
     assert guesses(card, CONFIG, ["flair"]) == {"TC": 0.45, "ET": 0.25}
+    better = {"scores": {"subsets": {"flair": {"WT": 0.9, "TC": 0.69, "ET": 0.71}, "t1c": {"WT": 0.49, "TC": 0.51}}}}
+    assert guesses(better, CONFIG, ["flair"]) == {"TC": 0.69}  # no enhancement shows on FLAIR
+    assert guesses(better, CONFIG, ["t1c"]) == {"WT": 0.49}
     assert "mean Dice of 45 % and 25 %" in guess_sentence(guesses(card, CONFIG, ["flair"]), "flair")
     unknown = guesses({}, CONFIG, ["t1", "flair"])
     assert list(unknown) == ["TC", "ET"]

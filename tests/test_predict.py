@@ -609,7 +609,7 @@ def test_info_shows_the_card_of_the_bundled_weights(run: Run) -> None:
     code, out, _ = run("info", "--json")
     assert code == 0
     card = json.loads(out)["card"]
-    assert len(card["data"]["train"]) == 39
+    assert len(card["data"]["train"]) == 251
     assert len(card["scores"]["subsets"]) == 15
     code, out, _ = run("info")
     assert code == 0

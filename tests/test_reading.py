@@ -738,7 +738,7 @@ def test_real_patients_are_read_without_a_warning_and_as_nibabel_reads_them(case
 @pytest.mark.slow
 def test_all_real_patients_are_read_without_a_warning(cases_dir) -> None:
     paths = sorted(cases_dir.glob("*/*.nii.gz"))
-    assert len(paths) == 255
+    assert len(paths) == 5 * len(list(cases_dir.iterdir())) > 0  # four sequences and the mask of each
     for path in paths:
         if path.name.endswith("seg.nii.gz"):
             assert set(np.unique(read_label_map(path)[0])) <= {0, 1, 2, 3, 4}
