@@ -88,3 +88,11 @@ def run(call: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> Callabl
 def _one_thread() -> None:
     """Also behind a test that asked for more threads, since they are the process's."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than a training of the tests; that it is drawn is shown by `test_training.py`."""
+    from a2fseg_cli.training import run_folder
+
+    monkeypatch.setattr(run_folder, "write_learning_curves", lambda *_: None)

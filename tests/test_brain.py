@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2fseg_cli.imaging.brain import brain_mask, clean_mask, find_background
+from a2fseg_cli.imaging.brain import brain_mask, find_background
 from a2fseg_cli.imaging.skull import skull_on
 from a2fseg_cli.phantom import make_phantom
 
@@ -193,20 +193,6 @@ def test_tight_box_whose_corners_alone_are_background() -> None:
     assert ball[0].mean() > 0.7
     array = np.where(ball, np.random.default_rng(0).integers(60, 101, ball.shape), 3).astype(np.float32)
     assert np.array_equal(brain_mask(array), ball)
-
-
-def test_clean_mask_by_hand() -> None:
-    """A cube of 5 with a hole of one voxel, a cube of 2 apart: 125 voxels stay. A notch in the surface is no hole."""
-    mask = np.zeros((9, 9, 14), np.bool_)
-    mask[2:7, 2:7, 2:7] = True
-    mask[4, 4, 4] = mask[2, 4, 4] = False
-    mask[2:4, 2:4, 10:12] = True
-    clean = clean_mask(mask)
-    assert clean.sum() == 124
-    assert clean[4, 4, 4]
-    assert not clean[2, 4, 4]
-    assert not clean_mask(np.zeros((3, 3, 3), np.bool_)).any()
-    assert clean_mask(np.ones((3, 3, 3), np.bool_)).all()
 
 
 def test_skull_of_a_synthetic_head() -> None:

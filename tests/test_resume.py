@@ -12,27 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training_toys import (
-    CONFIG,
-    RECIPE,
-    lesion_sample,
-    trainer,
-)
+from training_toys import CONFIG, RECIPE, lesion_sample, trainer
 
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.core.networks import parameter_shapes
-from a2fseg_cli.training import run_folder as run_folder_module
 from a2fseg_cli.training.checkpoint import load_checkpoint
 from a2fseg_cli.training.data import Sample
 from a2fseg_cli.training.loop import Setup, Trainer
 from a2fseg_cli.training.run_folder import RunFolder
 from a2fseg_cli.weights.file_format import load_weights
 
-
-@pytest.fixture(autouse=True)
-def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than such a training; that it is drawn is shown by `test_training.py`."""
-    monkeypatch.setattr(run_folder_module, "write_learning_curves", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("no_curves")
 
 
 def assert_same_training(one: Trainer, other: Trainer) -> None:

@@ -1,16 +1,10 @@
-"""What every command that computes sets up: threads, determinism, the memory allocator, device and weights."""
+"""What every command that computes sets up: threads, determinism, memory; options of three numbers."""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
 from a2fseg_cli.errors import ResourceError, UsageError
-
-if TYPE_CHECKING:
-    from a2fseg_cli.core.device import Compute
-    from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
-
 
 # Below this the libraries end the process, each in its own way, while they load or read the weights; at 1.1 GiB glibc
 # did so in one run of 15 ("cannot allocate memory for thread-local data"). No patient was segmented below 1.3 GiB.
@@ -65,14 +59,6 @@ def _check_address_space() -> None:
             f"out of memory: the address space is limited to {limit / 2**30:.2f} GiB (ulimit -v), at least "
             f"{LEAST_ADDRESS_SPACE_BYTES / 2**30:.2f} GiB are needed. Raise the limit."
         )
-
-
-def load_segmenter(weights: str | None, compute: Compute, inference: WindowOptions | None = None) -> Segmenter:
-    """Return the loaded network of a weights file, a name in the manifest, or the bundled weights."""
-    from a2fseg_cli.inference.predictor import Segmenter
-    from a2fseg_cli.weights.cache import resolve_weights
-
-    return Segmenter(resolve_weights(weights), compute, inference)
 
 
 def three(text: str | None, option: str) -> tuple[int, int, int] | None:

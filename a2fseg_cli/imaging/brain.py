@@ -119,22 +119,6 @@ def brain_mask(array: FloatVolume) -> Mask:
     return _filled(_without_strays(lit))
 
 
-def clean_mask(mask: Mask) -> Mask:
-    """Return the largest part of a mask (D, H, W; voxels that share a face), its holes filled; empty stays empty."""
-    import SimpleITK as sitk
-
-    clean = np.zeros(mask.shape, np.bool_)
-    hits = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    if not hits[0].size:
-        return clean
-    z, y, x = (slice(int(hit[0]), int(hit[-1]) + 1) for hit in hits)
-    labels = connected_components(mask[z, y, x], by_faces=True)
-    largest = labels == 1 + np.bincount(labels.ravel())[1:].argmax()
-    image = sitk.GetImageFromArray(largest.astype(np.uint8))
-    clean[z, y, x] = sitk.GetArrayFromImage(sitk.BinaryFillhole(image))
-    return clean
-
-
 def thinned(array: FloatVolume, wanted: int) -> FloatVolume:
     """Return every n-th voxel, so that about the wanted number, at most twice as many, are left along each axis."""
     z, y, x = (slice(None, None, max(1, size // wanted)) for size in array.shape)
