@@ -99,7 +99,7 @@ def load_network(
     precision: str = "auto",
     window: tuple[int, int, int] | None = None,
     overlap: float = 0.5,
-    tta: bool = False,
+    tta: bool | None = None,
 ) -> Segmenter:
     """Return a loaded network, to be used for any number of patients.
 
@@ -109,7 +109,7 @@ def load_network(
         precision: auto, fp32, bf16 or fp16.
         window: Edges (D, H, W) in voxels of the working grid; planned by default.
         overlap: Least overlap of windows, a share of their edge, 0 to less than 1.
-        tta: Test-time mirroring.
+        tta: Test-time mirroring over all three axes (True), none (False), or as the weights say (None).
 
     Raises:
         WeightsError: the weights are missing, damaged or not for this tool.
@@ -204,6 +204,7 @@ def predict(
     with_stats: bool = False,
     layout: str = "plain",
     label_file: bool = False,
+    keep_prepared: str | PathLike[str] | None = None,
     num_parts: int | None = None,
     part_id: int | None = None,
     started: Callable[[int, str, bool], None] | None = None,
@@ -226,6 +227,7 @@ def predict(
         with_stats: The results have their `stats`, even if no file of them is written.
         layout: plain, or bids: the folder becomes a BIDS derivative.
         label_file: Also write names and colours of the labels for ITK-SNAP.
+        keep_prepared: Folder for what raw images became, registered and without the skull.
         num_parts: Work on one of so many parts of the cohort; SLURM arrays and torchrun are asked by default.
         part_id: Which part, from 0.
         started: Told how many patients there are, which share of the cohort they are, in words, and whether the
@@ -263,6 +265,7 @@ def predict(
         inputs=[path for path in (_path(source), _split_file(selection)) if path and path.is_file()],
         layout=layout,
         label_file=label_file,
+        keep_prepared=_path(keep_prepared),
         progress=progress,
     )
 

@@ -14,8 +14,11 @@ from torch import Tensor
 import a2fseg_cli.inference.predictor as predictor_module
 from a2fseg_cli.core.config import all_subsets
 from a2fseg_cli.core.device import Compute
+from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import ResourceError
 from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
+from a2fseg_cli.weights.card import mirrored_axes
+from a2fseg_cli.weights.file_format import load_weights, save_weights
 
 CPU = Compute(torch.device("cpu"), "fp32", "for the tests")
 
@@ -73,3 +76,34 @@ def test_no_window_fits(toy_weights: Path, images: np.ndarray, monkeypatch: pyte
     monkeypatch.setattr(predictor_module, "available_memory_bytes", lambda _: 1000)
     with pytest.raises(ResourceError, match="Out of memory"):
         Segmenter(toy_weights, CPU).segment(images, (True,) * 4)
+
+
+def with_mirrored(weights: Path, names: list[str], path: Path) -> Path:
+    """Return the weights with a card that has predictions mirrored."""
+    read, tensors = load_weights(weights, parameter_shapes)
+    save_weights(path, tensors, read.config, {**read.card, "mirrored": names})
+    return path
+
+
+def test_the_card_says_over_which_flips_the_mean_is_taken(toy_weights: Path, tmp_path: Path) -> None:
+    """An image and its mirror image get each other's mirrored probabilities, over the axes of the card only."""
+    path = with_mirrored(toy_weights, ["left-right", "no such direction"], tmp_path / "mirrored.safetensors")
+    images = np.random.default_rng(1).standard_normal((4, 32, 32, 32)).astype(np.float32)
+    segmenter, all_of_them = Segmenter(path, CPU), (True,) * 4
+    assert segmenter.mirrored == (2,)
+
+    def off(axis: int, options: WindowOptions | None = None) -> float:
+        """Return by how much the probabilities of the mirrored image differ from the mirrored probabilities."""
+        network = Segmenter(path, CPU, options)
+        straight = network.segment(images, all_of_them).probabilities
+        turned = network.segment(np.ascontiguousarray(np.flip(images, axis)), all_of_them).probabilities
+        return float(np.abs(np.flip(turned, axis) - straight).max())
+
+    assert off(3) < 1e-5 < 1e-3 < off(2)
+    assert off(3, WindowOptions(tta=False)) > 1e-3
+    assert max(off(axis, WindowOptions(tta=True)) for axis in (1, 2, 3)) < 1e-5
+
+
+@pytest.mark.parametrize("card", [{}, {"mirrored": "left-right"}, {"mirrored": [["left-right"], 3]}, {"mirrored": None}])
+def test_a_card_that_names_no_direction(card: dict[str, object]) -> None:
+    assert mirrored_axes(card) == ()

@@ -322,3 +322,23 @@ def test_a_real_patient_there_and_back(cases_dir: Path) -> None:
     np.testing.assert_allclose(
         prepared.route.to_file(prepared.route.to_network(classes.astype(np.float32))).sum(), classes.sum(), rtol=0.02
     )
+
+
+@pytest.mark.parametrize("direction", [IDENTITY, (0.0, 0.0, -1.0, 1.0, 0.0, 0.0, 0.0, -1.0, 0.0)])
+def test_the_way_back_leads_to_blocks_of_voxels(direction: tuple[float, ...]) -> None:
+    """Slices that were split into three: what the network says comes back on the slices, where their middles lie."""
+    blocks = (3, 1, 1)
+    fine = image(brain_in((18, 12, 14), 4), (1.0, 1.0, 1.0), direction)
+    prepared = prepare({"t1": fine}, ("t1",), (1.0, 1.0, 1.0), blocks=blocks)
+    # The brain's box, 4 to 14, grows to whole slices: 3 to 15.
+    sizes = prepared.route.reorient.apply(np.empty((12, 4, 6), np.bool_)).shape
+    assert prepared.images.shape[1:] == sizes
+    ramp = np.broadcast_to(np.arange(3, 15, dtype=np.float32)[:, None, None], (12, 4, 6))
+    back = prepared.route.to_file(prepared.route.reorient.apply(ramp))
+    assert back.shape == (6, 12, 14)
+    np.testing.assert_allclose(back[1:5, 4:8, 4:10], np.array([4, 7, 10, 13])[:, None, None] * np.ones((4, 4, 6)), atol=0.05)
+    assert not back[[0, 5]].any()
+    classes = np.stack([1 - (ramp > 8.5), ramp > 8.5]).astype(np.float32)
+    turned = np.stack([prepared.route.reorient.apply(part) for part in classes])
+    mask = restored(prepared.route, turned)
+    assert mask[:, 5, 5].tolist() == [0, 0, 0, 1, 1, 0]

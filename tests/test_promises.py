@@ -157,7 +157,7 @@ def test_stats_hold_what_repeats_a_run(call: Call, phantom: Path, toy_weights: P
     stats = json.loads((tmp_path / "s.json").read_text())
     assert set(stats["inputs"]) == {"t1", "t1c", "t2", "flair"}
     assert len(stats["weights"]["sha256"]) == 64
-    assert {"labels", "overlap", "tta", "on_mismatch"} <= set(stats["settings"])
+    assert {"labels", "overlap", "mirrored", "on_mismatch"} <= set(stats["settings"])
     assert {"name", "precision", "threads"} <= set(stats["device"])
     assert {"edges", "count"} == set(stats["windows"])
     assert {"a2fseg", "torch", "numpy", "SimpleITK", "python"} <= set(stats["versions"])

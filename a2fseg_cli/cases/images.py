@@ -33,12 +33,16 @@ class ReadingOptions:
         reference: Modality whose grid the output has; None takes the first given.
         brain_mask: A label map whose voxels other than 0 are brain; None finds the brain in each image.
         allow_skull: Go on where the skull is still on.
+        raw: The images are as the scanner exported them: register them to the reference and find the brain first.
+        drop_unregistered: Go on without a sequence that could not be registered.
     """
 
     on_mismatch: str = "error"
     reference: str | None = None
     brain_mask: str | PathLike[str] | None = None
     allow_skull: bool = False
+    raw: bool = False
+    drop_unregistered: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an unknown word. Raises: UsageError."""
@@ -56,6 +60,8 @@ class CaseImages:
         masks: Where each has brain, (D, H, W).
         reference: The modality on whose grid the output lies.
         warnings: What a user should know of them, each once.
+        geometry: The grid of the output, which covers what the images' grid does.
+        blocks: How many voxels (z, y, x) of the images make one of the output; 1 but for raw images in thick slices.
     """
 
     name: str
@@ -63,11 +69,8 @@ class CaseImages:
     masks: Mapping[str, Mask]
     reference: str
     warnings: tuple[str, ...]
-
-    @property
-    def geometry(self) -> Geometry:
-        """The grid of all of them."""
-        return self.images[self.reference].geometry
+    geometry: Geometry
+    blocks: tuple[int, int, int] = (1, 1, 1)
 
     @property
     def reference_path(self) -> Path:
@@ -91,16 +94,31 @@ def load_images(
         UsageError: a modality that the network does not know, or a reference that was not given.
         ResourceError: the images do not fit into memory.
     """
+    images = read_images(case, modalities, threads)
+    return fitted(case.name, images, modalities, options, case.warnings, threads)
+
+
+def read_images(case: Case, modalities: Sequence[str], threads: int = 1) -> dict[str, MedicalImage]:
+    """Return a patient's images as they lie in the files, each on its own grid.
+
+    Args:
+        case: The patient.
+        modalities: What the network takes.
+        threads: How many files are read at a time.
+
+    Raises:
+        InputError: the case's own problem, or an image that is not acceptable.
+        UsageError: a modality that the network does not know.
+        ResourceError: the images do not fit into memory.
+    """
     if case.problem:
         raise InputError(case.problem)
-    _check_names(case.name, case.images, modalities)
+    check_names(case.name, case.images, modalities)
     if case.channels:
         names = [name if name in case.images else "-" for name in case.channels]
-        images = read_channels(next(iter(case.images.values())), names)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            images = dict(zip(case.images, pool.map(read_image, case.images.values()), strict=True))
-    return fitted(case.name, images, modalities, options, case.warnings, threads)
+        return read_channels(next(iter(case.images.values())), names)
+    with ThreadPoolExecutor(threads) as pool:
+        return dict(zip(case.images, pool.map(read_image, case.images.values()), strict=True))
 
 
 def read_truth(case: Case, config: ModelConfig, labels: str = "auto") -> LabelMap:
@@ -147,7 +165,7 @@ def fitted(
         UsageError: as `load_images`.
     """
     options = options or ReadingOptions()
-    _check_names(name, images, modalities)
+    check_names(name, images, modalities)
     reference = options.reference or next(iter(images))
     if reference not in images:
         raise UsageError(f"reference {reference}: not among the images given ({', '.join(images)}).")
@@ -166,7 +184,7 @@ def fitted(
         check_same_grid({m: (image.path, image.geometry) for m, image in first.items()})
     check_distinct(images)
     if options.brain_mask is not None:
-        mask = _read_mask(Path(options.brain_mask), images[reference])
+        mask = read_mask(Path(options.brain_mask), images[reference])
         masks = dict.fromkeys(images, mask)
         if (ml := float(mask.sum()) * grid.voxel_volume_ml) < _SMALLEST_BRAIN_ML:
             told.append(f"{options.brain_mask}: {ml:.0f} mL are no whole brain; what lies outside is not looked at")
@@ -175,10 +193,10 @@ def fitted(
             refuse_skulls(images, threads)
         masks = brain_masks(images, threads)
     told += [f"{name}: {remark}" for remark in remarks(images, masks, threads)]
-    return CaseImages(name, images, masks, reference, tuple(dict.fromkeys(told)))
+    return CaseImages(name, images, masks, reference, tuple(dict.fromkeys(told)), grid)
 
 
-def _read_mask(path: Path, image: MedicalImage) -> Mask:
+def read_mask(path: Path, image: MedicalImage) -> Mask:
     """Return where a label map on an image's grid is not 0. Raises: InputError."""
     labels, geometry = read_label_map(path)
     mask = check_on_grid(LabelMap(path, (labels != 0).astype(np.uint8), geometry, None), image.path, image.geometry)
@@ -187,7 +205,8 @@ def _read_mask(path: Path, image: MedicalImage) -> Mask:
     return mask.classes.astype(bool)
 
 
-def _check_names(name: str, images: Mapping[str, object], modalities: Sequence[str]) -> None:
+def check_names(name: str, images: Mapping[str, object], modalities: Sequence[str]) -> None:
+    """Accept images by modality that the network takes. Raises: UsageError."""
     unknown = [m for m in images if m not in modalities]
     if unknown or not images:
         raise UsageError(

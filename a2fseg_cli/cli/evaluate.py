@@ -125,7 +125,7 @@ def evaluate(
     precision: Precision = "auto",
     window: Window = None,
     overlap: Overlap = LEAST_OVERLAP,
-    tta: Tta = False,
+    tta: Tta = None,
     threads: Threads = None,
     num_parts: NumParts = None,
     part_id: PartId = None,

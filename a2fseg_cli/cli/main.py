@@ -17,6 +17,7 @@ from a2fseg_cli.cli.evaluate import evaluate
 from a2fseg_cli.cli.info import info
 from a2fseg_cli.cli.needs import Command
 from a2fseg_cli.cli.predict import predict
+from a2fseg_cli.cli.prepare import prepare
 from a2fseg_cli.cli.train import train
 from a2fseg_cli.errors import A2FSegError, ResourceError, is_out_of_memory
 
@@ -29,6 +30,7 @@ app = typer.Typer(
     "No telemetry; no network in any command but download-weights.",
 )
 app.command("predict", cls=Command)(predict)
+app.command("prepare", cls=Command)(prepare)
 app.command("evaluate", cls=Command)(evaluate)
 app.command("train", cls=Command)(train)
 app.command("download-weights", cls=Command)(download_weights)

@@ -81,8 +81,18 @@ RULES: dict[str, dict[str, Rule]] = {
         "select": Rule(without=(*_IMAGES, "image"), why="It chooses among the files of a folder."),
         "ignore_unknown": Rule(without=(*_IMAGES, "image"), why="It is for folders."),
         "skip_existing": Rule(without=("overwrite", *_IMAGES, "image"), why="It is for a cohort."),
-        "allow_skull": Rule(without=("brain_mask",), why="With a mask of the brain nothing else is looked at."),
+        "allow_skull": Rule(without=("brain_mask", "raw"), why="The brain is known then."),
+        "on_mismatch": Rule(without=("raw",), why="Raw images are registered, whatever their grids."),
+        "drop_unregistered": Rule(needs=("raw",)),
+        "keep_prepared": Rule(needs=("raw",)),
         "verbose": Rule(without=("quiet",)),
+    },
+    "prepare": {
+        **{name: Rule(without=("source",)) for name in _IMAGES},
+        "split": Rule(without=_IMAGES, why="It is for a cohort."),
+        "select": Rule(without=_IMAGES, why="It chooses among the files of a folder."),
+        "ignore_unknown": Rule(without=_IMAGES, why="It is for folders."),
+        "skip_existing": Rule(without=("overwrite",)),
     },
     "evaluate": {
         **_PARTS,
@@ -110,10 +120,14 @@ RULES: dict[str, dict[str, Rule]] = {
 # Whatever else is given, these have an effect.
 ALWAYS: dict[str, frozenset[str]] = {
     "predict": frozenset(
-        ("output", "on_mismatch", "reference", "brain_mask", "require", "case",
+        ("output", "raw", "reference", "brain_mask", "require", "case",
          "dry_run", "weights", "device", "precision", "window", "overlap", "tta", "threads", "deterministic", "labels",
          "regions", "probabilities", "uncertainty", "attention", "agreement", "preview", "report", "stats",
          "layout", "label_file", "fail_on_empty", "overwrite", "json_", "quiet")
+    ),
+    "prepare": frozenset(
+        ("source", "output", "reference", "brain_mask", "drop_unregistered", "case", "threads", "overwrite", "json_",
+         "quiet")
     ),
     "evaluate": frozenset(
         ("data", "subset", "split", "metrics", "policy", "labels", "output", "weights", "device", "precision", "window",

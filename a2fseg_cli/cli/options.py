@@ -12,7 +12,7 @@ import typer
 
 from a2fseg_cli.modalities import MODALITIES
 
-RUN = "Running"
+RUN, IMAGES, BATCH = "Running", "Images", "Cohorts"
 # Of every path: whether it can be read or written is found out by doing so, whose errors have their own exit codes.
 PATH: dict[str, Any] = {"readable": False}
 
@@ -27,7 +27,13 @@ Window = Annotated[
     str | None, typer.Option(help="Window size in voxels, e.g. 96 (default: fitted to the brain)", rich_help_panel=RUN)
 ]
 Overlap = Annotated[float, typer.Option(help="Least overlap of windows, a share of their size", rich_help_panel=RUN)]
-Tta = Annotated[bool, typer.Option("--tta/--no-tta", help="Mean over eight mirrorings", rich_help_panel=RUN)]
+Tta = Annotated[
+    bool | None,
+    typer.Option(
+        "--tta/--no-tta", help="Mean over all eight mirrorings, or no mirroring (default: as the weights say)",
+        rich_help_panel=RUN,
+    ),
+]
 Threads = Annotated[int | None, typer.Option(help="CPU threads (default: all cores)", rich_help_panel=RUN)]
 NumParts = Annotated[
     int | None,
@@ -38,6 +44,50 @@ NumParts = Annotated[
 PartId = Annotated[int | None, typer.Option(help="Which of the parts this process does, from 0", rich_help_panel=RUN)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
+
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        help="Modality whose grid the output has (default: the first; of raw images T1c, else FLAIR, T2, T1)",
+        rich_help_panel=IMAGES,
+    ),
+]
+BrainMask = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Mask of the brain, for images with the skull on.", rich_help_panel=IMAGES, **PATH
+    ),
+]
+DropUnregistered = Annotated[
+    bool,
+    typer.Option(
+        "--drop-unregistered",
+        help="Go on without a raw sequence that cannot be registered (default: the patient fails).",
+        rich_help_panel=IMAGES,
+    ),
+]
+Select = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Word in the file name that chooses between several files of one sequence, e.g. run-01; repeatable",
+        rich_help_panel=IMAGES,
+    ),
+]
+IgnoreUnknown = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-unknown",
+        help="Ignore images whose sequence cannot be recognised (default: the patient fails).",
+        rich_help_panel=IMAGES,
+    ),
+]
+CaseName = Annotated[str | None, typer.Option(help="Name of the patient, when there is one", rich_help_panel=IMAGES)]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE[:NAME]", help="Only the patients of this list; JSON with named lists.", rich_help_panel=BATCH
+    ),
+]
 
 
 def with_modality_options(command: Callable[..., None]) -> Callable[..., None]:

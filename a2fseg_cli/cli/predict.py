@@ -11,16 +11,25 @@ import typer
 from a2fseg_cli.cli.console import Bar, say
 from a2fseg_cli.cli.dry_run import show_overview
 from a2fseg_cli.cli.options import (
+    BATCH,
+    IMAGES,
     LEAST_OVERLAP,
     PATH,
     RUN,
+    BrainMask,
+    CaseName,
     Device,
+    DropUnregistered,
+    IgnoreUnknown,
     Json,
     NumParts,
     Overlap,
     PartId,
     Precision,
     Quiet,
+    Reference,
+    Select,
+    Split,
     Threads,
     Tta,
     Weights,
@@ -31,7 +40,7 @@ from a2fseg_cli.cli.runtime import prepare_process, three
 from a2fseg_cli.cli.summaries import PatientLines, device_line, show_run
 from a2fseg_cli.errors import CohortError, UsageError
 
-IMAGES, MORE, BATCH = "Images", "Further outputs", "Cohorts"
+MORE = "Further outputs"
 
 
 @with_modality_options
@@ -60,15 +69,8 @@ def predict(
             help="error, or resample: put all images on one grid, that of --reference.", rich_help_panel=IMAGES
         ),
     ] = "error",
-    reference: Annotated[
-        str | None, typer.Option(help="Modality whose grid the output has (default: the first)", rich_help_panel=IMAGES)
-    ] = None,
-    brain_mask: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Mask of the brain, for images with the skull on.", rich_help_panel=IMAGES, **PATH
-        ),
-    ] = None,
+    reference: Reference = None,
+    brain_mask: BrainMask = None,
     allow_skull: Annotated[
         bool, typer.Option("--allow-skull", help="Segment although the skull is still there.", rich_help_panel=IMAGES)
     ] = False,
@@ -79,41 +81,37 @@ def predict(
             rich_help_panel=IMAGES,
         ),
     ] = None,
-    select: Annotated[
-        list[str] | None,
+    raw: Annotated[
+        bool,
         typer.Option(
-            help="Word in the file name that chooses between several files of one sequence, e.g. run-01; repeatable",
-            rich_help_panel=IMAGES,
+            "--raw", help="Images as the scanner exports them: skull on, each on its own grid.", rich_help_panel=IMAGES
+        ),
+    ] = False,
+    drop_unregistered: DropUnregistered = False,
+    keep_prepared: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With --raw: write the registered images, the brain's mask and the transforms.",
+            rich_help_panel=MORE,
+            **PATH,
         ),
     ] = None,
+    select: Select = None,
     require: Annotated[
         list[str] | None,
         typer.Option(help="A sequence that every patient must have, e.g. t1c; repeatable", rich_help_panel=IMAGES),
     ] = None,
-    ignore_unknown: Annotated[
-        bool,
-        typer.Option(
-            "--ignore-unknown",
-            help="Ignore images whose sequence cannot be recognised (default: the patient fails).",
-            rich_help_panel=IMAGES,
-        ),
-    ] = False,
-    case: Annotated[
-        str | None, typer.Option(help="Name of the patient, when there is one", rich_help_panel=IMAGES)
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE[:NAME]", help="Only the patients of this list; JSON with named lists.", rich_help_panel=BATCH
-        ),
-    ] = None,
+    ignore_unknown: IgnoreUnknown = False,
+    case: CaseName = None,
+    split: Split = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what was found and stop.")] = False,
     weights: Weights = None,
     device: Device = "auto",
     precision: Precision = "auto",
     window: Window = None,
     overlap: Overlap = LEAST_OVERLAP,
-    tta: Tta = False,
+    tta: Tta = None,
     threads: Threads = None,
     deterministic: Annotated[bool, typer.Option(help="The same bytes every time", rich_help_panel=RUN)] = False,
     labels: Annotated[
@@ -187,7 +185,7 @@ def predict(
     from a2fseg_cli import api
 
     selection = api.Selection(split, tuple(require or ()), ignore_unknown, tuple(select or ()), _listed(channels), case)
-    reading = api.ReadingOptions(on_mismatch, reference, brain_mask, allow_skull)
+    reading = api.ReadingOptions(on_mismatch, reference, brain_mask, allow_skull, raw, drop_unregistered)
     if dry_run or output is None:
         found = api.overview(source, images=given, weights=weights, selection=selection, reading=reading)
         show_overview(found, json_)
@@ -213,6 +211,7 @@ def predict(
             with_stats=json_,
             layout=layout,
             label_file=label_file,
+            keep_prepared=keep_prepared,
             num_parts=num_parts,
             part_id=part_id,
             started=lines.started,

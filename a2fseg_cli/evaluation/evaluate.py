@@ -67,7 +67,7 @@ def evaluate(
     precision: str = "auto",
     window: tuple[int, int, int] | None = None,
     overlap: float = WindowOptions.overlap,
-    tta: bool = False,
+    tta: bool | None = None,
     num_parts: int | None = None,
     part_id: int | None = None,
     on_start: Callable[[Start], None] = lambda _: None,
@@ -96,7 +96,7 @@ def evaluate(
         precision: auto, fp32, bf16 or fp16.
         window: Edges (D, H, W) in voxels; None plans it.
         overlap: Least overlap of neighbouring windows, a share of the edge.
-        tta: Test-time mirroring.
+        tta: Test-time mirroring over all three axes (True), none (False), or as the weights say (None).
         num_parts: In how many parts the cohort is shared; None reads the variables of a SLURM array or of torchrun.
         part_id: Which of them is this process's, from 0.
         on_start: Called once, before the first patient.

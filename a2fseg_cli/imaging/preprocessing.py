@@ -216,6 +216,7 @@ def prepare(
     spacing_mm: tuple[float, float, float],
     threads: int = 1,
     masks: Mapping[str, Mask] | None = None,
+    blocks: Shape = (1, 1, 1),
 ) -> Prepared:
     """Return a patient's images on the network's grid.
 
@@ -225,6 +226,7 @@ def prepare(
         spacing_mm: Its working spacing (z, y, x).
         threads: How many images are worked on at a time.
         masks: Where each image has brain, (D, H, W) as the images; as `brain_mask` finds it by default.
+        blocks: How many voxels (z, y, x) of the images make one of the grid that the way back leads to.
 
     Raises:
         InputError: an image that has the same value everywhere, or everywhere in the brain.
@@ -243,21 +245,24 @@ def prepare(
     def resample(name: str) -> None:
         mask, _ = found[name]
         scored = _z_score(crop.apply(arrays[name]), crop.apply(mask), images[name].path)
-        stack[modalities.index(name)] = route.resample.apply(scored)
+        stack[modalities.index(name)] = resize.apply(scored)
 
     with ThreadPoolExecutor(threads) as pool:
         found = dict(zip(arrays, pool.map(find, arrays), strict=True))
     boxes = np.array([box for _, box in found.values()])
-    start, stop = boxes[:, 0].min(axis=0), boxes[:, 1].max(axis=0)
+    block = np.array([blocks[axis] for axis in reorient.permutation])
+    start, stop = boxes[:, 0].min(axis=0) // block * block, -(-boxes[:, 1].max(axis=0) // block) * block
     canonical = next(iter(arrays.values())).shape
     crop = CropStep(_shape(canonical), _shape(start), _shape(stop))
     extent_mm = (stop - start) * np.asarray(canonical_spacing_mm(geometry, reorient))
     # Halves go up: an odd edge at twice its spacing is then shrunk by less than two, and not smoothed.
     target = np.maximum(1, np.floor(extent_mm / np.asarray(spacing_mm) + 0.5))
-    route = Route(reorient, crop, Resample(_shape(stop - start), _shape(target)))
-    stack = np.zeros((len(modalities), *route.resample.target), np.float32)
+    resize = Resample(_shape(stop - start), _shape(target))
+    stack = np.zeros((len(modalities), *resize.target), np.float32)
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(resample, arrays))
+    box = CropStep(_shape(canonical // block), _shape(start // block), _shape(stop // block))
+    route = Route(reorient, box, Resample(_shape((stop - start) // block), resize.target))
     return Prepared(stack, tuple(m in images for m in modalities), route)
 
 

@@ -48,7 +48,7 @@ def write_label_map(array: npt.NDArray[np.uint8], reference_path: Path | None, g
     _write(np.ascontiguousarray(array, np.uint8), reference_path, geometry, path, mark=True)
 
 
-def write_map(array: npt.NDArray[np.float32], reference_path: Path, geometry: Geometry, path: Path) -> None:
+def write_map(array: npt.NDArray[np.float32], reference_path: Path | None, geometry: Geometry, path: Path) -> None:
     """Write real numbers (D, H, W), for example probabilities, as `write_label_map` writes labels."""
     _write(np.ascontiguousarray(array, np.float32), reference_path, geometry, path)
 

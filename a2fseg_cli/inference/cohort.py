@@ -69,6 +69,7 @@ class Cohort:
             with others is refused (refuse) or computed again (skip, overwrite).
         with_stats: The results have their `stats`, even if no file of them is written.
         inputs: Files that were read to find the patients; like images and weights they are never written over.
+        keep_prepared: Folder for what raw images became, a folder for each patient in it.
     """
 
     def __init__(
@@ -80,10 +81,11 @@ class Cohort:
         existing: str = "refuse",
         with_stats: bool = False,
         inputs: Sequence[Path] = (),
+        keep_prepared: Path | None = None,
     ) -> None:
         self.inputs = [*inputs, *([Path(reading.brain_mask)] if reading.brain_mask else [])]
         self.segmenter, self.reading, self.options, self.places = segmenter, reading, options, places
-        self.existing = existing
+        self.existing, self.keep_prepared = existing, keep_prepared
         self.with_stats = with_stats or places.stats is not None
         self._stats = StatsFile(places.stats_file) if places.stats_file and not places.single else None
         self._table: StatusTable | None = None
@@ -165,7 +167,8 @@ class Cohort:
         def load(case: Case) -> tuple[_Work, Patient | A2FSegError]:
             work = _Work(case, prints[case.name], time.perf_counter())
             try:
-                return work, load_patient(case, self.segmenter.config, self.reading)
+                keep = self.keep_prepared / case.name if self.keep_prepared else None
+                return work, load_patient(case, self.segmenter.config, self.reading, keep)
             except A2FSegError as error:
                 return work, error
 

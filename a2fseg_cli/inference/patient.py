@@ -20,6 +20,8 @@ from a2fseg_cli.imaging.preprocessing import Prepared, prepare
 from a2fseg_cli.inference.agreement import Agreement, segment_with_agreement
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.modalities import best_background
+from a2fseg_cli.raw.outputs import write_prepared
+from a2fseg_cli.raw.prepare import prepare_raw
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,16 @@ class Patient:
     seconds: float
 
 
-def load_patient(case: Case, config: ModelConfig, reading: ReadingOptions | None = None) -> Patient:
+def load_patient(
+    case: Case, config: ModelConfig, reading: ReadingOptions | None = None, keep: Path | None = None
+) -> Patient:
     """Return a patient's images, checked, on the network's grid. Only the files of the case are opened.
 
     Args:
         case: The patient.
         config: The network's configuration.
         reading: Reference, and what to do with differing grids.
+        keep: Folder for what raw images became: registered, without the skull; nothing is written by default.
 
     Raises:
         InputError: an image that is not acceptable, differing grids, the same content twice.
@@ -62,6 +67,11 @@ def load_patient(case: Case, config: ModelConfig, reading: ReadingOptions | None
     """
     started = time.perf_counter()
     with naming_out_of_memory(f"{case.name} could not be read and prepared"):
+        if reading is not None and reading.raw:
+            prepared = prepare_raw(case, config.modalities, reading, torch.get_num_threads())
+            if keep is not None:
+                write_prepared(prepared, keep)
+            return prepared_patient(prepared.images, config, started)
         images = load_images(case, config.modalities, reading, torch.get_num_threads())
         return prepared_patient(images, config, started)
 
@@ -78,14 +88,16 @@ def prepared_patient(case: CaseImages, config: ModelConfig, started: float | Non
         InputError: an image without contrast.
     """
     started = time.perf_counter() if started is None else started
-    prepared = prepare(case.images, config.modalities, config.spacing_mm, torch.get_num_threads(), case.masks)
+    threads = torch.get_num_threads()
+    prepared = prepare(case.images, config.modalities, config.spacing_mm, threads, case.masks, case.blocks)
     background = best_background(case.images)
+    z, y, x = (slice(size // 2, None, size) for size in case.blocks)
     return Patient(
         case.name,
         {m: image.path for m, image in case.images.items()},
         case.reference_path,
         case.geometry,
-        (background, case.images[background].array),
+        (background, case.images[background].array[z, y, x]),
         prepared,
         case.warnings,
         time.perf_counter() - started,

@@ -62,6 +62,7 @@ def run_cases(
     inputs: Sequence[Path] = (),
     layout: str = "plain",
     label_file: bool = False,
+    keep_prepared: Path | None = None,
     progress: Callable[[Outcome], None] | None = None,
 ) -> Run:
     """Segment patients into files.
@@ -85,6 +86,7 @@ def run_cases(
         inputs: Files that were read to find the patients.
         layout: plain, or bids: the folder is a BIDS derivative.
         label_file: Also write names and colours of the labels for ITK-SNAP.
+        keep_prepared: Folder for what raw images became, a folder for each patient in it.
         progress: Told what became of each patient.
 
     Raises:
@@ -111,7 +113,7 @@ def run_cases(
         raise UsageError("agreement of a cohort goes to report (a folder) or stats (a .json file): give one.")
     ending = f"-{part}-of-{parts}" if parts > 1 else ""
     places = Places(output, single, preview, report, stats, ending, naming, label_file)
-    cohort = Cohort(segmenter, reading or ReadingOptions(), options, places, existing, with_stats, inputs)
+    cohort = Cohort(segmenter, reading or ReadingOptions(), options, places, existing, with_stats, inputs, keep_prepared)
     outcomes = cohort.run(cases, progress or (lambda _: None))
     if single and outcomes[0].error is not None:
         raise outcomes[0].error

@@ -21,6 +21,7 @@ from a2fseg_cli.core.network import Network, union
 from a2fseg_cli.core.networks import build_network, parameter_shapes
 from a2fseg_cli.errors import ResourceError, UsageError, is_out_of_memory
 from a2fseg_cli.inference.windows import WindowPlan, plan_windows, stream_windows
+from a2fseg_cli.weights.card import mirrored_axes
 from a2fseg_cli.weights.file_format import load_weights
 
 FloatVolume = npt.NDArray[np.float32]
@@ -46,12 +47,13 @@ class WindowOptions:
     Attributes:
         window: Edges (D, H, W) in voxels; None plans the one with the least work within memory.
         overlap: Least overlap of neighbouring windows, a share of the edge.
-        tta: Test-time mirroring: the mean of the logits over all eight flips.
+        tta: Test-time mirroring, the mean of the logits over flips: of all three axes (True), of none (False), or of
+            those that the weights' card names (None).
     """
 
     window: tuple[int, int, int] | None = None
     overlap: float = 0.5
-    tta: bool = False
+    tta: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse windows that there cannot be. Raises: UsageError."""
@@ -84,13 +86,18 @@ class Predictor:
         model: The network, on the device.
         compute: Device and precision.
         inference: How windows are laid.
+        mirrored: Axes (0, 1, 2 for z, y, x) over whose flips the mean is taken, where `inference` leaves it open.
 
     Raises:
         UsageError: a window was asked for, and the network takes no other than that of its training.
     """
 
-    def __init__(self, model: Network, compute: Compute, inference: WindowOptions | None = None) -> None:
+    def __init__(
+        self, model: Network, compute: Compute, inference: WindowOptions | None = None, mirrored: Sequence[int] = ()
+    ) -> None:
         self.model, self.compute, self.inference = model, compute, inference or WindowOptions()
+        asked = self.inference.tta
+        self.mirrored: tuple[int, ...] = tuple(mirrored) if asked is None else (0, 1, 2) if asked else ()
         self.window = self.inference.window
         if not model.any_window:
             if self.window not in (None, self.config.patch_size):
@@ -107,7 +114,7 @@ class Predictor:
 
         What the network takes; mirroring keeps the logits of all subsets in float32 beside it.
         """
-        mirrored = 4 * subsets * len(self.config.classes) if self.inference.tta else 0
+        mirrored = 4 * subsets * len(self.config.classes) if self.mirrored else 0
         return self.model.bytes_per_voxel(modalities, subsets, self.compute.dtype.itemsize) + mirrored
 
     def plan(self, shape: tuple[int, int, int], modalities: int, bytes_allowed: float, subsets: int = 1) -> WindowPlan:
@@ -203,10 +210,11 @@ class Predictor:
         The attention is one channel per present modality, behind the logits. What lies beyond `shape` is padding:
         it may be left out.
         """
-        if not self.inference.tta:
+        if not self.mirrored:
             yield from self._fuse(window, subsets, shape)
             return
-        flips = [list(axes) for n in range(4) for axes in itertools.combinations((2, 3, 4), n)]
+        axes_of_window = [axis + 2 for axis in self.mirrored]
+        flips = [list(axes) for n in range(4) for axes in itertools.combinations(axes_of_window, n)]
         totals: list[Tensor] = []
         for axes in flips:
             for index, result in enumerate(self._fuse(window.flip(axes) if axes else window, subsets)):
@@ -295,4 +303,4 @@ class Segmenter(Predictor):
         model.load_state_dict(tensors, assign=True)
         model.requires_grad_(False).eval()
         model.to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        super().__init__(model, compute, inference)
+        super().__init__(model, compute, inference, mirrored_axes(self.weights.card))

@@ -16,6 +16,7 @@ from a2fseg_cli.inference.agreement import attention_inside, found_classes
 from a2fseg_cli.inference.patient import Patient
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.versions import versions
+from a2fseg_cli.weights.card import DIRECTIONS
 
 if TYPE_CHECKING:
     from a2fseg_cli.inference.exports import PatientResult
@@ -42,6 +43,7 @@ def patient_stats(
     weights = prediction.attention
     inside = attention_inside(weights, found_classes(prediction), segmenter.config.classes) if weights else {}
     network = network_origin(segmenter)
+    mirrored = [name for name, axis in DIRECTIONS.items() if axis in segmenter.mirrored]
     return {
         "case": result.name,
         "modalities": result.modalities,
@@ -55,7 +57,7 @@ def patient_stats(
         "note": result.note,
         "mean_attention": inside,
         "agreement_with_fewer": {subset: dict(dice) for subset, dice in result.agreement.items()},
-        "settings": {**settings, "overlap": segmenter.inference.overlap, "tta": segmenter.inference.tta},
+        "settings": {**settings, "overlap": segmenter.inference.overlap, "mirrored": mirrored},
         "windows": {"edges": list(prediction.plan.window), "count": len(prediction.plan.starts)},
         "weights": {**network["weights"], "made_for": str(segmenter.weights.card.get("made_for", ""))},
         "device": {**network["device"], "reason": segmenter.compute.reason, "threads": torch.get_num_threads()},

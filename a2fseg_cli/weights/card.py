@@ -51,6 +51,19 @@ def subset_cost(card: Mapping[str, Any], config: ModelConfig, present: Iterable[
     return f"Without {absent} the mean Dice on {whom} is {without} %; from all sequences {whole} %."
 
 
+# Directions in which a card may have predictions mirrored, and the axis of arrays (z, y, x) that each reverses.
+DIRECTIONS = {"head-foot": 0, "front-back": 1, "left-right": 2}
+
+
+def mirrored_axes(card: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the axes (0, 1, 2 for z, y, x) over whose flips these weights' predictions are averaged; none by default.
+
+    `mirrored` in the card holds names of `DIRECTIONS`; what is no such name counts as nothing.
+    """
+    names = card.get("mirrored")
+    return tuple(axis for name, axis in DIRECTIONS.items() if isinstance(names, list) and name in names)
+
+
 # Below this mean Dice on the test patients a region's volume is called a guess; more is asked of TC and ET without
 # T1c, since enhancement shows on no other sequence. The bundled weights find them without T1c with 49 to 57 and 29 to
 # 36 %, and with it with 72 to 81 and 57 to 65 %.

@@ -1,0 +1,1 @@
+"""From what the scanner exported to what the network takes."""

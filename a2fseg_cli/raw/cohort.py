@@ -1,0 +1,132 @@
+"""Patients' raw images prepared once, for any number of runs of the network."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+
+from a2fseg_cli import __version__
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.images import ReadingOptions
+from a2fseg_cli.cases.selection import Selection, select_cases
+from a2fseg_cli.errors import A2FSegError, UsageError, naming_out_of_memory
+from a2fseg_cli.files import file_state, fingerprint
+from a2fseg_cli.inference.status import FAILED, OK, SKIPPED, Status, StatusTable
+from a2fseg_cli.modalities import BRATS_MODALITIES
+from a2fseg_cli.raw.outputs import write_prepared
+from a2fseg_cli.raw.prepare import prepare_raw
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What became of a patient.
+
+    Attributes:
+        status: A row of the table.
+        files: What was written.
+        warnings: What a user should know of it.
+        error: Why it could not be prepared.
+    """
+
+    status: Status
+    files: tuple[Path, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: A2FSegError | None = field(default=None, repr=False)
+
+
+def prepare(
+    source: str | PathLike[str] | None = None,
+    *,
+    output: str | PathLike[str],
+    images: Mapping[str, str | PathLike[str]] | None = None,
+    selection: Selection | None = None,
+    reading: ReadingOptions | None = None,
+    existing: str = "refuse",
+    threads: int = 1,
+    started: Callable[[int], None] | None = None,
+    progress: Callable[[Preparation], None] | None = None,
+) -> list[Preparation]:
+    """Prepare patients' raw images into a folder, each into a sub-folder of its own, without the network.
+
+    Every image may lie on its own grid and show the whole head. `predict` takes the folder as it is.
+
+    Args:
+        source: A patient's folder, a cohort's, or a CSV, as of `predict`.
+        output: The folder; `status.csv` in it has a row a patient and is complete after each.
+        images: Instead of `source`: the files of one patient by modality.
+        selection: Which of the patients found, and which of their files.
+        reading: `reference`, `brain_mask` and `drop_unregistered` are followed.
+        existing: refuse, skip (redo only what is missing or outdated) or overwrite.
+        threads: How many images are worked on at a time.
+        started: Told how many patients there are.
+        progress: Told what became of each patient.
+
+    Raises:
+        UsageError: results that are in the way.
+        InputError: nothing was found. What is wrong with a single patient is in its `Preparation`.
+        ResourceError: the folder cannot be written.
+    """
+    given = {m: Path(path) for m, path in images.items()} if images else None
+    cases = select_cases(Path(source) if source is not None else None, given=given, selection=selection)
+    options = replace(reading or ReadingOptions(), raw=True)
+    folder = Path(output)
+    if options.brain_mask is not None and len(cases) > 1:
+        raise UsageError(f"One mask of the brain (brain_mask) is for one patient; there are {len(cases)}.")
+    prints = {case.name: _fingerprint(case, options) for case in cases}
+    table = StatusTable(folder / "status.csv", (), prints)
+    finished = set() if existing == "overwrite" else _finished(table, prints, folder)
+    in_the_way = [folder / case.name for case in cases if case.name not in finished and (folder / case.name).exists()]
+    if existing == "refuse" and in_the_way:
+        raise UsageError(
+            f"{in_the_way[0]} exists ({len(in_the_way)} such folders). Overwrite them (overwrite), have what is "
+            "outdated made anew (skip_existing), or give another folder."
+        )
+    if started:
+        started(len(cases))
+    results = []
+    for case in cases:
+        if case.name in finished:
+            result = Preparation(replace(table.rows[case.name], status=SKIPPED, reason="finished before"))
+        else:
+            result = _prepared(case, folder / case.name, options, threads, prints[case.name])
+            table.note(result.status)
+        results.append(result)
+        if progress:
+            progress(result)
+    return results
+
+
+def _finished(table: StatusTable, prints: Mapping[str, str], folder: Path) -> set[str]:
+    rows = table.rows.items()
+    return {n for n, row in rows if row.status == OK and row.settings == prints.get(n) and (folder / n).is_dir()}
+
+
+def _prepared(case: Case, folder: Path, options: ReadingOptions, threads: int, settings: str) -> Preparation:
+    """Return what became of one patient, its files written."""
+    started = time.perf_counter()
+
+    def status(kind: str, names: Sequence[str], reason: str = "") -> Status:
+        seconds = round(time.perf_counter() - started, 2)
+        return Status(case.name, "+".join(names), kind, reason, seconds, settings=settings)
+
+    try:
+        with naming_out_of_memory(f"{case.name} could not be read and prepared"):
+            patient = prepare_raw(case, BRATS_MODALITIES, options, threads)
+        shutil.rmtree(folder, ignore_errors=True)  # what was made of other sequences would be taken for this patient's
+        files = write_prepared(patient, folder)
+    except A2FSegError as error:
+        return Preparation(status(FAILED, list(case.images), " ".join(str(error).split())), error=error)
+    images = patient.images
+    return Preparation(status(OK, list(images.images)), tuple(files), images.warnings)
+
+
+def _fingerprint(case: Case, options: ReadingOptions) -> str:
+    """Return a hash of all that a result depends on."""
+    files = {m: file_state(path) for m, path in case.images.items()}
+    mask = file_state(Path(options.brain_mask)) if options.brain_mask else None
+    settings = asdict(options) | {"brain_mask": str(options.brain_mask) if options.brain_mask else None}
+    return fingerprint(files, case.channels, mask, settings, __version__)

@@ -1,0 +1,67 @@
+"""What preparation made, as files: registered images without the skull, the brain's mask, the transforms, a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from a2fseg_cli.files import atomic_write_bytes
+from a2fseg_cli.imaging.geometry import Geometry
+from a2fseg_cli.imaging.writing import write_image, write_label_map, write_map
+from a2fseg_cli.raw.pictures import registration_picture
+from a2fseg_cli.raw.prepare import RawPatient
+from a2fseg_cli.raw.registration import write_transform
+
+# Rounded to whole numbers, intensities of this size and more lose less than what noise makes of them.
+_LEAST_RANGE = 200.0
+
+
+def prepared_files(folder: Path, name: str, modalities: Iterable[str], reference: str) -> dict[str, Path]:
+    """Return where a patient's files go, by what they hold.
+
+    Args:
+        folder: The patient's own.
+        name: The case.
+        modalities: Its sequences.
+        reference: The one that was not moved.
+    """
+    modalities = list(modalities)
+    files = {m: folder / f"{name}_{m}.nii.gz" for m in modalities}
+    files |= {f"{m}_to_{reference}": folder / f"{name}_{m}_to_{reference}.tfm" for m in modalities if m != reference}
+    return files | {
+        "brain_mask": folder / f"{name}_brain_mask.nii.gz",
+        "registration": folder / f"{name}_registration.png",
+    }
+
+
+def write_prepared(patient: RawPatient, folder: Path) -> list[Path]:
+    """Write what preparation made of a patient; return the files.
+
+    The images are 0 outside the brain, on the grid of the reference, whose thick slices are split; `predict` takes the
+    folder as it is. A transform maps points of the reference to points of the sequence, as ITK and 3D Slicer have it.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    images = patient.images
+    files = prepared_files(folder, images.name, images.images, images.reference)
+    for m, image in images.images.items():
+        _write_image(np.where(images.masks[m], image.array, np.float32(0)), image.geometry, files[m])
+    for m, registration in patient.registrations.items():
+        write_transform(registration, files[f"{m}_to_{images.reference}"])
+    grid = images.images[images.reference].geometry
+    write_label_map(patient.brain.astype(np.uint8), None, grid, files["brain_mask"])
+    atomic_write_bytes(files["registration"], registration_picture(patient))
+    return list(files.values())
+
+
+def _write_image(array: npt.NDArray[np.float32], geometry: Geometry, path: Path) -> None:
+    """Write an image, as whole numbers where that loses nothing: it is then a quarter of the size."""
+    low, high = float(array.min()), float(array.max())
+    if high - low >= _LEAST_RANGE and -32768 <= low and high <= 32767:
+        write_image(np.rint(array).astype(np.int16), geometry, path)
+    else:
+        write_map(array, None, geometry, path)

@@ -1,0 +1,162 @@
+"""One patient's raw images: the brain found in each, all registered to one, on one grid.
+
+The result of the network is wanted on the reference's own grid. Where its slices are thick, the others would lose what
+they show in between: they are put on a grid that splits each slice into an odd number of thinner ones, so that the
+middle one of them lies where the slice was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.checks import Mask, remarks
+from a2fseg_cli.cases.images import CaseImages, ReadingOptions, read_images, read_mask
+from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.imaging.brain import brain_mask
+from a2fseg_cli.imaging.geometry import Geometry
+from a2fseg_cli.imaging.one_grid import check_distinct
+from a2fseg_cli.imaging.reading import MedicalImage
+from a2fseg_cli.imaging.skull import skull_on
+from a2fseg_cli.raw.extraction import agree, extract_brain
+from a2fseg_cli.raw.registration import STILL, Registration, covered, register, resample_mask_onto, resample_onto
+
+# The sequences by how well they serve as the reference: the mask is read on T1c or FLAIR.
+REFERENCES = ("t1c", "flair", "t2", "t1")
+# Slices are split until they are as thin as this: the finest network works at 1 mm, the bundled one at 2.
+_THICKEST_MM = 1.5
+
+
+@dataclass(frozen=True)
+class RawPatient:
+    """What became of a patient's raw images.
+
+    Attributes:
+        images: Registered, on one grid, with the skull still on; `masks` say where the brain is.
+        brain: The brain on that grid (D, H, W), one for all.
+        registrations: How each sequence but the reference was moved.
+        dropped: The sequences that could not be registered, with why.
+    """
+
+    images: CaseImages
+    brain: Mask
+    registrations: Mapping[str, Registration]
+    dropped: Mapping[str, str]
+
+
+def prepare_raw(case: Case, modalities: Sequence[str], options: ReadingOptions, threads: int = 1) -> RawPatient:
+    """Return a patient's images registered to the reference, with the brain found.
+
+    Args:
+        case: The patient; every image on its own grid, with or without the skull.
+        modalities: What the network takes.
+        options: `reference` (default: T1c, else FLAIR, T2, T1), `brain_mask` (on the grid of one of the images) and
+            `drop_unregistered` are followed.
+        threads: How many images are worked on at a time.
+
+    Raises:
+        InputError: as `load_images`; no brain is seen in the reference; a sequence cannot be registered.
+        UsageError: as `load_images`.
+    """
+    images = read_images(case, modalities, threads)
+    check_distinct(images)
+    reference = _reference(images, options.reference)
+    brains, told = _brains(images, options, threads)
+    with ThreadPoolExecutor(threads) as pool:
+        moving = [m for m in images if m != reference]
+        fixed, fixed_brain = images[reference], brains.get(reference)
+        motions = pool.map(lambda m: register(images[m], fixed, brains.get(m), fixed_brain), moving)
+        registrations = dict(zip(moving, motions, strict=True))
+    dropped = {m: motion.problem for m, motion in registrations.items() if motion.problem}
+    for m, problem in dropped.items():
+        if not options.drop_unregistered:
+            raise InputError(
+                f"{images[m].path}: {m} could not be registered to {reference}: {problem}. Leave it out, or go on "
+                "without such sequences (drop_unregistered)."
+            )
+        told.append(f"{case.name}: {m} is left out, since it could not be registered to {reference}: {problem}")
+    registrations = {m: motion for m, motion in registrations.items() if m not in dropped}
+    kept = {m: image for m, image in images.items() if m not in dropped}
+    grid, blocks = finer(images[reference].geometry)
+    motions = registrations | {reference: STILL}
+    with ThreadPoolExecutor(threads) as pool:
+        on_grid = dict(zip(kept, pool.map(lambda m: resample_onto(kept[m], motions[m], grid), kept), strict=True))
+    brain = agree({m: resample_mask_onto(brains[m], kept[m].geometry, motions[m], grid) for m in kept if m in brains})
+    masks = {m: brain & covered(kept[m].geometry, motions[m], grid) for m in kept}
+    warnings = [*case.warnings, *(text for image in kept.values() for text in image.warnings), *told]
+    warnings += [f"{case.name}: {remark}" for remark in remarks(on_grid, masks, threads)]
+    geometry = images[reference].geometry
+    result = CaseImages(case.name, on_grid, masks, reference, tuple(dict.fromkeys(warnings)), geometry, blocks)
+    return RawPatient(result, brain, registrations, dropped)
+
+
+def finer(geometry: Geometry) -> tuple[Geometry, tuple[int, int, int]]:
+    """Return a grid of the same extent without thick slices, and how many of its voxels (z, y, x) make one of the grid.
+
+    The numbers are odd: the middle voxel of each block has the centre of the voxel it came from.
+    """
+    blocks = [2 * math.ceil((max(1.0, spacing / _THICKEST_MM) - 1) / 2) + 1 for spacing in geometry.spacing_mm]
+    spacing = [mm / count for mm, count in zip(geometry.spacing_mm, blocks, strict=True)]
+    first = [-(count - 1) / 2 * mm for count, mm in zip(blocks, spacing, strict=True)]
+    origin = np.asarray(geometry.origin_mm) + geometry.direction_matrix @ np.array(first[::-1])
+    depth, height, width = (size * count for size, count in zip(geometry.size, blocks, strict=True))
+    x, y, z = (float(value) for value in origin)
+    grid = Geometry((depth, height, width), (spacing[0], spacing[1], spacing[2]), (x, y, z), geometry.direction)
+    return grid, (blocks[0], blocks[1], blocks[2])
+
+
+def _reference(images: Mapping[str, MedicalImage], wanted: str | None) -> str:
+    """Return the sequence on whose grid the result lies. Raises: UsageError for one that is not there."""
+    if wanted is None:
+        return next((m for m in REFERENCES if m in images), next(iter(images)))
+    if wanted not in images:
+        raise UsageError(f"reference {wanted}: not among the images given ({', '.join(images)}).")
+    return wanted
+
+
+def _brains(
+    images: Mapping[str, MedicalImage], options: ReadingOptions, threads: int
+) -> tuple[dict[str, Mask], list[str]]:
+    """Return where each image has brain, on its own grid, and what to say of it; not of one where none is seen.
+
+    Raises:
+        InputError: no image shows a brain, or the mask given lies on no image's grid.
+    """
+    if options.brain_mask is not None:
+        return _given_brain(Path(options.brain_mask), images), []
+    brains: dict[str, Mask] = {}
+    told: list[str] = []
+    for m, image in images.items():
+        look = skull_on(image.array, image.geometry.spacing_mm)
+        if look.judged and not look.likely:
+            brains[m] = brain_mask(image.array)
+            continue
+        extracted = extract_brain(image, threads=threads)
+        told += extracted.warnings
+        if extracted.problem is None:
+            brains[m] = extracted.mask
+        else:
+            told.append(extracted.problem)
+    if not brains:
+        raise InputError(f"No brain is seen: {'; '.join(told)}. Are these images of a head? Or give a mask (brain_mask).")
+    return brains, told
+
+
+def _given_brain(path: Path, images: Mapping[str, MedicalImage]) -> dict[str, Mask]:
+    """Return a mask that lies on the grid of some of the images, for these. Raises: InputError for one on no grid."""
+    reasons = []
+    brains = {}
+    for m, image in images.items():
+        try:
+            brains[m] = read_mask(path, image)
+        except InputError as error:
+            reasons.append(error)
+    if not brains:
+        raise reasons[0]
+    return brains
