@@ -104,6 +104,8 @@ def test_the_card_says_over_which_flips_the_mean_is_taken(toy_weights: Path, tmp
     assert max(off(axis, WindowOptions(tta=True)) for axis in (1, 2, 3)) < 1e-5
 
 
-@pytest.mark.parametrize("card", [{}, {"mirrored": "left-right"}, {"mirrored": [["left-right"], 3]}, {"mirrored": None}])
+@pytest.mark.parametrize(
+    "card", [{}, {"mirrored": "left-right"}, {"mirrored": [["left-right"], 3]}, {"mirrored": None}]
+)
 def test_a_card_that_names_no_direction(card: dict[str, object]) -> None:
     assert mirrored_axes(card) == ()

@@ -336,7 +336,9 @@ def test_the_way_back_leads_to_blocks_of_voxels(direction: tuple[float, ...]) ->
     ramp = np.broadcast_to(np.arange(3, 15, dtype=np.float32)[:, None, None], (12, 4, 6))
     back = prepared.route.to_file(prepared.route.reorient.apply(ramp))
     assert back.shape == (6, 12, 14)
-    np.testing.assert_allclose(back[1:5, 4:8, 4:10], np.array([4, 7, 10, 13])[:, None, None] * np.ones((4, 4, 6)), atol=0.05)
+    np.testing.assert_allclose(
+        back[1:5, 4:8, 4:10], np.array([4, 7, 10, 13])[:, None, None] * np.ones((4, 4, 6)), atol=0.05
+    )
     assert not back[[0, 5]].any()
     classes = np.stack([1 - (ramp > 8.5), ramp > 8.5]).astype(np.float32)
     turned = np.stack([prepared.route.reorient.apply(part) for part in classes])

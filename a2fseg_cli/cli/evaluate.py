@@ -67,7 +67,9 @@ def evaluate(
     ] = None,
     metrics: Annotated[
         str,
-        typer.Option(help="dice, hd95, nsd, lesionwise, sensitivity, precision, volume", rich_help_panel=SCORES),
+        typer.Option(
+            help="dice, hd95, nsd, lesionwise, sensitivity, precision, volume, calibration", rich_help_panel=SCORES
+        ),
     ] = METRICS,
     policy: Annotated[
         str,

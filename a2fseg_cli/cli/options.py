@@ -30,7 +30,8 @@ Overlap = Annotated[float, typer.Option(help="Least overlap of windows, a share 
 Tta = Annotated[
     bool | None,
     typer.Option(
-        "--tta/--no-tta", help="Mean over all eight mirrorings, or no mirroring (default: as the weights say)",
+        "--tta/--no-tta",
+        help="Mean over all eight mirrorings, or no mirroring (default: as the weights say)",
         rich_help_panel=RUN,
     ),
 ]

@@ -14,7 +14,13 @@ from a2fseg_cli.evaluation.cohort import Failure, Report, score_cohort
 from a2fseg_cli.evaluation.existing_masks import ExistingMasks
 from a2fseg_cli.evaluation.kept_scores import KeptScores
 from a2fseg_cli.evaluation.mask_source import MaskSource
-from a2fseg_cli.evaluation.metrics import DEFAULT_METRICS, DEFAULT_POLICY, NSD_TOLERANCE_MM, metric_definition
+from a2fseg_cli.evaluation.metrics import (
+    CALIBRATION,
+    DEFAULT_METRICS,
+    DEFAULT_POLICY,
+    NSD_TOLERANCE_MM,
+    metric_definition,
+)
 from a2fseg_cli.evaluation.network_masks import NetworkMasks
 from a2fseg_cli.evaluation.options import ScoringOptions
 from a2fseg_cli.evaluation.outputs import Outputs
@@ -110,7 +116,7 @@ def evaluate(
     """
     windows = WindowOptions(window, overlap, tta)
     given = {"subsets": subsets, "figure": figure, "write_card": write_card, "device": device, "precision": precision}
-    _check_masks(given | vars(windows), predictions is not None, prediction_labels)
+    _check_masks(given | vars(windows), predictions is not None, prediction_labels, metrics)
     if compare not in (None, "paper") or (compare and "dice" not in metrics):
         raise UsageError(f"compare {compare}: expected paper, whose scores are Dice, and dice among the metrics.")
     folder, card = (None if path is None else Path(path) for path in (output, write_card))
@@ -138,12 +144,16 @@ def evaluate(
     return _written(_score(source, options, cases, outputs, on_patient), outputs, compare is not None)
 
 
-def _check_masks(network: Mapping[str, Any], from_files: bool, prediction_labels: str | Mapping[str, int]) -> None:
+def _check_masks(
+    network: Mapping[str, Any], from_files: bool, prediction_labels: str | Mapping[str, int], metrics: Sequence[str]
+) -> None:
     """Refuse what would run the network beside files that are scored, and the reverse. Raises: UsageError."""
     usual = {"device": "auto", "precision": "auto", **vars(WindowOptions())}
     given = [name for name, value in network.items() if value != usual.get(name)]
     if from_files and given:
         raise UsageError(f"predictions are files that are scored; {', '.join(given)} would run the network.")
+    if from_files and CALIBRATION in metrics:
+        raise UsageError(f"metrics {CALIBRATION}: masks have no probabilities; leave predictions out.")
     if not from_files and prediction_labels != "auto":
         raise UsageError("prediction_labels needs predictions.")
     if not 0 <= network["overlap"] < 1:

@@ -29,6 +29,7 @@ from a2fseg_cli.evaluation.surfaces import BoolArray, directed_hd95_mm, pooled_h
 Convention = Literal["", "both_empty", "one_empty"]
 
 NSD_TOLERANCE_MM = 1.0
+CALIBRATION = "calibration"  # of a network's probabilities; masks have none
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ METRICS: dict[str, Metric] = {
     "sensitivity": Metric(("sensitivity",), "TP / (TP + FN)"),
     "precision": Metric(("precision",), "TP / (TP + FP)"),
     "volume": Metric(("volume_ml", "reference_volume_ml"), "predicted and true volume"),
+    CALIBRATION: Metric(
+        ("ece",),
+        "expected calibration error: mean distance between the probability of a bin's voxels and their share in the "
+        "region, over voxels of 1 % or more on the network's grid",
+    ),
 }
 DEFAULT_METRICS = ("dice", "hd95")
 

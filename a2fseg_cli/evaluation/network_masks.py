@@ -5,13 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Executor, Future, wait
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, astuple, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import read_truth
 from a2fseg_cli.core.config import ModelConfig, subset_name
+from a2fseg_cli.evaluation.calibration import region_reliability
+from a2fseg_cli.evaluation.metrics import CALIBRATION
 from a2fseg_cli.evaluation.options import ScoringOptions
 from a2fseg_cli.evaluation.patient_scores import PatientScores, Row, rows_of, seconds_of
 from a2fseg_cli.evaluation.scoring import Scorer
@@ -94,6 +100,7 @@ class NetworkPatient:
         patient: The images, on the network's grid.
         began: When reading began, seconds of `time.perf_counter`.
         attention: Filled while it is scored: class to modality to the mean weight inside the true class.
+        reliability: Filled while it is scored, if it was asked for: subset to region to its bins.
     """
 
     source: NetworkMasks
@@ -102,6 +109,12 @@ class NetworkPatient:
     patient: Patient
     began: float
     attention: dict[str, dict[str, float]] = field(default_factory=dict)
+    reliability: dict[str, dict[str, Sequence[Sequence[float]]]] = field(default_factory=dict)
+
+    @cached_property
+    def true_classes(self) -> npt.NDArray[np.uint8]:
+        """The truth (d, h, w) on the network's grid."""
+        return self.patient.prepared.route.classes_to_network(self.truth.classes, len(self.source.config.classes))
 
     def score(self, pool: Executor, threads: int) -> Future[PatientScores]:
         """Run the network on all subsets and return what will be the patient's scores."""
@@ -123,6 +136,7 @@ class NetworkPatient:
                 left_out,
                 tuple(notes),
                 attention=self.attention,
+                reliability=self.reliability,
                 seconds=seconds_of(network_s, self.began),
             )
 
@@ -155,9 +169,13 @@ class NetworkPatient:
         return coming, network_s
 
     def _score_subset(self, scorer: Scorer, subset: tuple[str, ...], prediction: Prediction) -> list[Row]:
-        route, config = self.patient.prepared.route, self.source.config
-        scores = scorer.score(classes_to_file(route, prediction.probabilities))
+        config, name = self.source.config, subset_name(subset, self.source.config.modalities)
+        scores = scorer.score(classes_to_file(self.patient.prepared.route, prediction.probabilities))
         if prediction.attention:
-            true = route.classes_to_network(self.truth.classes, len(config.classes))
-            self.attention.update(attention_inside(prediction.attention, true, config.classes))
-        return rows_of(subset_name(subset, config.modalities), scores)
+            self.attention.update(attention_inside(prediction.attention, self.true_classes, config.classes))
+        if CALIBRATION in self.source.options.metrics:
+            bins = region_reliability(prediction.probabilities, self.true_classes, config)
+            self.reliability[name] = {region: astuple(of_region) for region, of_region in bins.items()}
+            for region, of_region in bins.items():
+                scores[region].values["ece"] = of_region.error
+        return rows_of(name, scores)

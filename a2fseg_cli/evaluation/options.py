@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.evaluation.metrics import (
+    CALIBRATION,
     DEFAULT_METRICS,
     DEFAULT_POLICY,
     METRICS,
@@ -50,5 +51,5 @@ class ScoringOptions:
 
     @property
     def score_arguments(self) -> tuple[tuple[str, ...], str, float]:
-        """Metrics, policy and tolerance, as `metrics.score` and `Scorer` take them."""
-        return self.metrics, self.policy, self.nsd_tolerance_mm
+        """Metrics of masks, policy and tolerance, as `metrics.score` and `Scorer` take them."""
+        return tuple(m for m in self.metrics if m != CALIBRATION), self.policy, self.nsd_tolerance_mm

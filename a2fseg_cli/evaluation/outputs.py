@@ -9,6 +9,7 @@ from typing import Any
 
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
+from a2fseg_cli.evaluation.calibration import of_patients, reliability_rows
 from a2fseg_cli.evaluation.formats import latex, markdown, scores_csv
 from a2fseg_cli.evaluation.means import attention_means, dice_of_patients
 from a2fseg_cli.evaluation.metrics import metric_definition
@@ -17,7 +18,7 @@ from a2fseg_cli.evaluation.progression import draw_progression
 from a2fseg_cli.evaluation.scored_cohort import ScoredCohort
 from a2fseg_cli.evaluation.summary import card_scores
 from a2fseg_cli.evaluation.tables import Table
-from a2fseg_cli.files import atomic_write_text, check_place, json_text
+from a2fseg_cli.files import atomic_write_text, check_place, csv_text, json_text
 from a2fseg_cli.reporting import charts
 from a2fseg_cli.weights.file_format import load_weights, save_weights
 
@@ -121,4 +122,12 @@ def _write_tables(
     if attention := attention_means(scored.patients, config):
         files.append(folder / "attention.png")
         charts.write_attention_bars(files[-1], attention)
+    if curves := of_patients(scored.patients, config):
+        files += [folder / "reliability.csv", folder / "reliability.png"]
+        atomic_write_text(files[-2], csv_text(reliability_rows(curves)))
+        points = {
+            region: {subset: regions[region].points for subset, regions in curves.items() if regions[region].points}
+            for region, _ in config.regions
+        }
+        charts.write_reliability(files[-1], points)
     return files

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from a2fseg_cli.evaluation.metrics import Scores
 from a2fseg_cli.files import atomic_write_text, json_text, parse_json
 
-FORMAT = 2
+FORMAT = 3
 PREDICTIONS = "predictions"  # name of the one "subset" of files that another run or tool made
 
 
@@ -50,6 +50,8 @@ class PatientScores:
         fingerprint: Of all that the scores depend on.
         confusion: Of a file that was scored, voxels by true class (rows) and predicted class, as far as one of both
             is not background; from which it is seen whether two labels were exchanged.
+        reliability: Subset to region to voxels, summed probability and true voxels of each bin (`calibration`); empty
+            unless asked for.
     """
 
     case: str
@@ -61,6 +63,7 @@ class PatientScores:
     seconds: Mapping[str, float] = field(default_factory=dict)
     fingerprint: str = ""
     confusion: tuple[tuple[int, ...], ...] = ()
+    reliability: Mapping[str, Mapping[str, Sequence[Sequence[float]]]] = field(default_factory=dict)
 
     def write(self, path: Path, header: Mapping[str, Any]) -> None:
         """Write the scores, whole or not at all. Raises: ResourceError."""
@@ -93,6 +96,7 @@ class PatientScores:
                 raw["seconds"],
                 raw["fingerprint"],
                 tuple(tuple(map(int, row)) for row in raw["confusion"]),
+                raw["reliability"],
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None

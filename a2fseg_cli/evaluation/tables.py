@@ -44,6 +44,7 @@ _RATIOS = {
     "lesionwise_dice": "lesion-wise Dice in %",
     "sensitivity": "sensitivity in %",
     "precision": "precision in %",
+    "ece": "expected calibration error in %",
 }
 
 

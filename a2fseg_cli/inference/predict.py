@@ -113,7 +113,9 @@ def run_cases(
         raise UsageError("agreement of a cohort goes to report (a folder) or stats (a .json file): give one.")
     ending = f"-{part}-of-{parts}" if parts > 1 else ""
     places = Places(output, single, preview, report, stats, ending, naming, label_file)
-    cohort = Cohort(segmenter, reading or ReadingOptions(), options, places, existing, with_stats, inputs, keep_prepared)
+    cohort = Cohort(
+        segmenter, reading or ReadingOptions(), options, places, existing, with_stats, inputs, keep_prepared
+    )
     outcomes = cohort.run(cases, progress or (lambda _: None))
     if single and outcomes[0].error is not None:
         raise outcomes[0].error

@@ -144,7 +144,9 @@ def _brains(
         else:
             told.append(extracted.problem)
     if not brains:
-        raise InputError(f"No brain is seen: {'; '.join(told)}. Are these images of a head? Or give a mask (brain_mask).")
+        raise InputError(
+            f"No brain is seen: {'; '.join(told)}. Are these images of a head? Or give a mask (brain_mask)."
+        )
     return brains, told
 
 

@@ -113,6 +113,35 @@ def write_dice_boxes(path: Path, scores: Mapping[str, Mapping[str, Sequence[floa
         figure.tight_layout()
 
 
+def write_reliability(path: Path, curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]) -> None:
+    """Write reliability curves as PNG: a panel a region, a line a subset; on the diagonal, 80 % means 80 %.
+
+    Args:
+        path: The PNG; its folder is made, an existing file is replaced, atomically.
+        curves: Region to subset to points (mean probability, share of true voxels).
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    with png_figure(path, 3.4 * len(curves), 3.6) as figure:
+        for number, (region, subsets) in enumerate(curves.items()):
+            axes = figure.add_subplot(1, len(curves), number + 1)
+            axes.plot([0, 1], [0, 1], color="#444444", linestyle="--", linewidth=0.8)
+            for index, (subset, points) in enumerate(subsets.items()):
+                colour, last = SERIES_COLOURS[index % len(SERIES_COLOURS)], index == len(subsets) - 1
+                style = _DASHES[index // len(SERIES_COLOURS) % len(_DASHES)]
+                width = 2.0 if last else 0.9  # the last one has all sequences
+                axes.plot(*zip(*points, strict=True), style, color=colour, linewidth=width, label=printable(subset))
+            axes.set_title(printable(region), fontsize=9, loc="left")
+            axes.set_xlabel("mean probability")
+            axes.set_ylabel("share in the region" if not number else "")
+            axes.set_xlim(0, 1)
+            axes.set_ylim(0, 1)
+            axes.tick_params(labelsize=8)
+        axes.legend(fontsize=6, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        figure.tight_layout()
+
+
 def write_learning_curves(path: Path, rows: Sequence[Mapping[str, Number]]) -> None:
     """Write the course of a training as PNG: loss, learning rate and validation scores over the epochs.
 

@@ -81,7 +81,12 @@ def _checkered(first: FloatVolume, second: FloatVolume, spacing_mm: tuple[float,
 
 
 def _show(
-    axes: Any, board: FloatVolume, brain: Mask, axis: int, spacing_mm: tuple[float, float, float], sides: tuple[str, str]
+    axes: Any,
+    board: FloatVolume,
+    brain: Mask,
+    axis: int,
+    spacing_mm: tuple[float, float, float],
+    sides: tuple[str, str],
 ) -> None:
     planes = np.flatnonzero(brain.any(axis=tuple(a for a in range(3) if a != axis)))
     position = int(planes[len(planes) // 2]) if planes.size else board.shape[axis] // 2
