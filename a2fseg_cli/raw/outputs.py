@@ -51,7 +51,7 @@ def write_prepared(patient: RawPatient, folder: Path) -> list[Path]:
     for m, image in images.images.items():
         _write_image(np.where(images.masks[m], image.array, np.float32(0)), image.geometry, files[m])
     for m, registration in patient.registrations.items():
-        write_transform(registration, files[f"{m}_to_{images.reference}"])
+        write_transform(registration.matrix, files[f"{m}_to_{images.reference}"])
     grid = images.images[images.reference].geometry
     write_label_map(patient.brain.astype(np.uint8), None, grid, files["brain_mask"])
     atomic_write_bytes(files["registration"], registration_picture(patient))
@@ -61,7 +61,7 @@ def write_prepared(patient: RawPatient, folder: Path) -> list[Path]:
 def _write_image(array: npt.NDArray[np.float32], geometry: Geometry, path: Path) -> None:
     """Write an image, as whole numbers where that loses nothing: it is then a quarter of the size."""
     low, high = float(array.min()), float(array.max())
-    if high - low >= _LEAST_RANGE and -32768 <= low and high <= 32767:
+    if high - low >= _LEAST_RANGE and low >= -32768 and high <= 32767:
         write_image(np.rint(array).astype(np.int16), geometry, path)
     else:
         write_map(array, None, geometry, path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,10 @@ from a2fseg_cli.imaging.brain import brain_mask
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.one_grid import check_distinct
 from a2fseg_cli.imaging.reading import MedicalImage
+from a2fseg_cli.imaging.rigid_grid import coverage, resample_rigidly
 from a2fseg_cli.imaging.skull import skull_on
 from a2fseg_cli.raw.extraction import agree, extract_brain
-from a2fseg_cli.raw.registration import STILL, Registration, covered, register, resample_mask_onto, resample_onto
+from a2fseg_cli.raw.registration import Registration, register
 
 # The sequences by how well they serve as the reference: the mask is read on T1c or FLAIR.
 REFERENCES = ("t1c", "flair", "t2", "t1")
@@ -68,11 +69,7 @@ def prepare_raw(case: Case, modalities: Sequence[str], options: ReadingOptions, 
     check_distinct(images)
     reference = _reference(images, options.reference)
     brains, told = _brains(images, options, threads)
-    with ThreadPoolExecutor(threads) as pool:
-        moving = [m for m in images if m != reference]
-        fixed, fixed_brain = images[reference], brains.get(reference)
-        motions = pool.map(lambda m: register(images[m], fixed, brains.get(m), fixed_brain), moving)
-        registrations = dict(zip(moving, motions, strict=True))
+    registrations = _registrations(images, reference, brains, threads)
     dropped = {m: motion.problem for m, motion in registrations.items() if motion.problem}
     for m, problem in dropped.items():
         if not options.drop_unregistered:
@@ -80,20 +77,52 @@ def prepare_raw(case: Case, modalities: Sequence[str], options: ReadingOptions, 
                 f"{images[m].path}: {m} could not be registered to {reference}: {problem}. Leave it out, or go on "
                 "without such sequences (drop_unregistered)."
             )
-        told.append(f"{case.name}: {m} is left out, since it could not be registered to {reference}: {problem}")
+        told.append(f"{m} is left out, since it could not be registered to {reference}: {problem}")
     registrations = {m: motion for m, motion in registrations.items() if m not in dropped}
     kept = {m: image for m, image in images.items() if m not in dropped}
     grid, blocks = finer(images[reference].geometry)
-    motions = registrations | {reference: STILL}
-    with ThreadPoolExecutor(threads) as pool:
-        on_grid = dict(zip(kept, pool.map(lambda m: resample_onto(kept[m], motions[m], grid), kept), strict=True))
-    brain = agree({m: resample_mask_onto(brains[m], kept[m].geometry, motions[m], grid) for m in kept if m in brains})
-    masks = {m: brain & covered(kept[m].geometry, motions[m], grid) for m in kept}
-    warnings = [*case.warnings, *(text for image in kept.values() for text in image.warnings), *told]
-    warnings += [f"{case.name}: {remark}" for remark in remarks(on_grid, masks, threads)]
-    geometry = images[reference].geometry
-    result = CaseImages(case.name, on_grid, masks, reference, tuple(dict.fromkeys(warnings)), geometry, blocks)
+    on_grid, brain, masks = _on_grid(kept, brains, registrations, grid, threads)
+    told += remarks(on_grid, masks, threads)
+    warnings = [*case.warnings, *(text for image in kept.values() for text in image.warnings)]
+    warnings += [f"{case.name}: {text}" for text in told]
+    output = images[reference].geometry
+    result = CaseImages(case.name, on_grid, masks, reference, tuple(dict.fromkeys(warnings)), output, blocks)
     return RawPatient(result, brain, registrations, dropped)
+
+
+def _registrations(
+    images: Mapping[str, MedicalImage], reference: str, brains: Mapping[str, Mask], threads: int
+) -> dict[str, Registration]:
+    """Return how each sequence but the reference lies to it."""
+    fixed, fixed_brain = images[reference], brains.get(reference)
+    moving = [m for m in images if m != reference]
+
+    def motion(m: str) -> Registration:
+        return register(images[m], fixed, moving_brain=brains.get(m), fixed_brain=fixed_brain)
+
+    with ThreadPoolExecutor(threads) as pool:
+        return dict(zip(moving, pool.map(motion, moving), strict=True))
+
+
+def _on_grid(
+    images: Mapping[str, MedicalImage],
+    brains: Mapping[str, Mask],
+    registrations: Mapping[str, Registration],
+    grid: Geometry,
+    threads: int,
+) -> tuple[dict[str, MedicalImage], Mask, dict[str, Mask]]:
+    """Return the images on one grid, the brain of all of them, and how much of it each one shows."""
+
+    def moved(m: str) -> tuple[MedicalImage, Mask | None, Mask]:
+        own, motion = images[m].geometry, registrations[m].matrix if m in registrations else np.eye(4)
+        array = resample_rigidly(images[m].array, own, grid, motion)
+        brain = resample_rigidly(brains[m].astype(np.float32), own, grid, motion) > 0.5 if m in brains else None
+        return replace(images[m], array=array, geometry=grid), brain, coverage(own, grid, motion)
+
+    with ThreadPoolExecutor(threads) as pool:
+        parts = dict(zip(images, pool.map(moved, images), strict=True))
+    brain = agree({m: own for m, (_, own, _) in parts.items() if own is not None})
+    return {m: part[0] for m, part in parts.items()}, brain, {m: brain & part[2] for m, part in parts.items()}
 
 
 def finer(geometry: Geometry) -> tuple[Geometry, tuple[int, int, int]]:
