@@ -38,8 +38,8 @@ def refuse_skulls(images: Mapping[str, MedicalImage], threads: int = 1) -> None:
         for image, seen in zip(images.values(), looks, strict=True):
             if seen.likely:
                 raise InputError(
-                    f"{image.path}: the skull is still on ({seen.words}). The network knows brains only: strip the "
-                    "skull first, give a mask of the brain (brain_mask), or go on with it (allow_skull)."
+                    f"{image.path}: the skull is still on ({seen.words}). The network knows brains only: have it "
+                    "stripped (raw), give a mask of the brain (brain_mask), or go on with the skull (allow_skull)."
                 )
 
 

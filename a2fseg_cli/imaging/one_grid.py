@@ -32,7 +32,7 @@ def check_same_grid(images: Mapping[str, tuple[Path, Geometry]]) -> None:
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     raise InputError(
         "The images do not lie on one grid (x, y, z; offset of the furthest corner against the first). "
-        "Co-register them, or set on_mismatch to resample.\n" + "\n".join(lines)
+        "Have them registered (raw), or set on_mismatch to resample.\n" + "\n".join(lines)
     )
 
 
