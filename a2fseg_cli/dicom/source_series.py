@@ -1,0 +1,138 @@
+"""The series that a segmentation belongs to: its headers in the order of its slices, and the grid they lie on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.geometry import Geometry, right_angled
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_TO_NIFTI = "Write a .nii.gz instead."
+# Scanners write positions with three digits or more behind the point; no two slices are as near as that.
+_SAME_PLACE_MM = 1e-3
+# Six digits of a direction's cosines, as scanners write them, and a margin.
+_SAME_DIRECTION = 1e-4
+
+
+@dataclass(frozen=True)
+class SourceSeries:
+    """Headers of a series.
+
+    Attributes:
+        headers: One a slice, in the order of the slices; or that of the one multi-frame file.
+        slice_of_frame: For each header, or each frame of the one header, its slice in `geometry`.
+        geometry: The grid.
+    """
+
+    headers: tuple[Dataset, ...]
+    slice_of_frame: npt.NDArray[np.int64]
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """Where a slice lies: its first voxel's centre, the directions (6) of a row and of a column, and their steps."""
+
+    position_mm: npt.NDArray[np.float64]
+    orientation: npt.NDArray[np.float64]
+    spacing_mm: tuple[float, float]
+
+
+def read_source_series(files: Sequence[Path]) -> SourceSeries:
+    """Return the headers of a series and its grid; no voxel is read.
+
+    Args:
+        files: Its files in any order; a multi-frame file alone.
+
+    Raises:
+        InputError: a file that is no DICOM image with a place in the patient, files of several series, or slices
+            that make no volume.
+    """
+    if not files:
+        raise InputError("No file of the series that a DICOM segmentation refers to. Give the files of one series.")
+    headers = [_header(path) for path in files]
+    series = {str(header.get("SeriesInstanceUID", "")) for header in headers}
+    if len(series) > 1 or "" in series:
+        raise InputError(f"{files[0].parent}: files of {len(series)} series. A segmentation refers to one. {_TO_NIFTI}")
+    multiframe = ["PerFrameFunctionalGroupsSequence" in header for header in headers]
+    if any(multiframe) and len(headers) > 1:
+        raise InputError(f"{files[0].parent}: {len(headers)} multi-frame files. Expected one. {_TO_NIFTI}")
+    try:
+        planes = _frame_planes(headers[0]) if multiframe[0] else [_plane(header, header, header) for header in headers]
+        order, geometry = _stacked(planes, headers[0])
+    except ValueError as error:
+        raise InputError(f"{files[0].parent}: its slices make no volume ({error}). {_TO_NIFTI}") from error
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise InputError(f"{files[0]}: its header does not say where it lies in the patient. {_TO_NIFTI}") from error
+    if not headers[0].get("FrameOfReferenceUID"):
+        raise InputError(f"{files[0]}: no frame of reference, to which a DICOM segmentation refers. {_TO_NIFTI}")
+    if multiframe[0]:
+        return SourceSeries((headers[0],), np.argsort(order), geometry)
+    return SourceSeries(tuple(headers[index] for index in order), np.arange(len(order)), geometry)
+
+
+def _header(path: Path) -> Dataset:
+    from pydicom import dcmread
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        return dcmread(path, stop_before_pixels=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (InvalidDicomError, ValueError, KeyError, EOFError, NotImplementedError) as error:
+        raise InputError(f"{path}: no DICOM file, or a damaged one. Copy or export it again.") from error
+
+
+def _plane(position: Any, orientation: Any, measures: Any) -> _Plane:
+    row_mm, column_mm = (float(value) for value in measures.PixelSpacing)
+    return _Plane(
+        np.array([float(value) for value in position.ImagePositionPatient]),
+        np.array([float(value) for value in orientation.ImageOrientationPatient]),
+        (row_mm, column_mm),
+    )
+
+
+def _frame_planes(header: Dataset) -> list[_Plane]:
+    """Return where each frame of a multi-frame file lies; what all frames share stands once in it."""
+    shared = header.SharedFunctionalGroupsSequence[0]
+    groups = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+    return [
+        _plane(*((frame if group in frame else shared)[group][0] for group in groups))
+        for frame in header.PerFrameFunctionalGroupsSequence
+    ]
+
+
+def _stacked(planes: Sequence[_Plane], header: Dataset) -> tuple[npt.NDArray[np.int64], Geometry]:
+    """Return the order of the slices along their normal, and the grid that they make.
+
+    Raises:
+        ValueError: they have different directions or spacings, or two lie at one place.
+    """
+    first = planes[0]
+    row, column = first.orientation[:3], first.orientation[3:]
+    normal = np.cross(row, column)
+    for plane in planes:
+        turned = np.abs(plane.orientation - first.orientation).max() > _SAME_DIRECTION
+        if turned or not np.allclose(plane.spacing_mm, first.spacing_mm, rtol=1e-4):
+            raise ValueError("different directions or spacings")
+    positions = np.array([plane.position_mm for plane in planes])
+    places = positions @ normal
+    order = np.argsort(places)
+    if len(planes) > 1 and np.diff(places[order]).min() < _SAME_PLACE_MM:
+        raise ValueError("two at one place")
+    start, end = positions[order[0]], positions[order[-1]]
+    step = (end - start) / (len(planes) - 1) if len(planes) > 1 else normal
+    row_mm, column_mm = first.spacing_mm
+    spacing_mm, direction, _ = right_angled(np.stack([row * column_mm, column * row_mm, step], axis=1))
+    x, y, z = (float(value) for value in start)
+    size = (len(planes), int(header.Rows), int(header.Columns))
+    return order, Geometry(size, spacing_mm, (x, y, z), direction)
