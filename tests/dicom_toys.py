@@ -57,16 +57,29 @@ def series(
 
 
 def multiframe(
-    path: Path, voxels: np.ndarray, order: tuple[int, ...], spacing_mm: tuple[float, float, float] = (3.0, 0.5, 0.75)
+    path: Path,
+    voxels: np.ndarray,
+    order: tuple[int, ...],
+    spacing_mm: tuple[float, float, float] = (3.0, 0.5, 0.75),
+    repeated: bool = False,
 ) -> Path:
-    """Write voxels (D, H, W) as one enhanced MR file whose frame i is the slice `order[i]`."""
+    """Write voxels (D, H, W) as one enhanced MR file whose frame i is the slice `order[i]`.
+
+    Args:
+        path: The file.
+        voxels: Of all slices.
+        order: Which slice each frame is.
+        spacing_mm: Of the voxels (z, y, x).
+        repeated: Whether what all frames share is repeated in each, as Philips does.
+    """
     header = _header(EnhancedMRImageStorage, generate_uid(), 6, voxels.shape[1:])
     header.NumberOfFrames = len(order)
     measures, orientation = Dataset(), Dataset()
     measures.PixelSpacing, measures.SliceThickness = [spacing_mm[1], spacing_mm[2]], spacing_mm[0]
     orientation.ImageOrientationPatient = list(OBLIQUE)
     shared = Dataset()
-    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
+    if not repeated:
+        shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
     header.SharedFunctionalGroupsSequence = [shared]
     normal = np.cross(OBLIQUE[:3], OBLIQUE[3:])
     frames = []
@@ -74,6 +87,8 @@ def multiframe(
         frame, place = Dataset(), Dataset()
         place.ImagePositionPatient = [round(float(v), 10) for v in (-10.0, 20.0, 30.0) + normal * spacing_mm[0] * index]
         frame.PlanePositionSequence = [place]
+        if repeated:
+            frame.PixelMeasuresSequence, frame.PlaneOrientationSequence = [measures], [orientation]
         frames.append(frame)
     header.PerFrameFunctionalGroupsSequence = frames
     header.PixelData = voxels.astype(np.uint16)[list(order)].tobytes()

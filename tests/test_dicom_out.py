@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import locale
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import highdicom
@@ -112,9 +114,10 @@ def test_axes_in_another_order_are_turned_back(
     np.testing.assert_array_equal(voxels_by_source(path, source), CLASSES)
 
 
-def test_frames_of_one_file_in_any_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("repeated", [False, True])
+def test_frames_of_one_file_in_any_order(tmp_path: Path, repeated: bool) -> None:
     order = (3, 1, 0, 2, 5, 4)
-    file = multiframe(tmp_path / "enhanced" / "mr.dcm", IMAGE, order)
+    file = multiframe(tmp_path / "enhanced" / "mr.dcm", IMAGE, order, repeated=repeated)
     path = written(tmp_path / "seg.dcm", CLASSES, [file])
     uid = pydicom.dcmread(file).SOPInstanceUID
     pixels = highdicom.seg.segread(path).get_pixels_by_source_frame(
@@ -203,6 +206,7 @@ BROKEN = {
     "dates that are none": {"StudyDate": "spring", "PatientBirthDate": "000000", "StudyTime": "ten"},
     "anonymised": dict.fromkeys(PERSON.keys() - {"StudyInstanceUID"}),
     "a sex of its own": {"PatientSex": "W"},
+    "no thickness": {"SliceThickness": None},
     "no number": {"SeriesNumber": None},
     "a number below zero": {"SeriesNumber": -3},
 }
@@ -219,6 +223,14 @@ def test_headers_that_are_not_as_they_should_be(tmp_path: Path, tags: dict[str, 
         if keyword in tags:
             assert dataset.get(keyword) in (tags[keyword], "" if tags[keyword] is None else tags[keyword])
     assert dataset.SeriesNumber == (1000 if "SeriesNumber" in tags else 1005)
+    assert dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == 3
+
+
+def test_an_orientation_that_differs_in_a_late_digit(source: list[Path], tmp_path: Path) -> None:
+    header = pydicom.dcmread(source[2])
+    header.ImageOrientationPatient = [1, 0, 0, 0, 0.984807753, 0.173648178]
+    header.save_as(source[2])
+    np.testing.assert_array_equal(voxels_by_source(written(tmp_path / "seg.dcm", CLASSES, source), source), CLASSES)
 
 
 def _other_grid(source: list[Path], shift_mm: float) -> Geometry:
@@ -247,7 +259,7 @@ def test_what_is_no_series_is_refused(source: list[Path], tmp_path: Path) -> Non
     copied = shutil.copy(source[0], tmp_path / "copy.dcm")
     refused([*source, Path(copied)], r"no volume \(two at one place\)")
     refused([], "No file of the series")
-    refused([tmp_path / "absent.dcm"], "cannot be read")
+    refused([tmp_path / "absent.dcm"], "no such file")
     (tmp_path / "text.dcm").write_text("not DICOM" * 50)
     refused([tmp_path / "text.dcm"], "no DICOM file")
     refused(series(tmp_path / "nowhere", IMAGE, ImagePositionPatient=None), "does not say where it lies")
@@ -261,6 +273,25 @@ def test_what_is_no_series_is_refused(source: list[Path], tmp_path: Path) -> Non
     header.save_as(multi[0])
     refused(multi, "2 multi-frame files")
     refused([multiframe(tmp_path / "echoes.dcm", IMAGE, (0, 1, 2, 2, 4, 5))], "two at one place")
+
+
+def test_damaged_headers_are_refused_in_words_or_do_no_harm(source: list[Path], tmp_path: Path) -> None:
+    geometry = read_source_series(source).geometry
+    whole = source[2].read_bytes()
+    random = np.random.default_rng(7)
+    refused = 0
+    for _ in range(40):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        places = random.integers(132, len(whole), 4)
+        damaged[places] = random.choice(np.array([0, 45, 57, 255], np.uint8), 4)
+        source[2].write_bytes(damaged.tobytes()[: len(whole) if random.random() < 0.8 else places[0]])
+        try:
+            written(tmp_path / "seg.dcm", CLASSES, source, geometry)
+        except InputError as error:
+            refused += 1
+            assert str(source[2].parent) in str(error)  # noqa: PT017
+            assert "DOE" not in str(error)  # noqa: PT017
+    assert 10 < refused < 40
 
 
 def test_one_slice(tmp_path: Path) -> None:
@@ -339,3 +370,46 @@ def test_dcmqi_reads_the_same_voxels(checked: tuple[Path, np.ndarray], tmp_path:
     for number in (1, 2, 3):
         mask = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"{number}.nrrd")))
         np.testing.assert_array_equal(mask > 0, classes[first : last + 1] == number)
+
+
+@pytest.fixture
+def _own_locale() -> Iterator[None]:
+    """ITK sets the process's locale to C when it writes a direction as DICOM: texts would then be read as ASCII."""
+    before = locale.setlocale(locale.LC_ALL)
+    yield
+    locale.setlocale(locale.LC_ALL, before)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_own_locale")
+def test_a_real_patient_by_gdcm(cases_dir: Path, tmp_path: Path) -> None:
+    """A BraTS image as GDCM writes a series, with the expert's mask, comes back whole from the object."""
+    patient = cases_dir / "BraTS-GLI-00000-000"
+    truth = sitk.ReadImage(str(next(patient.glob("*seg.nii.gz"))))
+    image = sitk.Cast(sitk.ReadImage(str(next(patient.glob("*t1c.nii.gz")))), sitk.sitkUInt16)
+    right, down = image.GetDirection()[0::3], image.GetDirection()[1::3]
+    tags = {"0008|0060": "MR", "0020|000d": "1.2.3.4", "0020|000e": "1.2.3.5", "0020|0052": "1.2.3.6"}
+    tags |= {"0010|0010": "DOE^JANE", "0010|0020": "4711", "0020|0037": "\\".join(map(str, (*right, *down)))}
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    (folder := tmp_path / "series").mkdir()
+    for index in range(image.GetDepth()):
+        plane = image[:, :, index]
+        place = image.TransformIndexToPhysicalPoint((0, 0, index))
+        of_slice = {"0020|0032": "\\".join(map(str, place)), "0008|0018": f"1.2.3.7.{index + 1}"}
+        for tag, value in (tags | of_slice).items():
+            plane.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{index:03}.dcm"))
+        writer.Execute(plane)
+    files = sorted(folder.iterdir())
+    classes = sitk.GetArrayFromImage(truth).astype(np.uint8)
+    grid = Geometry(classes.shape, truth.GetSpacing()[::-1], truth.GetOrigin(), truth.GetDirection())
+    path = written(tmp_path / "seg.dcm", classes, files, grid)
+    uids = [f"1.2.3.7.{index + 1}" for index in range(image.GetDepth())]
+    read = highdicom.seg.segread(path).get_pixels_by_source_instance(
+        uids, combine_segments=True, assert_missing_frames_are_empty=True
+    )
+    np.testing.assert_array_equal(read, classes)
+    if program := shutil.which("dciodvfy"):
+        said = subprocess.run([program, path], capture_output=True, text=True)
+        assert "Error" not in said.stderr

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.dicom.source_series import SourceSeries, read_source_series
+from a2fseg_cli.dicom.source_series import SourceSeries, read_source_series, refusing_damage
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write_bytes
 from a2fseg_cli.imaging.geometry import Geometry, axes_between, largest_corner_offset_mm
@@ -102,7 +102,8 @@ def write_segmentation(
         frames = _on_frames(classes, geometry, source, source_files[0])
         algorithm = _Algorithm(version, weights_name, weights_sha256, "+".join(modalities))
         described = [_described(n, segment, algorithm, guesses) for n, segment in enumerate(segments, 1)]
-        data = _encoded(frames, described, source, source_files[0], algorithm)
+        with refusing_damage(source_files[0]):
+            data = _encoded(frames, described, source, algorithm)
     atomic_write_bytes(path, data)
 
 
@@ -163,65 +164,75 @@ def _encoded(
     frames: ClassMap,
     described: Sequence[highdicom.seg.SegmentDescription],
     source: SourceSeries,
-    path: Path,
     algorithm: _Algorithm,
 ) -> bytes:
-    """Return the file. Raises: InputError: what highdicom does not take of the source's header."""
+    """Return the file."""
     import highdicom
     from pydicom import config
 
-    headers = [_mended(header) for header in source.headers]
+    headers = _mended(source)
     software: Any = tuple(  # highdicom's type has room for one text only, its code for several
         plain_text(text) for text in (f"{_NAME} {algorithm.version}", f"weights {algorithm.weights_name}")
     )
     marked = "Brain tumour" if frames.any() else "No tumour marked"
-    try:
-        # An accession number of 20 characters, where 16 are allowed, goes along as it is: it has to be the study's.
-        with config.disable_value_validation():
-            dataset = highdicom.seg.Segmentation(
-                headers,
-                frames,
-                highdicom.seg.SegmentationTypeValues.BINARY,
-                described,
-                series_instance_uid=highdicom.UID(),
-                series_number=_FIRST_SERIES + _series_number(headers[0]),
-                sop_instance_uid=highdicom.UID(),
-                instance_number=1,
-                manufacturer=_NAME,
-                manufacturer_model_name=_NAME,
-                software_versions=software,
-                # A program has none; what tells one from another is the weights. 64 digits are the most that fit.
-                device_serial_number=plain_text(algorithm.weights_sha256) or "none",
-                content_label="BRAIN_TUMOUR",
-                content_description=plain_text(f"{marked}, by a program from {algorithm.modalities}. For research"),
-                series_description=plain_text(f"{_NAME} brain tumour from {algorithm.modalities}, for research"),
-                content_qualification=highdicom.ContentQualificationValues.RESEARCH,
-                omit_empty_frames=bool(frames.any()),
-            )
-            dataset.ContentCreatorName = ""  # nobody; dcmqi warns where it is not there
-            file = io.BytesIO()
-            dataset.save_as(file)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: a DICOM segmentation cannot refer to this series, whose header breaks the standard's rules. "
-            "Write a .nii.gz instead."
-        ) from error
+    # An accession number of 20 characters, where 16 are allowed, goes along as it is: it has to be the study's.
+    with config.disable_value_validation():
+        dataset = highdicom.seg.Segmentation(
+            headers,
+            frames,
+            highdicom.seg.SegmentationTypeValues.BINARY,
+            described,
+            series_instance_uid=highdicom.UID(),
+            series_number=_FIRST_SERIES + _series_number(headers[0]),
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer=_NAME,
+            manufacturer_model_name=_NAME,
+            software_versions=software,
+            # A program has none; what tells one from another is the weights. 64 digits are the most that fit.
+            device_serial_number=plain_text(algorithm.weights_sha256) or "none",
+            content_label="BRAIN_TUMOUR",
+            content_description=plain_text(f"{marked}, by a program from {algorithm.modalities}. For research"),
+            series_description=plain_text(f"{_NAME} brain tumour from {algorithm.modalities}, for research"),
+            content_qualification=highdicom.ContentQualificationValues.RESEARCH,
+            omit_empty_frames=bool(frames.any()),
+        )
+        dataset.ContentCreatorName = ""  # nobody; dcmqi warns where it is not there
+        file = io.BytesIO()
+        dataset.save_as(file)
     return file.getvalue()
 
 
-def _mended(header: Dataset) -> Dataset:
-    """Return a header with what a segmentation takes over present, and empty where it has no valid value."""
+def _mended(source: SourceSeries) -> list[Dataset]:
+    """Return headers with what a segmentation takes over present, in the place and form where highdicom looks for it.
+
+    Values that the standard allows to be empty are, where they are absent or not valid. Slices have one orientation to
+    the last digit, and what frames have in common stands where it is shared: some scanners repeat it in each frame.
+    """
     from pydicom.valuerep import DA, TM
 
-    for keyword in _MAY_BE_EMPTY:
-        if header.get(keyword) is None:
-            setattr(header, keyword, "")
-    for keyword, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
-        if not _is_valid(kind, header.get(keyword)):
-            setattr(header, keyword, "")
-    if header.PatientSex not in ("M", "F", "O"):
-        header.PatientSex = ""
-    return header
+    first = source.headers[0]
+    for header in source.headers:
+        for keyword in _MAY_BE_EMPTY:
+            if header.get(keyword) is None:
+                setattr(header, keyword, "")
+        for keyword, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
+            if not _is_valid(kind, header.get(keyword)):
+                setattr(header, keyword, "")
+        if header.PatientSex not in ("M", "F", "O"):
+            header.PatientSex = ""
+        if "ImageOrientationPatient" in header:
+            header.ImageOrientationPatient = first.ImageOrientationPatient
+    measures = first
+    if "PerFrameFunctionalGroupsSequence" in first:
+        shared, frame = first.SharedFunctionalGroupsSequence[0], first.PerFrameFunctionalGroupsSequence[0]
+        for group in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
+            if group in frame:
+                setattr(shared, group, frame[group].value)
+        measures = shared.PixelMeasuresSequence[0]
+    if not measures.get("SliceThickness"):
+        measures.SliceThickness = round(source.geometry.spacing_mm[0], 6)
+    return list(source.headers)
 
 
 def _is_valid(kind: Any, value: Any) -> bool:

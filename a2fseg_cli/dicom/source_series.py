@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,14 @@ _TO_NIFTI = "Write a .nii.gz instead."
 _SAME_PLACE_MM = 1e-3
 # Six digits of a direction's cosines, as scanners write them, and a margin.
 _SAME_DIRECTION = 1e-4
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """Return what pydicom, which reads a value when it is asked for, and highdicom raised on 7,800 damaged headers."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (AttributeError, BytesLengthException, EOFError, IndexError, InvalidDicomError, KeyError,
+            NotImplementedError, OSError, OverflowError, TypeError, ValueError, struct.error)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,21 +70,44 @@ def read_source_series(files: Sequence[Path]) -> SourceSeries:
     if not files:
         raise InputError("No file of the series that a DICOM segmentation refers to. Give the files of one series.")
     headers = [_header(path) for path in files]
-    series = {str(header.get("SeriesInstanceUID", "")) for header in headers}
-    if len(series) > 1 or "" in series:
-        raise InputError(f"{files[0].parent}: files of {len(series)} series. A segmentation refers to one. {_TO_NIFTI}")
+    with refusing_damage(files[0]):
+        return _in_order(headers, files[0])
+
+
+@contextmanager
+def refusing_damage(path: Path) -> Iterator[None]:
+    """Make what damaged or missing values of a header raise in the block an error that names the file.
+
+    Raises:
+        InputError: as it says.
+    """
+    try:
+        yield
+    except _damage() as error:
+        raise InputError(
+            f"{path}: a DICOM segmentation cannot refer to this series, whose header is damaged or breaks the "
+            f"standard's rules. {_TO_NIFTI}"
+        ) from error
+
+
+def _in_order(headers: Sequence[Dataset], path: Path) -> SourceSeries:
+    """Return headers in the order of their slices. Raises: InputError: they make no volume, or it has no frame."""
+    series = {str(header.get("SeriesInstanceUID") or "") for header in headers}
+    if len(series) > 1:
+        raise InputError(f"{path.parent}: files of {len(series)} series. A segmentation refers to one. {_TO_NIFTI}")
     multiframe = ["PerFrameFunctionalGroupsSequence" in header for header in headers]
     if any(multiframe) and len(headers) > 1:
-        raise InputError(f"{files[0].parent}: {len(headers)} multi-frame files. Expected one. {_TO_NIFTI}")
+        raise InputError(f"{path.parent}: {len(headers)} multi-frame files. Expected one. {_TO_NIFTI}")
     try:
         planes = _frame_planes(headers[0]) if multiframe[0] else [_plane(header, header, header) for header in headers]
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: its header does not say where it lies in the patient. {_TO_NIFTI}") from error
+    try:
         order, geometry = _stacked(planes, headers[0])
     except ValueError as error:
-        raise InputError(f"{files[0].parent}: its slices make no volume ({error}). {_TO_NIFTI}") from error
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise InputError(f"{files[0]}: its header does not say where it lies in the patient. {_TO_NIFTI}") from error
+        raise InputError(f"{path.parent}: its slices make no volume ({error}). {_TO_NIFTI}") from error
     if not headers[0].get("FrameOfReferenceUID"):
-        raise InputError(f"{files[0]}: no frame of reference, to which a DICOM segmentation refers. {_TO_NIFTI}")
+        raise InputError(f"{path}: no frame of reference, to which a DICOM segmentation refers. {_TO_NIFTI}")
     if multiframe[0]:
         return SourceSeries((headers[0],), np.argsort(order), geometry)
     return SourceSeries(tuple(headers[index] for index in order), np.arange(len(order)), geometry)
@@ -82,14 +115,15 @@ def read_source_series(files: Sequence[Path]) -> SourceSeries:
 
 def _header(path: Path) -> Dataset:
     from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
 
+    if not path.is_file():
+        raise InputError(f"{path}: no such file. Give the files of one series.")
     try:
         return dcmread(path, stop_before_pixels=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (InvalidDicomError, ValueError, KeyError, EOFError, NotImplementedError) as error:
-        raise InputError(f"{path}: no DICOM file, or a damaged one. Copy or export it again.") from error
+    except _damage() as error:
+        raise InputError(
+            f"{path}: no DICOM file, or one that is damaged or cannot be read. Export it again."
+        ) from error
 
 
 def _plane(position: Any, orientation: Any, measures: Any) -> _Plane:
