@@ -21,7 +21,7 @@ from pydicom.sr.codedict import codes
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.dicom import segmentation
-from a2fseg_cli.dicom.segmentation import write_segmentation
+from a2fseg_cli.dicom.segmentation import check_source, write_segmentation
 from a2fseg_cli.dicom.source_series import read_source_series
 from a2fseg_cli.errors import InputError, ResourceError, UsageError
 from a2fseg_cli.imaging.geometry import Geometry, same_grid
@@ -126,6 +126,21 @@ def test_frames_of_one_file_in_any_order(tmp_path: Path, repeated: bool) -> None
     np.testing.assert_array_equal(pixels, CLASSES[list(order)])
 
 
+@pytest.mark.parametrize("classes", [CLASSES, np.zeros_like(CLASSES)], ids=["marked", "empty"])
+def test_frames_of_one_of_two_echoes(tmp_path: Path, classes: np.ndarray) -> None:
+    """The second echo of each slice is the volume: frames 1, 3, 5 and so on, from 0."""
+    file = multiframe(tmp_path / "echoes.dcm", IMAGE, (0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5))
+    second = (11, 9, 7, 5, 3, 1)
+    geometry = read_source_series([file], second).geometry
+    check_source(geometry, [file], second)
+    path = written(tmp_path / "seg.dcm", classes, [file], geometry, source_frames=second)
+    pixels = highdicom.seg.segread(path).get_pixels_by_source_frame(
+        pydicom.dcmread(file).SOPInstanceUID, range(1, 13), combine_segments=True, assert_missing_frames_are_empty=True
+    )
+    np.testing.assert_array_equal(pixels[1::2], classes)
+    assert not pixels[0::2].any()
+
+
 def test_what_the_object_says(source: list[Path], tmp_path: Path) -> None:
     dataset = pydicom.dcmread(written(tmp_path / "seg.dcm", CLASSES, source, guesses=("ET",)))
     header = pydicom.dcmread(source[0])
@@ -206,6 +221,7 @@ BROKEN = {
     "dates that are none": {"StudyDate": "spring", "PatientBirthDate": "000000", "StudyTime": "ten"},
     "anonymised": dict.fromkeys(PERSON.keys() - {"StudyInstanceUID"}),
     "a sex of its own": {"PatientSex": "W"},
+    "a gap for a spacing": {"SpacingBetweenSlices": 0.3},
     "no thickness": {"SliceThickness": None},
     "no number": {"SeriesNumber": None},
     "a number below zero": {"SeriesNumber": -3},
@@ -224,6 +240,7 @@ def test_headers_that_are_not_as_they_should_be(tmp_path: Path, tags: dict[str, 
             assert dataset.get(keyword) in (tags[keyword], "" if tags[keyword] is None else tags[keyword])
     assert dataset.SeriesNumber == (1000 if "SeriesNumber" in tags else 1005)
     assert dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SliceThickness == 3
+    assert dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].SpacingBetweenSlices == 3
 
 
 def test_an_orientation_that_differs_in_a_late_digit(source: list[Path], tmp_path: Path) -> None:
@@ -242,6 +259,8 @@ def test_another_grid_is_refused(source: list[Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"t1c: .* grid of this series \(corners up to 0.02 mm away; expected 0.01"):
         written(tmp_path / "seg.dcm", CLASSES, source, _other_grid(source, 0.02))
     written(tmp_path / "seg.dcm", CLASSES, source, _other_grid(source, 0.005))
+    with pytest.raises(InputError, match=r"corners up to 0.02 mm away"):
+        check_source(_other_grid(source, 0.02), source)
     with pytest.raises(InputError, match=r"\(9 x 7 x 6; expected 9 x 7 x 5\)"):
         written(tmp_path / "fewer.dcm", CLASSES, source[:-1], read_source_series(source).geometry)
     assert not (tmp_path / "fewer.dcm").exists()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.dicom.source_series import SourceSeries, read_source_series, refusing_damage
+from a2fseg_cli.dicom.source_series import SourceSeries, mended_headers, read_source_series, refusing_damage
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write_bytes
 from a2fseg_cli.imaging.geometry import Geometry, axes_between, largest_corner_offset_mm
@@ -32,9 +33,6 @@ ClassMap = npt.NDArray[np.uint8]
 
 DICOM_SUFFIX = ".dcm"
 _NAME = "a2fseg"
-# What the standard wants to be there, even if empty (type 2); files that were anonymised lack some.
-_MAY_BE_EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
-                 "StudyDate", "StudyTime")  # fmt: skip
 _FIRST_SERIES = 1000  # behind those of the scanner: that of series 5 becomes 1005
 
 
@@ -57,6 +55,22 @@ def check_installed() -> None:
         )
 
 
+def check_source(geometry: Geometry, source_files: Sequence[Path], source_frames: Sequence[int] | None = None) -> None:
+    """Return if a segmentation on this grid can be written for a series; to be called before the network runs.
+
+    Args:
+        geometry: As for `write_segmentation`.
+        source_files: The same.
+        source_frames: The same.
+
+    Raises:
+        UsageError, InputError: as `write_segmentation`.
+    """
+    check_installed()
+    with _quietly():
+        _turn(geometry, read_source_series(source_files, source_frames), source_files[0])
+
+
 def write_segmentation(
     classes: ClassMap,
     segments: Sequence[Segment],
@@ -69,6 +83,7 @@ def write_segmentation(
     weights_sha256: str,
     modalities: Sequence[str],
     guesses: Collection[str] = (),
+    source_frames: Sequence[int] | None = None,
 ) -> None:
     """Write class indices as a DICOM Segmentation of the series they were made on, whole or not at all.
 
@@ -88,6 +103,7 @@ def write_segmentation(
         weights_sha256: Of their file, hexadecimal.
         modalities: The sequences that the network saw, such as t1c and flair.
         guesses: Abbreviations of classes that these sequences cannot show; their description says so.
+        source_frames: Which frames of one multi-frame file are the volume, from 0; all by default.
 
     Raises:
         UsageError: highdicom is not installed.
@@ -95,10 +111,8 @@ def write_segmentation(
         ResourceError: the disk is full or the folder cannot be written; nothing is left behind.
     """
     check_installed()
-    # pydicom warns of each value of the source that breaks a rule and prints it: it may be the patient's name.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        source = read_source_series(source_files)
+    with _quietly():
+        source = read_source_series(source_files, source_frames)
         frames = _on_frames(classes, geometry, source, source_files[0])
         algorithm = _Algorithm(version, weights_name, weights_sha256, "+".join(modalities))
         described = [_described(n, segment, algorithm, guesses) for n, segment in enumerate(segments, 1)]
@@ -107,21 +121,34 @@ def write_segmentation(
     atomic_write_bytes(path, data)
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep pydicom from warning of values that break a rule: it prints them, and one may be the patient's name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _turn(geometry: Geometry, source: SourceSeries, path: Path) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """Return how to bring an array (D, H, W) to the slices of the source. Raises: InputError: it lies elsewhere."""
+    turn = axes_between(geometry, source.geometry)
+    if turn is not None:
+        return turn
+    own, other = (" x ".join(map(str, grid.size[::-1])) for grid in (geometry, source.geometry))
+    if own == other:
+        own = f"corners up to {largest_corner_offset_mm(geometry, source.geometry):.3g} mm away"
+        other = "0.01 mm at most"
+    raise InputError(
+        f"{path.parent}: the segmentation does not lie on the grid of this series ({own}; expected {other}). "
+        "Make it on this series, or write a .nii.gz instead."
+    )
+
+
 def _on_frames(classes: ClassMap, geometry: Geometry, source: SourceSeries, path: Path) -> ClassMap:
     """Return classes (frames, rows, columns) in the order of the source's frames. Raises: InputError: another grid."""
     if classes.shape != geometry.size:
         raise ValueError(f"classes {classes.shape} and geometry {geometry.size} differ in size")
-    turn = axes_between(geometry, source.geometry)
-    if turn is None:
-        own, other = (" x ".join(map(str, grid.size[::-1])) for grid in (geometry, source.geometry))
-        if own == other:
-            own = f"corners up to {largest_corner_offset_mm(geometry, source.geometry):.3g} mm away"
-            other = "0.01 mm at most"
-        raise InputError(
-            f"{path.parent}: the segmentation does not lie on the grid of this series ({own}; expected {other}). "
-            "Make it on this series, or write a .nii.gz instead."
-        )
-    permutation, flips = turn
+    permutation, flips = _turn(geometry, source, path)
     return np.ascontiguousarray(np.flip(classes.transpose(permutation), flips)[source.slice_of_frame])
 
 
@@ -170,7 +197,7 @@ def _encoded(
     import highdicom
     from pydicom import config
 
-    headers = _mended(source)
+    headers = mended_headers(source)
     software: Any = tuple(  # highdicom's type has room for one text only, its code for several
         plain_text(text) for text in (f"{_NAME} {algorithm.version}", f"weights {algorithm.weights_name}")
     )
@@ -198,49 +225,22 @@ def _encoded(
             omit_empty_frames=bool(frames.any()),
         )
         dataset.ContentCreatorName = ""  # nobody; dcmqi warns where it is not there
+        _renumber_frames(dataset, source.frame_numbers)
         file = io.BytesIO()
         dataset.save_as(file)
     return file.getvalue()
 
 
-def _mended(source: SourceSeries) -> list[Dataset]:
-    """Return headers with what a segmentation takes over present, in the place and form where highdicom looks for it.
-
-    Values that the standard allows to be empty are, where they are absent or not valid. Slices have one orientation to
-    the last digit, and what frames have in common stands where it is shared: some scanners repeat it in each frame.
-    """
-    from pydicom.valuerep import DA, TM
-
-    first = source.headers[0]
-    for header in source.headers:
-        for keyword in _MAY_BE_EMPTY:
-            if header.get(keyword) is None:
-                setattr(header, keyword, "")
-        for keyword, kind in (("PatientBirthDate", DA), ("StudyDate", DA), ("StudyTime", TM)):
-            if not _is_valid(kind, header.get(keyword)):
-                setattr(header, keyword, "")
-        if header.PatientSex not in ("M", "F", "O"):
-            header.PatientSex = ""
-        if "ImageOrientationPatient" in header:
-            header.ImageOrientationPatient = first.ImageOrientationPatient
-    measures = first
-    if "PerFrameFunctionalGroupsSequence" in first:
-        shared, frame = first.SharedFunctionalGroupsSequence[0], first.PerFrameFunctionalGroupsSequence[0]
-        for group in ("PlaneOrientationSequence", "PixelMeasuresSequence"):
-            if group in frame:
-                setattr(shared, group, frame[group].value)
-        measures = shared.PixelMeasuresSequence[0]
-    if not measures.get("SliceThickness"):
-        measures.SliceThickness = round(source.geometry.spacing_mm[0], 6)
-    return list(source.headers)
-
-
-def _is_valid(kind: Any, value: Any) -> bool:
-    try:
-        kind(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+def _renumber_frames(dataset: Dataset, numbers: Sequence[int]) -> None:
+    """Refer to the frames of a multi-frame source by their numbers in its file, not among those of the volume."""
+    images = [
+        image
+        for frame in (dataset.PerFrameFunctionalGroupsSequence if numbers else ())
+        for derivation in frame.DerivationImageSequence
+        for image in derivation.SourceImageSequence
+    ]
+    for image in {id(image): image for image in images}.values():  # the segments of a slice share one
+        image.ReferencedFrameNumber = numbers[image.ReferencedFrameNumber - 1]
 
 
 def _series_number(header: Dataset) -> int:
