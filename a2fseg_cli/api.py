@@ -27,6 +27,7 @@ from a2fseg_cli.errors import A2FSegError, UsageError, WeightsError
 from a2fseg_cli.imaging.any_image import any_image
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.labels import to_labels
+from a2fseg_cli.imaging.segments import Segment
 from a2fseg_cli.imaging.writing import write_label_map
 from a2fseg_cli.inference.cohort import Outcome
 from a2fseg_cli.inference.exports import class_map, summarise
@@ -37,6 +38,7 @@ from a2fseg_cli.inference.places import is_image_name
 from a2fseg_cli.inference.predict import Run, run_cases
 from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
 from a2fseg_cli.modalities import BRATS_MODALITIES
+from a2fseg_cli.reporting.label_tables import segments
 from a2fseg_cli.weights.cache import resolve_weights
 from a2fseg_cli.weights.card import guess_sentence
 from a2fseg_cli.weights.file_format import inspect_weights
@@ -79,16 +81,18 @@ class Segmentation:
     warnings: tuple[str, ...]
     _reference: Path | None = None
     _inputs: tuple[Path, ...] = ()
+    _segments: tuple[Segment, ...] = ()
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the label map: .nii.gz, .nii, .nrrd or .mha, whole or not at all. Raises: UsageError, ResourceError.
 
-        Written as NIfTI, it has sform, qform and units of the reference's file, where that was one.
+        Written as NIfTI, it has sform, qform and units of the reference's file, where that was one. As .seg.nrrd, 3D
+        Slicer opens it as a segmentation with names and colours.
         """
         target = Path(path)
         if target.exists() and any(target.samefile(read) for read in self._inputs):
             raise UsageError(f"{target} is one of the inputs, which are never written over. Give another name.")
-        write_label_map(self.labels, self._reference, self.geometry, target)
+        write_label_map(self.labels, self._reference, self.geometry, target, self._segments)
         return target
 
 
@@ -153,7 +157,7 @@ def segment(
     started = time.perf_counter()
     given = _given({"t1": t1, "t1c": t1c, "t2": t2, "flair": flair}, images or {}, spacing_mm)
     network = network or load_network()
-    options = OutputOptions(labels)
+    values = (options := OutputOptions(labels)).label_values(network.config)
     loaded = {m: any_image(m, image, spacing_mm) for m, image in given.items()}
     case = fitted("patient", loaded, network.config.modalities, reading, threads=torch.get_num_threads())
     patient = prepared_patient(case, network.config, started)
@@ -164,7 +168,7 @@ def segment(
     source = given[case.reference]
     files = tuple(Path(image) for image in given.values() if isinstance(image, str | PathLike))
     return Segmentation(
-        labels=to_labels(classes, options.label_values(network.config)),
+        labels=to_labels(classes, values),
         geometry=patient.geometry,
         volumes_ml=result.volumes_ml,
         guesses=result.guesses,
@@ -172,6 +176,7 @@ def segment(
         warnings=tuple(text for text in told if text),
         _reference=Path(source) if isinstance(source, str | PathLike) else None,
         _inputs=files,
+        _segments=segments(network.config.classes, values),
     )
 
 

@@ -28,7 +28,8 @@ def marked(data: bytes, extension: str) -> bytes:
     """
     if extension in (".nii", ".nii.gz"):
         return data[: _DESCRIP.start] + _MARK.encode().ljust(80, b"\0") + data[_DESCRIP.stop :]
-    line = {".nrrd": f"# {_MARK}\n", ".mha": f"Comment = {_MARK}\n"}.get(extension, "")
+    nrrd = f"# {_MARK}\n"
+    line = {".nrrd": nrrd, ".seg.nrrd": nrrd, ".mha": f"Comment = {_MARK}\n"}.get(extension, "")
     end = data.index(b"\n") + 1 if line else 0
     return data[:end] + line.encode() + data[end:]
 

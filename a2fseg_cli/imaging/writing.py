@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from a2fseg_cli.imaging.formats.contract import format_for
 from a2fseg_cli.imaging.formats.suffixes import GZIPPED, WRITABLE
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.marking import marked
+from a2fseg_cli.imaging.segments import SLICER_SUFFIX, Segment, with_slicer_fields
 
 _COMPRESSION_LEVEL = 5
 
@@ -28,24 +30,30 @@ def check_output_name(path: Path) -> str:
     """
     if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         raise UsageError(f"{path}: a folder. Expected the name of a file to write.")
-    for extension in WRITABLE:
-        if path.name.lower().endswith(extension):
-            return extension
+    if extensions := [extension for extension in WRITABLE if path.name.lower().endswith(extension)]:
+        return max(extensions, key=len)
     raise UsageError(f"{path}: cannot write this type of file. Choose a name that ends in {', '.join(WRITABLE)}.")
 
 
-def write_label_map(array: npt.NDArray[np.uint8], reference_path: Path | None, geometry: Geometry, path: Path) -> None:
+def write_label_map(
+    array: npt.NDArray[np.uint8],
+    reference_path: Path | None,
+    geometry: Geometry,
+    path: Path,
+    segments: Sequence[Segment] = (),
+) -> None:
     """Write labels (D, H, W) on the grid of the image `reference_path`, if there is one; its geometry is `geometry`.
 
     From NIfTI to NIfTI the reference's sform, qform, codes, voxel sizes and units are taken over as they are
     stored. Nothing else of the reference's header is: no description, no names, no extensions. The file says which
-    tool wrote it (`marking`).
+    tool wrote it (`marking`). A name that ends in `.seg.nrrd` gets names, codes and colours of `segments` for
+    3D Slicer.
 
     Raises:
         UsageError: no image extension, or a folder.
         ResourceError: the disk is full or the place cannot be written; nothing is left behind.
     """
-    _write(np.ascontiguousarray(array, np.uint8), reference_path, geometry, path, mark=True)
+    _write(np.ascontiguousarray(array, np.uint8), reference_path, geometry, path, segments, mark=True)
 
 
 def write_map(array: npt.NDArray[np.float32], reference_path: Path | None, geometry: Geometry, path: Path) -> None:
@@ -59,12 +67,20 @@ def write_image(array: npt.NDArray[np.int16], geometry: Geometry, path: Path) ->
 
 
 def _write(
-    array: npt.NDArray[Any], reference_path: Path | None, geometry: Geometry, path: Path, *, mark: bool = False
+    array: npt.NDArray[Any],
+    reference_path: Path | None,
+    geometry: Geometry,
+    path: Path,
+    segments: Sequence[Segment] = (),
+    *,
+    mark: bool = False,
 ) -> None:
     if array.shape != geometry.size:
         raise ValueError(f"array {array.shape} and geometry {geometry.size} differ in size")
     extension = check_output_name(path)
     data = format_for(path).encode(array, geometry, reference_path, path)
+    if extension == SLICER_SUFFIX and segments:
+        data = with_slicer_fields(data, segments, geometry.size)
     if mark:
         data = marked(data, extension)
     if extension in GZIPPED:

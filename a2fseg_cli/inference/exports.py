@@ -26,6 +26,7 @@ from a2fseg_cli.inference.places import PatientFiles
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.inference.stats import patient_stats
 from a2fseg_cli.inference.windows import WindowPlan
+from a2fseg_cli.reporting.label_tables import segments
 from a2fseg_cli.reporting.overlay import write_preview
 from a2fseg_cli.reporting.page import patient_page
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
@@ -203,7 +204,8 @@ def _write_images(
     outputs = files.images(config, patient.files, options)
     remaining, route = iter(outputs), patient.prepared.route
     grid = (patient.reference, patient.geometry)
-    write_label_map(to_labels(classes, options.label_values(config)), *grid, next(remaining))
+    values = options.label_values(config)
+    write_label_map(to_labels(classes, values), *grid, next(remaining), segments(config.classes, values))
     members = [config.region_classes(region) for region, _ in config.regions]
     for indices in members if options.regions else ():
         write_label_map(region_mask(classes, indices).astype(np.uint8), *grid, next(remaining))

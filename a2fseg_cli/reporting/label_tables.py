@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from a2fseg_cli.imaging.segments import Segment
 from a2fseg_cli.reporting.overlay import LONG_NAMES, class_colours, long_name
 
 _ITK_SNAP_HEADING = """\
@@ -52,6 +53,17 @@ def bids_lookup_table(class_names: Sequence[str], values: Sequence[int]) -> str:
         for value, name, (red, green, blue) in _labels(class_names, values)
     ]
     return "index\tname\tabbreviation\tcolor\n" + "".join(rows)
+
+
+def segments(class_names: Sequence[str], values: Sequence[int]) -> tuple[Segment, ...]:
+    """Return each class but the background, in the order of the classes, with the name and colour of the preview.
+
+    Args:
+        class_names: The background first.
+        values: Voxel value of each class.
+    """
+    rows = {name: Segment(value, name, long_name(name), colour) for value, name, colour in _labels(class_names, values)}
+    return tuple(rows[name] for name in class_names[1:])
 
 
 def _labels(class_names: Sequence[str], values: Sequence[int]) -> Iterator[tuple[int, str, tuple[int, int, int]]]:

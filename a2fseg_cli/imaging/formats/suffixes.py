@@ -16,5 +16,7 @@ SUFFIXES = {
 _HEADERS = (".hdr", ".nhdr", ".mhd")
 
 EXTENSIONS = tuple(SUFFIXES)
-WRITABLE = tuple(suffix for suffix in SUFFIXES if suffix not in _HEADERS)
+# .seg.nrrd is a NRRD with the fields of 3D Slicer. It is no row above, for in a file that is read `.seg` is a word of
+# the name, which says that it is an expert's truth.
+WRITABLE = (*(suffix for suffix in SUFFIXES if suffix not in _HEADERS), ".seg.nrrd")
 GZIPPED = (".nii.gz", ".mgz")
