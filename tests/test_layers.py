@@ -17,6 +17,7 @@ LAYERS = (
     ("inference", "raw"),
     ("reporting", "phantom"),
     ("cases",),
+    ("dicom",),
     ("imaging", "weights"),
     ("core",),
     ("versions", "files", "errors", "modalities", "__init__"),

@@ -13,6 +13,7 @@ import numpy as np
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.checks import Mask, brain_masks, refuse_skulls, remarks
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.dicom.reading import read_series
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid, read_classes
@@ -99,8 +100,13 @@ def load_images(
         images = read_channels(next(iter(case.images.values())), names)
     else:
         with ThreadPoolExecutor(threads) as pool:
-            images = dict(zip(case.images, pool.map(read_image, case.images.values()), strict=True))
+            images = dict(zip(case.images, pool.map(lambda name: _read(case, name), case.images), strict=True))
     return fitted(case.name, images, modalities, options, case.warnings, threads)
+
+
+def _read(case: Case, modality: str) -> MedicalImage:
+    """Return one image of a case, whether it is a file or a DICOM series."""
+    return read_series(case.series[modality]) if modality in case.series else read_image(case.images[modality])
 
 
 def read_truth(case: Case, config: ModelConfig, labels: str = "auto") -> LabelMap:

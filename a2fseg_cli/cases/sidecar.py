@@ -45,6 +45,19 @@ def identify(path: Path, modalities: Sequence[str] = BRATS_MODALITIES) -> Readin
     return replace(_against_times(reading, fields), patient=by_name.patient)
 
 
+def read_fields(fields: Mapping[str, Any]) -> Reading:
+    """Return what the fields of an image say without its name, as those of a DICOM series; times in seconds."""
+    if _OTHER_TYPES & _image_type(fields):
+        return Reading(Kind.ASIDE)
+    told = _by_description(fields)
+    return told if told.kind is Kind.ASIDE else _against_times(_with_agent(told, fields), fields)
+
+
+def names_agent(fields: Mapping[str, Any]) -> bool:
+    """Whether the fields name a contrast agent, as opposed to "NONE" and the like."""
+    return _with_agent(Reading(Kind.IMAGE, "t1"), fields).sequence == "t1c"
+
+
 def _fields(path: Path) -> Mapping[str, Any]:
     """Return the JSON object beside an image, empty where there is none that can be read."""
     sidecar = path.with_name(f"{image_stem(path)}.json")
