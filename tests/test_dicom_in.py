@@ -18,12 +18,14 @@ from dicom_toys import FLAIR, SPACING_MM, T1, T1C, T2, Examination, enhanced, vo
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless, generate_uid
 
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions, load_images
 from a2fseg_cli.cases.names import Kind
 from a2fseg_cli.cases.overview import overview
+from a2fseg_cli.cases.selection import select_cases
 from a2fseg_cli.cases.series_choice import SeriesChoice
 from a2fseg_cli.cases.series_rules import recognise
-from a2fseg_cli.cases.studies import case_of_series, cases_of_dicom, find_studies
+from a2fseg_cli.cases.studies import cases_of_dicom, find_studies, with_series
 from a2fseg_cli.dicom.places import MOST_BYTES, holds_dicom, opened
 from a2fseg_cli.dicom.reading import read_series, read_series_folder, series_in_folder
 from a2fseg_cli.dicom.series import read_headers
@@ -608,9 +610,24 @@ def test_two_dates_are_no_case(tmp_path: Path) -> None:
     ]
     t1c, flair = series_in_folder(march.folder / "S002"), series_in_folder(june.folder / "S002")
     with pytest.raises(InputError, match="several studies of one patient"):
-        case_of_series("P", {"t1c": t1c, "flair": flair})
+        with_series(Case("P", {}), {"t1c": t1c, "flair": flair})
     with pytest.raises(InputError, match="2 patients"):
-        case_of_series("P", {"t1c": t1c, "flair": replace(flair, patient="another")})
+        with_series(Case("P", {}), {"t1c": t1c, "flair": replace(flair, patient="another")})
+
+
+def test_series_are_given_one_by_one(study: Examination, tmp_path: Path) -> None:
+    """Also beside a file: a series of the scanner and a mask-free NIfTI of another program."""
+    t1c, flair = study.add(2, T1C), study.add(4, FLAIR)
+    (case,) = select_cases(None, given={"t1c": t1c, "flair": flair})
+    assert (case.name, set(case.series), case.problem) == ("S002", {"t1c", "flair"}, None)
+    assert np.array_equal(read_series(case.series["flair"]).array, voxels(4))
+    sitk.WriteImage(sitk.GetImageFromArray(voxels(3)), tmp_path / "t2.nii.gz")
+    (mixed,) = select_cases(None, given={"t2": tmp_path / "t2.nii.gz", "t1c": t1c})
+    assert (mixed.name, set(mixed.series)) == ("t2", {"t1c"})
+    assert set(mixed.files) == {tmp_path / "t2.nii.gz", *t1c.iterdir()}
+    (slice_,) = select_cases(None, given={"t1c": t1c / "IM0003.dcm"})
+    with pytest.raises(InputError, match=r"one slice only. Expected a volume; of a file that is one slice give"):
+        load_images(slice_, BRATS_MODALITIES)
 
 
 def test_a_batch_is_named_by_its_folders(tmp_path: Path) -> None:

@@ -45,6 +45,15 @@ class Case:
     series: Mapping[str, Series] = field(default_factory=dict)
     aside: tuple[tuple[Series, str], ...] = ()
 
+    @property
+    def files(self) -> list[Path]:
+        """Every image file that is read, those of DICOM series included."""
+        return [
+            path
+            for modality, place in self.images.items()
+            for path in (self.series[modality].files if modality in self.series else (place,))
+        ]
+
     def state(self, modality: str) -> object:
         """Return what the image of a modality has become, plain values by which a changed one is told."""
         return self.series[modality].state if modality in self.series else file_state(self.images[modality])

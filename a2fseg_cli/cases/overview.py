@@ -8,7 +8,7 @@ from pathlib import Path
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
-from a2fseg_cli.dicom.reading import peek_series
+from a2fseg_cli.dicom.reading import display_path, peek_series
 from a2fseg_cli.dicom.series import Series
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.imaging.geometry import Geometry
@@ -77,11 +77,11 @@ def overview(cases: Sequence[Case], options: ReadingOptions) -> list[CaseOvervie
 
 def _of_case(case: Case, options: ReadingOptions) -> CaseOverview:
     rows, grids = [], {}
-    for modality, path in case.images.items():
+    for modality in case.images:
         decided = case.decided.get(modality, "")
         try:
             grid, warnings = _peek(case, modality)
-            grids[modality] = (path, grid)
+            grids[modality] = (Path(_place(case, modality)), grid)
             place = (decided, grid.size, grid.spacing_mm, grid.orientation)
             rows.append(FileRow(case.name, modality, _place(case, modality), *place, warnings))
         except InputError as error:
@@ -111,7 +111,7 @@ def _peek(case: Case, modality: str) -> tuple[Geometry, tuple[str, ...]]:
 
 
 def _place(case: Case, modality: str) -> str:
-    return case.series[modality].label if modality in case.series else str(case.images[modality])
+    return str(display_path(case.series[modality])) if modality in case.series else str(case.images[modality])
 
 
 def _row_aside(name: str, series: Series, why: str) -> FileRow:

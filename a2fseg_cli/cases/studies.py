@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from a2fseg_cli.cases.case import Case, printable_name
@@ -70,23 +71,19 @@ def cases_of_dicom(
     return sorted(cases, key=lambda case: case.name)
 
 
-def case_of_series(name: str, given: Mapping[str, Series]) -> Case:
-    """Return series that were given one by one as a case.
+def with_series(case: Case, given: Mapping[str, Series]) -> Case:
+    """Return a case with these of its images as DICOM series.
 
     Raises:
-        InputError: they are of several patients or studies, which are listed.
+        InputError: the series are of several patients or studies, which are listed.
     """
     if len({(one.patient, one.study) for one in given.values()}) > 1:
         rows = [f"  {modality}: {one.label}, {_study_label(one)}" for modality, one in given.items()]
         patients = len({one.patient for one in given.values()})
         kind = f"{patients} patients" if patients > 1 else "several studies of one patient"
-        raise InputError(f"{name}: series of {kind}. Expected those of one study.\n" + "\n".join(rows))
-    return Case(
-        name,
-        {modality: one.folder for modality, one in given.items()},
-        decided=dict.fromkeys(given, "given"),
-        series=dict(given),
-    )
+        raise InputError(f"{case.name}: series of {kind}. Expected those of one study.\n" + "\n".join(rows))
+    images = {**case.images, **{modality: one.folder for modality, one in given.items()}}
+    return replace(case, images=images, series={**case.series, **given})
 
 
 def _check_used(place: Path, choice: SeriesChoice, studies: Sequence[Study]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from a2fseg_cli.dicom.headers import FileHeader, Slice, read_file, without_remarks
 from a2fseg_cli.dicom.places import files_below
 from a2fseg_cli.dicom.stacking import Stack, parts_of, stack, without_copies
-from a2fseg_cli.errors import InputError
+from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import file_state, fingerprint
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.weights.strict_json import printable
@@ -108,8 +108,13 @@ def read_headers(place: Path) -> Headers:
     """Return the series of a folder and all below it, or of one file; no pixel is read.
 
     Raises:
-        InputError: no such place, or it cannot be read.
+        InputError: no such place.
+        UsageError: pydicom is not installed.
     """
+    try:
+        import pydicom  # noqa: F401
+    except ImportError as error:
+        raise UsageError("DICOM is read with pydicom, which is not installed: pip install 'a2fseg[dicom]'.") from error
     if not os.path.exists(place):
         raise InputError(f"{place}: no such file or folder.")
     files: dict[tuple[str, str, str], list[FileHeader]] = {}

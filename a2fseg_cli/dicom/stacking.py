@@ -122,7 +122,7 @@ def _no_volume(slices: Sequence[Slice]) -> str | None:
     if any(one.spacing_mm is None or min(one.spacing_mm) <= 0 for one in slices):
         return "it does not say how large its pixels are"
     if len(slices) == 1:
-        return "one slice only. Expected a volume"
+        return "one slice only. Expected a volume; of a file that is one slice give the folder of its series"
     if len(sizes := {one.size for one in slices}) > 1:
         text = " and ".join(f"{columns} x {rows}" for rows, columns in sorted(sizes))
         return f"its images differ in size ({text}). Export it again, each series by itself"
@@ -181,8 +181,11 @@ def _uneven(slices: Sequence[Slice], positions: npt.NDArray[np.float64], normal:
 
 
 def without_copies(slices: Sequence[Slice]) -> tuple[list[Slice], int]:
-    """Return slices without those that are copies of another, and how many were: one image has one SOPInstanceUID."""
-    kept: dict[tuple[str, int], Slice] = {}
+    """Return slices without those that are copies of another, and how many were.
+
+    One image has one SOPInstanceUID; some programs give the same one to all images, which then lie elsewhere.
+    """
+    kept: dict[tuple[Any, ...], Slice] = {}
     for one in slices:
-        kept.setdefault((one.uid or str(one.path), one.frame), one)
+        kept.setdefault((one.uid or str(one.path), one.frame, one.position_mm, one.axes), one)
     return list(kept.values()), len(slices) - len(kept)
