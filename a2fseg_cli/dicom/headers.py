@@ -11,7 +11,7 @@ import hashlib
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,16 +37,6 @@ _LISTS = ("ImageType", "ScanningSequence", "SequenceVariant", "ScanOptions")
 _MILLISECONDS = ("RepetitionTime", "EchoTime", "InversionTime")
 _NUMBERS = ("DiffusionBValue", "ContrastBolusVolume", "ContrastBolusTotalDose", "FlipAngle", "SliceThickness")
 _CLOCKS = ("AcquisitionTime", "SeriesTime", "ContrastBolusStartTime")
-_OTHERS = (
-    "PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
-    "StudyDate", "SeriesDate", "AcquisitionDate", "AcquisitionDateTime", "SeriesNumber", "InstanceNumber",
-    "AcquisitionNumber", "TemporalPositionIdentifier", "FrameOfReferenceUID", "ImagePositionPatient",
-    "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
-    "PhotometricInterpretation", "RescaleSlope", "RescaleIntercept", "ContrastBolusAgentSequence",
-    "EchoPulseSequence", "EchoPlanarPulseSequence", "InversionRecovery", "PulseSequenceName",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-)  # fmt: skip
-_KEYWORDS = [*_TEXTS, *_LISTS, *_MILLISECONDS, *_NUMBERS, *_CLOCKS, *_OTHERS]
 _ONE_AT_A_TIME = threading.Lock()
 _DIRECTORY = "1.2.840.10008.1.3.10"
 
@@ -115,8 +105,13 @@ def without_remarks() -> Iterator[None]:
         yield
 
 
-def read_file(path: Path) -> FileHeader | None:
+def read_file(path: Path, known: dict[str, FileHeader]) -> FileHeader | None:
     """Return what a DICOM file says, None for a file of another kind and for a directory (DICOMDIR).
+
+    Args:
+        path: The file.
+        known: One file of each series read so far, by UID; what holds for a series is taken from there, which saves
+            half the time. The file is added where it is the first.
 
     Raises:
         ValueError: DICOM that cannot be read.
@@ -129,32 +124,39 @@ def read_file(path: Path) -> FileHeader | None:
     if not looks_like_dicom(start):
         return None
     try:
-        data = dcmread(path, stop_before_pixels=True, specific_tags=list(_KEYWORDS), force=True)
+        data = dcmread(path, stop_before_pixels=True, force=True)
         if str(getattr(data.file_meta, "MediaStorageSOPClassUID", "")) == _DIRECTORY:
             return None
-        return _header(path, data)
+        return _header(path, data, known)
     except OSError:
         raise
     except Exception as error:  # pydicom raises what its parser meets: struct.error, KeyError, NotImplementedError
         raise ValueError(f"damaged: {error}") from error
 
 
-def _header(path: Path, data: Dataset) -> FileHeader:
-    identity = text_of(data, "PatientID") or f"{text_of(data, 'PatientName')} {text_of(data, 'PatientBirthDate')}"
-    fields = _fields(data)
-    if not text_of(data, "SeriesInstanceUID") or not text_of(data, "StudyInstanceUID"):
+def _header(path: Path, data: Dataset, known: dict[str, FileHeader]) -> FileHeader:
+    series, study = text_of(data, "SeriesInstanceUID"), text_of(data, "StudyInstanceUID")
+    if not series or not study:
         raise ValueError("no UID of a series or a study")
+    identity = text_of(data, "PatientID") or f"{text_of(data, 'PatientName')} {text_of(data, 'PatientBirthDate')}"
+    patient = hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest()
+    first = known.get(series)
+    if first is not None and (first.patient, first.study) == (patient, study):
+        return replace(first, slices=_slices(path, data, dict(first.fields)))
+    fields = _fields(data)
     number = number_at(data, "SeriesNumber")
-    return FileHeader(
-        hashlib.sha256(identity.encode("utf-8", "replace")).hexdigest(),
-        text_of(data, "StudyInstanceUID"),
+    header = FileHeader(
+        patient,
+        study,
         text_of(data, "StudyDate") or text_of(data, "SeriesDate") or text_of(data, "AcquisitionDate"),
-        text_of(data, "SeriesInstanceUID"),
+        series,
         None if number is None else int(number),
         text_of(data, "FrameOfReferenceUID"),
         fields,
         _slices(path, data, fields),
     )
+    known[series] = header
+    return header
 
 
 def _fields(data: Dataset) -> dict[str, Any]:

@@ -118,11 +118,12 @@ def read_headers(place: Path) -> Headers:
     if not os.path.exists(place):
         raise InputError(f"{place}: no such file or folder.")
     files: dict[tuple[str, str, str], list[FileHeader]] = {}
+    known: dict[str, FileHeader] = {}
     others, damaged = 0, []
     with without_remarks():
         for path in files_below(place):
             try:
-                header = read_file(path)
+                header = read_file(path, known)
             except (ValueError, OSError):
                 damaged.append(path)
                 continue
