@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import time
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -157,6 +159,29 @@ def test_enhanced_multi_frame(study: Examination, tmp_path: Path, compressed: bo
     assert image.geometry.origin_mm == (-50.0, -32.0, -36.0)
     assert (series.fields["EchoTime"], series.fields["InversionTime"]) == (0.11, 2.5)
     assert sequences(study.folder) == {"9": "flair"}
+
+
+def test_the_header_of_a_real_enhanced_file(tmp_path: Path) -> None:
+    """A Philips MPRAGE, oblique, that nibabel carries for its own tests, without its voxels: nibabel's grid is ours."""
+    stored = Path(nibabel.__file__).parent / "nicom" / "tests" / "data" / "philips_mprage.dcm.gz"
+    if not stored.is_file():
+        pytest.skip("this nibabel was installed without its test data")
+    path = tmp_path / "mprage.dcm"
+    path.write_bytes(gzip.decompress(stored.read_bytes()))
+    series = series_in_folder(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nibabel's, on how new its reader is
+        from nibabel.nicom.dicomwrappers import wrapper_from_file
+
+        affine = wrapper_from_file(path).affine  # LPS; first axis along the columns of the image
+    assert series.geometry is not None
+    assert series.geometry.size == (176, 256, 256)
+    assert series.geometry.spacing_mm == pytest.approx((1, 1, 1), abs=1e-6)
+    assert sequences(path) == {"301": "t1"}
+    corners = [(affine @ [i, j, k, 1])[:3] for i in (0, 255) for j in (0, 255) for k in (0, 175)]
+    assert np.array(sorted(corners, key=tuple)) == pytest.approx(
+        np.array(sorted(series.geometry.corners_mm(), key=tuple)), abs=1e-3
+    )
 
 
 # --- what is no volume
@@ -431,6 +456,26 @@ def test_a_silent_t1_after_the_injection_has_contrast(study: Examination) -> Non
     assert sequences(study.folder) == {"3": "t1", "7": "t1c", "8": "t1c", "9": "t1"}
 
 
+def test_a_silent_t1_after_a_perfusion_cannot_be_told(study: Examination) -> None:
+    study.add(5, {"SeriesDescription": "ep2d_perf_dsc", "ScanningSequence": "EP"}, clock="101000")
+    study.add(6, {**T1, "SeriesDescription": "t1_mprage"}, clock="102000")
+    (case,) = cases_of_dicom(study.folder)
+    assert "series 6 (t1_mprage): 20 x 16 x 12 voxels of 5 x 4 x 6 mm, LPS; may be t1 or t1c" in str(case.problem)
+    study.add(2, T1, clock="100000")
+    (case,) = cases_of_dicom(study.folder)
+    assert (case.series["t1"].number, case.series["t1c"].number) == (2, 6)
+
+
+def test_labelled_blood_needs_no_agent(study: Examination) -> None:
+    study.add(5, {"SeriesDescription": "perfusion 3D ASL"}, clock="101000")
+    study.add(6, T1, clock="102000")
+    assert sequences(study.folder) == {"5": None, "6": "t1"}
+
+
+def test_a_flair_without_its_inversion_time(study: Examination) -> None:
+    assert sequences(study.add(4, {key: FLAIR[key] for key in FLAIR if key != "InversionTime"})) == {"4": "flair"}
+
+
 def test_an_agent_entered_before_it_is_given(study: Examination) -> None:
     tags = {**T1, "ContrastBolusAgent": "Gadovist", "ContrastBolusStartTime": "101500"}
     study.add(3, tags, clock="100000")
@@ -543,6 +588,10 @@ def test_two_candidates_are_listed_and_one_is_chosen(study: Examination) -> None
         cases_of_dicom(study.folder, choice=SeriesChoice({"17": "t1"}))
     with pytest.raises(UsageError, match="expected thinnest"):
         SeriesChoice(prefer="best")
+    with pytest.raises(UsageError, match="expected one of t1, t1c, t2, flair, or -"):
+        cases_of_dicom(study.folder, choice=SeriesChoice({"2": "pd"}))
+    (alias,) = cases_of_dicom(study.folder, choice=SeriesChoice({"2": "T1Gd"}))
+    assert alias.series["t1c"].number == 2
 
 
 def test_a_series_left_aside_can_be_chosen(study: Examination) -> None:
@@ -558,8 +607,8 @@ def test_two_series_with_one_number(study: Examination) -> None:
     study.add(5, T2, place="A", clock="100000")
     study.add(5, FLAIR, place="B", clock="100500")
     assert sequences(study.folder) == {"5a": "t2", "5b": "flair"}
-    with pytest.raises(InputError, match="2 series are chosen as t2"):
-        cases_of_dicom(study.folder, choice=SeriesChoice({"5": "t2"}))
+    (case,) = cases_of_dicom(study.folder, choice=SeriesChoice({"5": "t2"}))
+    assert "2 series are chosen as t2. Say which." in str(case.problem)
     (case,) = cases_of_dicom(study.folder, choice=SeriesChoice({"5b": "t2", "5a": "-"}))
     assert list(case.series) == ["t2"]
 

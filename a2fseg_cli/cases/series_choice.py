@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from a2fseg_cli.cases.case import Case, too_long
-from a2fseg_cli.cases.names import Kind, modality_of
+from a2fseg_cli.cases.names import Kind, modality_of, modality_words
 from a2fseg_cli.cases.series_rules import Recognised, recognise
 from a2fseg_cli.dicom.reading import grid_text
 from a2fseg_cli.dicom.series import Series
@@ -43,6 +43,16 @@ class SeriesChoice:
         """Refuse an unknown word. Raises: UsageError."""
         if self.prefer is not None and self.prefer not in PREFERENCES:
             raise UsageError(f"prefer {self.prefer}: expected {' or '.join(PREFERENCES)}.")
+
+
+def with_modalities(choice: SeriesChoice, modalities: Sequence[str]) -> SeriesChoice:
+    """Return a choice with the network's own names of the modalities. Raises: UsageError for an unknown one."""
+    known = modality_words(modalities) | {name: name for name in (*modalities, NOT_USED)}
+    if unknown := [name for name in choice.series.values() if name.lower() not in known]:
+        raise UsageError(
+            f"series {unknown[0]}: expected one of {', '.join(modalities)}, or {NOT_USED} to leave it out."
+        )
+    return replace(choice, series={key: known[name.lower()] for key, name in choice.series.items()})
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,8 @@ def sequence_by_times(fields: Mapping[str, Any]) -> str | None:
         return None
     if echo <= 0.03 and (repetition <= 1.2 or 0.3 <= (inversion or 0) <= 1.3):
         return "t1"
-    return "t2" if echo >= 0.07 and repetition >= 2 and inversion is None else None
+    inverted = inversion is not None or "IR" in kinds.upper()  # a FLAIR whose inversion time was taken out
+    return "t2" if echo >= 0.07 and repetition >= 2 and not inverted else None
 
 
 def _against_times(reading: Reading, fields: Mapping[str, Any]) -> Reading:

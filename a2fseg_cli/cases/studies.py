@@ -12,7 +12,7 @@ from pathlib import Path
 
 from a2fseg_cli.cases.case import Case, printable_name
 from a2fseg_cli.cases.folders import checked_folder, folder_name
-from a2fseg_cli.cases.series_choice import SHORTEST_UID, SeriesChoice, Study, case_of_study, is_meant
+from a2fseg_cli.cases.series_choice import SHORTEST_UID, SeriesChoice, Study, case_of_study, is_meant, with_modalities
 from a2fseg_cli.dicom.series import Headers, Series, read_headers
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.modalities import BRATS_MODALITIES
@@ -60,8 +60,9 @@ def cases_of_dicom(
 
     Raises:
         InputError: no DICOM; or, expecting one, several studies or patients, which are listed; or no such study.
+        UsageError: a series is chosen as something that the network does not know.
     """
-    choice = choice or SeriesChoice()
+    choice = with_modalities(choice or SeriesChoice(), modalities)
     studies = _chosen_studies(place, find_studies(checked_folder(place)), choice.study)
     if single and len(studies) > 1:
         raise InputError(f"{place}: {_several_studies(studies)}")
@@ -141,9 +142,7 @@ def _cases_of_unit(unit: Path, studies: Sequence[Study], modalities: Sequence[st
             own += f"_{study.uid.rsplit('.', 1)[-1]}" if dates.count(study.date) > 1 else ""
         try:
             cases.append(case_of_study(study, own, modalities, choice))
-        except InputError as error:
-            if len(studies) == 1:
-                raise
+        except InputError as error:  # a choice that fits two of its series
             cases.append(Case(own, {}, problem=str(error), folder=study.folder))
     return cases
 
