@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
@@ -71,6 +72,18 @@ class Examination:
             # In the order of their numbers the files are not in the order of the slices.
             data.save_as(folder / f"IM{(index * 7) % len(array) + present:04d}{suffix}", enforce_file_format=True)
         return folder
+
+    def add_image(self, number: int, tags: dict[str, Any], image: sitk.Image) -> Path:
+        """Write an image, of whole numbers from 0 on, as a series on its own grid."""
+        axes = np.array(image.GetDirection()).reshape(3, 3)
+
+        def on_grid(index: int, data: Dataset) -> None:
+            data.ImagePositionPatient = list(image.TransformIndexToPhysicalPoint((0, 0, index)))
+            data.ImageOrientationPatient = [*axes[:, 0], *axes[:, 1]]
+            data.PixelSpacing = list(image.GetSpacing()[1::-1])
+            data.BitsStored, data.HighBit = 16, 15
+
+        return self.add(number, tags, sitk.GetArrayFromImage(image).astype(np.uint16), change=on_grid)
 
     def header(self, number: int, uid: str, tags: dict[str, Any]) -> Dataset:
         """Return the tags of a file without its pixels."""

@@ -28,6 +28,7 @@ from a2fseg_cli.cases.selection import select_cases
 from a2fseg_cli.cases.series_choice import SeriesChoice
 from a2fseg_cli.cases.series_rules import recognise
 from a2fseg_cli.cases.studies import cases_of_dicom, find_studies, with_series
+from a2fseg_cli.dicom.pixels import read_frames
 from a2fseg_cli.dicom.places import MOST_BYTES, holds_dicom, opened
 from a2fseg_cli.dicom.reading import read_series, read_series_folder, series_in_folder
 from a2fseg_cli.dicom.series import read_headers
@@ -184,6 +185,17 @@ def test_the_header_of_a_real_enhanced_file(tmp_path: Path) -> None:
     assert distances.min(axis=1).max() < 0.01
 
 
+@pytest.mark.parametrize("kind", ["RLE", "bigendian", "implicit", "jp2klossless", "jpeg_ls_lossless", "padded"])
+def test_ways_to_store_pixels(kind: str) -> None:
+    """The same slice in the ways that pydicom carries for its own tests."""
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    if not (folder / f"MR_small_{kind}.dcm").is_file():
+        pytest.skip("this pydicom was installed without its test data")
+    plain = pydicom.dcmread(folder / "MR_small.dcm")
+    expected = np.frombuffer(plain.PixelData, "<i2").reshape(1, 64, 64)
+    assert np.array_equal(read_frames(folder / f"MR_small_{kind}.dcm"), expected)
+
+
 # --- what is no volume
 
 
@@ -243,6 +255,7 @@ def test_what_is_no_volume_says_why(study: Examination, change: Callable[[int, D
     assert words in str(refused.value)
     (case,) = cases_of_dicom(study.folder)
     assert words in str(case.problem)
+    assert "To go on without t1c, leave it aside" in str(case.problem)
 
 
 def test_small_deviations_are_none(study: Examination) -> None:
@@ -323,6 +336,14 @@ def test_what_else_tells_them_apart(study: Examination, tag: str, values: tuple[
     parts = {one.part: one for one in read_headers(study.folder).series}
     assert len(parts) == 2
     assert np.array_equal(read_series(parts[part]).array, voxels(0 if tag == "ImageType" else 1))
+
+
+def test_a_dynamic_series_is_one(study: Examination) -> None:
+    uid = generate_uid()
+    for moment in range(6):
+        study.add(5, {**T1, "TemporalPositionIdentifier": moment}, uid=uid, place="S005")
+    (series,) = read_headers(study.folder).series
+    assert series.problem == "it holds 6 images of each place, as dynamic and diffusion series do. Expected one volume"
 
 
 def test_an_acquisition_in_two_packages_is_one_volume(study: Examination) -> None:
@@ -416,6 +437,7 @@ def test_recognition(study: Examination, tags: dict[str, object], sequence: str)
         ({"SeriesDescription": "TOF_3D"}, "angiography"),
         ({**T1, "SeriesDescription": "SUB T1"}, "a subtraction"),
         ({**T2, "SeriesDescription": "SAG T2 C-SPINE"}, "another part of the body"),
+        ({**T2, "BodyPartExamined": "CSPINE"}, "another part of the body"),
         ({**T2, "SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "a screenshot or a scanned page"),
         ({"SeriesDescription": "ax"}, "nothing in its header says which sequence it is"),
     ],
@@ -612,9 +634,11 @@ def test_two_candidates_are_listed_and_one_is_chosen(study: Examination) -> None
 def test_a_series_left_aside_can_be_chosen(study: Examination) -> None:
     """The axial reformat of a sagittal acquisition is all that some archives keep."""
     study.add(7, {**T1C, "ImageType": ["DERIVED", "SECONDARY", "MPR"]})
+    study.add(8, {"SeriesDescription": "ax"})
     (case,) = cases_of_dicom(study.folder)
-    assert "none of its 1 series is one of the sequences" in str(case.problem)
+    assert "none of its 2 series is one of the sequences" in str(case.problem)
     (chosen,) = cases_of_dicom(study.folder, choice=SeriesChoice({"7": "t1c"}))
+    assert chosen.warnings == ("series 8 (ax): left aside: nothing in its header says which sequence it is",)
     assert np.array_equal(read_series(chosen.series["t1c"]).array, voxels(7))
 
 
@@ -814,16 +838,7 @@ def test_a_real_patient_there_and_back(cases_dir: Path, tmp_path: Path) -> None:
     folder = cases_dir / "BraTS20_Training_001"
     study = Examination(tmp_path / "study")
     for number, (ending, tags) in enumerate({"t1": T1, "t1ce": T1C, "t2": T2, "flair": FLAIR}.items(), 1):
-        image = sitk.ReadImage(next(folder.glob(f"*_{ending}.nii*")))
-        array, direction = sitk.GetArrayFromImage(image), np.array(image.GetDirection()).reshape(3, 3)
-
-        def on_grid(index: int, data: Dataset, image: sitk.Image = image, axes: np.ndarray = direction) -> None:
-            data.ImagePositionPatient = list(image.TransformIndexToPhysicalPoint((0, 0, index)))
-            data.ImageOrientationPatient = [*axes[:, 0], *axes[:, 1]]
-            data.PixelSpacing = list(image.GetSpacing()[1::-1])
-            data.BitsStored, data.HighBit = 16, 15
-
-        study.add(number, tags, array.astype(np.uint16), change=on_grid)
+        study.add_image(number, tags, sitk.ReadImage(next(folder.glob(f"*_{ending}.nii*"))))
     (case,) = cases_of_dicom(study.folder)
     assert case.problem is None
     assert len(case.series) == 4

@@ -80,7 +80,8 @@ def _is_elsewhere(series: Series) -> bool:
              "orbit", "orbits", "orbita", "iac", "sella", "pituitary", "hypophyse", "hypophysis", "tmj"}  # fmt: skip
     tokens = set(description_tokens(series))
     body = str(series.fields.get("BodyPartExamined", "")).lower()
-    return (bool(parts & tokens) and "brain" not in tokens) or body in {"cspine", "tspine", "lspine", "spine", "neck"}
+    named = parts & tokens or body in {"cspine", "tspine", "lspine", "spine", "neck"}
+    return bool(named) and not tokens & {"brain", "head", "neuro", "cranium", "kopf", "schaedel"}
 
 
 # Why a series is left aside, and by what. The first row that holds is said.
@@ -100,7 +101,7 @@ ASIDE: tuple[tuple[str, tuple[Test, ...]], ...] = (
         (
             _types("LOCALIZER"),
             _words("loc", "localizer", "localiser", "localisation", "scout", "survey", "aahead", "aahscout", "aascout",
-                   "planeloc", "calibration", "asset", "plan"),
+                   "planeloc", "calibration"),
         ),
     ),
     ("a mosaic (diffusion or functional images)", (_types("MOSAIC"),)),

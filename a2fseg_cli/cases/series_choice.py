@@ -162,7 +162,15 @@ class _Case:
             f"or have the thinnest taken (prefer).\n{_table(several)}"
             for modality, several in self.clashes.items()
         ]
-        told += [f"{one.series.label}: {one.series.problem}." for several in self.broken.values() for one in several]
+        told += [
+            f"{one.series.label}: {one.series.problem}. "
+            f"To go on without {modality}, leave it aside by its number (series)."
+            for modality, several in self.broken.items()
+            for one in several
+        ]
+        self.warnings += [
+            f"{one.series.label}: left aside: {one.reason}" for one in self.readings if one.kind is Kind.UNREAD
+        ]
         unclear = [one for one in self.readings if one.kind is Kind.UNCLEAR and self._may_be_missing(one)]
         if unclear and not self.choice.ignore_unknown:
             told.append(

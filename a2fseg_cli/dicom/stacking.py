@@ -23,6 +23,8 @@ _EVENNESS = 0.1
 _SHEAR = 0.5
 _SAME_PLACE_MM = 0.01
 # What tells images at one place apart, tried in this order, alone and then in pairs.
+# Dixon has four kinds of image, double and triple echoes fewer; what has more is dynamic or diffusion.
+_MOST_PARTS = 4
 _PARTS = ("image type", "echo", "inversion", "b-value", "temporal position", "acquisition")
 
 
@@ -53,7 +55,7 @@ def parts_of(slices: Sequence[Slice]) -> list[tuple[str, list[Slice]]]:
         for one in slices:
             groups.setdefault(tuple(one.own.get(key) for key in keys), []).append(one)
         sizes = {len(group) for group in groups.values()}
-        if len(groups) > 1 and len(sizes) == 1 and not any(_repeats(group) for group in groups.values()):
+        if 1 < len(groups) <= _MOST_PARTS and len(sizes) == 1 and not any(_repeats(group) for group in groups.values()):
             named = {values: _named(keys, values, list(groups)) for values in groups}
             return sorted(((named[values], group) for values, group in groups.items()), key=lambda part: part[0])
     return [("", list(slices))]
@@ -150,6 +152,9 @@ def _uneven(slices: Sequence[Slice], positions: npt.NDArray[np.float64], normal:
     gaps = np.diff(depths)
     if gaps.min() <= _SAME_PLACE_MM:
         count = int(np.count_nonzero(gaps <= _SAME_PLACE_MM))
+        times, left = divmod(len(slices), len(slices) - count)
+        if times > _MOST_PARTS and not left:
+            return f"it holds {times} images of each place, as dynamic and diffusion series do. Expected one volume"
         return (
             f"{count} of its {len(slices)} images lie where another does, and neither echo, time nor acquisition tells "
             "complete volumes apart. Export one volume alone"
