@@ -1,125 +1,147 @@
-"""DICOM series of a person who does not exist, made by pydicom."""
+"""DICOM series made from arrays, for tests: with pydicom, tag by tag."""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pydicom
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+import SimpleITK as sitk
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence as Items
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-PERSON = {
-    "PatientName": "DOE^JANE",
-    "PatientID": "MRN-4711-0815",
-    "PatientBirthDate": "19500203",
-    "PatientSex": "F",
-    "StudyInstanceUID": "1.2.826.0.1.3680043.8.498.1",
-    "StudyDate": "20240311",
-    "StudyTime": "101500",
-    "StudyID": "S77",
-    "AccessionNumber": "ACC-90210",
-    "ReferringPhysicianName": "HOUSE^GREG",
-}
-# A head turned by 10 degrees: exact to the 16 characters that DICOM has for a number.
-COSINE, SINE = 0.98480775301221, 0.17364817766693
-OBLIQUE = (1.0, 0.0, 0.0, 0.0, COSINE, SINE)
+MR = "1.2.840.10008.5.1.4.1.1.4"
+ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
+# Rows 4 mm, columns 5 mm, slices 6 mm apart: 16 x 20 x 12 voxels show 64 x 100 x 72 mm.
+SIZE, SPACING_MM = (12, 16, 20), (6.0, 4.0, 5.0)
+AXIAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+Change = Callable[[int, Dataset], None]
+
+T1 = {"SeriesDescription": "t1_se_tra", "RepetitionTime": 500, "EchoTime": 12, "ScanningSequence": "SE"}
+T1C = {**T1, "SeriesDescription": "t1_se_tra_KM", "ContrastBolusAgent": "Gadovist"}
+T2 = {"SeriesDescription": "t2_tse_tra", "RepetitionTime": 4500, "EchoTime": 100, "ScanningSequence": "SE"}
+FLAIR = {"SeriesDescription": "t2_tirm_tra_dark-fluid", "RepetitionTime": 9000, "EchoTime": 110,
+         "InversionTime": 2500, "ScanningSequence": ["SE", "IR"]}  # fmt: skip
 
 
-def series(
-    folder: Path,
-    voxels: np.ndarray,
-    spacing_mm: tuple[float, float, float] = (3.0, 0.5, 0.75),
-    orientation: tuple[float, ...] = OBLIQUE,
-    origin_mm: tuple[float, float, float] = (-10.0, 20.0, 30.0),
-    number: int = 5,
-    **tags: object,
-) -> list[Path]:
-    """Write voxels (D, H, W) as one file a slice and return the files, in an order that is not that of the slices."""
-    folder.mkdir(parents=True)
-    normal = np.cross(orientation[:3], orientation[3:])
-    uid = generate_uid()
-    paths = []
-    for index, plane in enumerate(voxels.astype(np.uint16)):
-        header = _header(MRImageStorage, uid, number, plane.shape)
-        header.InstanceNumber = index + 1
-        header.ImageOrientationPatient = list(orientation)
-        header.ImagePositionPatient = [round(float(v), 10) for v in origin_mm + normal * spacing_mm[0] * index]
-        header.PixelSpacing = [spacing_mm[1], spacing_mm[2]]
-        header.SliceThickness = spacing_mm[0]
-        header.ScanningSequence, header.SequenceVariant, header.ScanOptions = "SE", "NONE", ""
-        header.MRAcquisitionType, header.EchoTime, header.RepetitionTime = "2D", 10, 500
-        header.EchoTrainLength = 1
-        header.PixelData = plane.tobytes()
-        paths.append(_saved(header, folder / f"{7 * index % 997:03}.dcm", tags))
-    return sorted(paths)
+def voxels(seed: int, size: Sequence[int] = SIZE) -> np.ndarray:
+    """Return 12-bit values that differ everywhere."""
+    return np.random.default_rng(seed).integers(0, 4096, tuple(size), dtype=np.uint16)
 
 
-def multiframe(
-    path: Path,
-    voxels: np.ndarray,
-    order: tuple[int, ...],
-    spacing_mm: tuple[float, float, float] = (3.0, 0.5, 0.75),
-    repeated: bool = False,
-) -> Path:
-    """Write voxels (D, H, W) as one enhanced MR file whose frame i is the slice `order[i]`.
+@dataclass
+class Examination:
+    """A study of one patient, written series by series."""
 
-    Args:
-        path: The file.
-        voxels: Of all slices.
-        order: Which slice each frame is.
-        spacing_mm: Of the voxels (z, y, x).
-        repeated: Whether what all frames share is repeated in each, as Philips does.
-    """
-    header = _header(EnhancedMRImageStorage, generate_uid(), 6, voxels.shape[1:])
-    header.NumberOfFrames = len(order)
-    measures, orientation = Dataset(), Dataset()
-    measures.PixelSpacing, measures.SliceThickness = [spacing_mm[1], spacing_mm[2]], spacing_mm[0]
-    orientation.ImageOrientationPatient = list(OBLIQUE)
-    shared = Dataset()
-    if not repeated:
-        shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [orientation]
-    header.SharedFunctionalGroupsSequence = [shared]
-    normal = np.cross(OBLIQUE[:3], OBLIQUE[3:])
-    frames = []
-    for index in order:
-        frame, place = Dataset(), Dataset()
-        place.ImagePositionPatient = [round(float(v), 10) for v in (-10.0, 20.0, 30.0) + normal * spacing_mm[0] * index]
-        frame.PlanePositionSequence = [place]
-        if repeated:
-            frame.PixelMeasuresSequence, frame.PlaneOrientationSequence = [measures], [orientation]
-        frames.append(frame)
-    header.PerFrameFunctionalGroupsSequence = frames
-    header.PixelData = voxels.astype(np.uint16)[list(order)].tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return _saved(header, path, {})
+    folder: Path
+    patient: str = "DOE^JANE"
+    date: str = "20260301"
+    uid: str = field(default_factory=generate_uid)
+    frame: str = field(default_factory=generate_uid)
+
+    def add(
+        self,
+        number: int,
+        tags: dict[str, Any],
+        array: np.ndarray | None = None,
+        *,
+        place: str | None = None,
+        change: Change | None = None,
+        uid: str | None = None,
+        suffix: str = ".dcm",
+        clock: str = "",
+    ) -> Path:
+        """Write a series into a sub-folder and return it; `change` may alter each slice before it is written."""
+        folder = self.folder / (f"S{number:03d}" if place is None else place)
+        folder.mkdir(parents=True, exist_ok=True)
+        array = voxels(number) if array is None else array
+        uid = uid or generate_uid()
+        present = len(list(folder.iterdir()))
+        for index, plane in enumerate(array):
+            data = self.header(number, uid, {"AcquisitionTime": clock or f"10{number % 60:02d}00", **tags})
+            data.InstanceNumber = index + 1
+            data.ImagePositionPatient = [-50.0, -32.0, -36.0 + SPACING_MM[0] * index]
+            data.ImageOrientationPatient = [*AXIAL[0], *AXIAL[1]]
+            data.PixelSpacing = [SPACING_MM[1], SPACING_MM[2]]
+            set_pixels(data, plane)
+            if change is not None:
+                change(index, data)
+            # In the order of their numbers the files are not in the order of the slices.
+            data.save_as(folder / f"IM{(index * 7) % len(array) + present:04d}{suffix}", enforce_file_format=True)
+        return folder
+
+    def add_image(self, number: int, tags: dict[str, Any], image: sitk.Image) -> Path:
+        """Write an image, of whole numbers from 0 on, as a series on its own grid."""
+        axes = np.array(image.GetDirection()).reshape(3, 3)
+
+        def on_grid(index: int, data: Dataset) -> None:
+            data.ImagePositionPatient = list(image.TransformIndexToPhysicalPoint((0, 0, index)))
+            data.ImageOrientationPatient = [*axes[:, 0], *axes[:, 1]]
+            data.PixelSpacing = list(image.GetSpacing()[1::-1])
+            data.BitsStored, data.HighBit = 16, 15
+
+        return self.add(number, tags, sitk.GetArrayFromImage(image).astype(np.uint16), change=on_grid)
+
+    def header(self, number: int, uid: str, tags: dict[str, Any]) -> Dataset:
+        """Return the tags of a file without its pixels."""
+        data = Dataset()
+        data.SOPClassUID, data.SOPInstanceUID = MR, generate_uid()
+        data.PatientName, data.PatientID, data.PatientBirthDate = self.patient, f"ID-{self.patient}", "19500101"
+        data.StudyInstanceUID, data.StudyDate, data.SeriesInstanceUID = self.uid, self.date, uid
+        data.FrameOfReferenceUID, data.SeriesNumber, data.Modality = self.frame, number, "MR"
+        data.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND"]
+        for key, value in tags.items():
+            setattr(data, key, value)
+        data.file_meta = FileMetaDataset()
+        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+        data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+        return data
 
 
-def _header(kind: str, series_uid: str, number: int, shape: tuple[int, ...]) -> FileDataset:
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = kind, generate_uid()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    header = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-    for keyword, value in PERSON.items():
-        setattr(header, keyword, value)
-    header.SOPClassUID, header.SOPInstanceUID = kind, meta.MediaStorageSOPInstanceUID
-    header.Modality, header.SeriesInstanceUID, header.SeriesNumber = "MR", series_uid, number
-    header.FrameOfReferenceUID, header.PositionReferenceIndicator = "1.2.826.0.1.3680043.8.498.2", ""
-    header.Manufacturer, header.ImageType = "ACME", ["ORIGINAL", "PRIMARY", "M", "NONE"]
-    header.Rows, header.Columns = shape
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 16, 15, 0
-    return header
+def set_pixels(data: Dataset, pixels: np.ndarray) -> None:
+    """Set what describes pixels (rows, columns) or (frames, rows, columns) of 16 bits, 12 of them used."""
+    data.Rows, data.Columns = pixels.shape[-2:]
+    data.BitsAllocated, data.BitsStored, data.HighBit = 16, 12, 11
+    data.PixelRepresentation = int(pixels.dtype.kind == "i")
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.PixelData = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
 
 
-def _saved(header: FileDataset, path: Path, tags: dict[str, object]) -> Path:
-    header = copy.copy(header)
-    with pydicom.config.disable_value_validation():
-        for keyword, value in tags.items():
-            if keyword in header:
-                delattr(header, keyword)
-            if value is not None:
-                setattr(header, keyword, value)
-        header.save_as(path, enforce_file_format=True)
-    return path
+def item(**tags: Any) -> Dataset:
+    """Return an item of a sequence."""
+    data = Dataset()
+    for key, value in tags.items():
+        setattr(data, key, value)
+    return data
+
+
+def enhanced(
+    study: Examination, number: int, array: np.ndarray, order: Sequence[int], slopes: Sequence[float], **tags: Any
+) -> Dataset:
+    """Return an enhanced multi-frame file of a FLAIR: frame i is slice `order[i]`, its slope `slopes[i]`."""
+    data = study.header(number, generate_uid(), {"SeriesDescription": "FLAIR", **tags})
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = ENHANCED_MR
+    set_pixels(data, array[list(order)])
+    data.NumberOfFrames = len(order)
+    data.EchoPulseSequence, data.InversionRecovery, data.AcquisitionContrast = "SPIN", "YES", "FLUID_ATTENUATED"
+    shared = item(
+        PlaneOrientationSequence=Items([item(ImageOrientationPatient=[*AXIAL[0], *AXIAL[1]])]),
+        PixelMeasuresSequence=Items([item(PixelSpacing=[SPACING_MM[1], SPACING_MM[2]], SliceThickness=6.0)]),
+        MRTimingAndRelatedParametersSequence=Items([item(RepetitionTime=9000.0)]),
+        MRModifierSequence=Items([item(InversionTimes=2500.0)]),
+        MREchoSequence=Items([item(EffectiveEchoTime=110.0)]),
+    )
+    frames = [
+        item(
+            PlanePositionSequence=Items([item(ImagePositionPatient=[-50.0, -32.0, -36.0 + 6.0 * index])]),
+            PixelValueTransformationSequence=Items([item(RescaleSlope=slope, RescaleIntercept=-1.0)]),
+        )
+        for index, slope in zip(order, slopes, strict=True)
+    ]
+    data.SharedFunctionalGroupsSequence = Items([shared])
+    data.PerFrameFunctionalGroupsSequence = Items(frames)
+    return data

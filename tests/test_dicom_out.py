@@ -16,7 +16,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom_toys import OBLIQUE, PERSON, multiframe, series
+from dicom_person import OBLIQUE, PERSON, multiframe, series
 from pydicom.sr.codedict import codes
 
 from a2fseg_cli.core.config import ModelConfig

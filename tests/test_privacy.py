@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from dicom_toys import PERSON, series
+from dicom_person import PERSON, series
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.dicom.segmentation import write_segmentation

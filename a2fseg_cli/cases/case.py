@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from a2fseg_cli.files import file_state
+
+if TYPE_CHECKING:
+    from a2fseg_cli.dicom.series import Series
 
 LONGEST_NAME = 200  # bytes: with `_attention_flair.nii.gz` behind it still the name of a file (255)
 
@@ -23,6 +29,8 @@ class Case:
         folder: where the images lie; None for images given one by one.
         channels: modality of each volume of a 4-D file, in its order, those included that the network does not know.
         truth_labels: voxel value of each class of the truth as its data set's own list says; None without one.
+        series: DICOM series of each modality that is none of files; its `images` entry is then the series' folder.
+        aside: DICOM series that are not used, each with why.
     """
 
     name: str
@@ -34,6 +42,21 @@ class Case:
     folder: Path | None = None
     channels: tuple[str, ...] = ()
     truth_labels: Mapping[str, int] | None = None
+    series: Mapping[str, Series] = field(default_factory=dict)
+    aside: tuple[tuple[Series, str], ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        """Every image file that is read, those of DICOM series included."""
+        return [
+            path
+            for modality, place in self.images.items()
+            for path in (self.series[modality].files if modality in self.series else (place,))
+        ]
+
+    def state(self, modality: str) -> object:
+        """Return what the image of a modality has become, plain values by which a changed one is told."""
+        return self.series[modality].state if modality in self.series else file_state(self.images[modality])
 
 
 def printable_name(name: str) -> str:

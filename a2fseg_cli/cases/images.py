@@ -13,6 +13,7 @@ import numpy as np
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.checks import Mask, brain_masks, refuse_skulls, remarks
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.dicom.reading import read_series
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid, read_classes
@@ -118,7 +119,12 @@ def read_images(case: Case, modalities: Sequence[str], threads: int = 1) -> dict
         names = [name if name in case.images else "-" for name in case.channels]
         return read_channels(next(iter(case.images.values())), names)
     with ThreadPoolExecutor(threads) as pool:
-        return dict(zip(case.images, pool.map(read_image, case.images.values()), strict=True))
+        return dict(zip(case.images, pool.map(lambda name: _read(case, name), case.images), strict=True))
+
+
+def _read(case: Case, modality: str) -> MedicalImage:
+    """Return one image of a case, whether it is a file or a DICOM series."""
+    return read_series(case.series[modality]) if modality in case.series else read_image(case.images[modality])
 
 
 def read_truth(case: Case, config: ModelConfig, labels: str = "auto") -> LabelMap:

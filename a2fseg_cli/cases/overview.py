@@ -8,7 +8,10 @@ from pathlib import Path
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
+from a2fseg_cli.dicom.reading import display_path, peek_series
+from a2fseg_cli.dicom.series import Series
 from a2fseg_cli.errors import InputError
+from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.one_grid import check_same_grid
 from a2fseg_cli.imaging.reading import peek_channels, peek_image
 
@@ -19,9 +22,9 @@ class FileRow:
 
     Attributes:
         case: The patient.
-        modality: What it was taken for.
+        modality: What it was taken for; `-` for a DICOM series that is left aside.
         decided: What decided that.
-        file: Where it lies.
+        file: Where it lies; of a DICOM series its number and description.
         size: Voxels (D, H, W); empty where the file cannot be read.
         spacing_mm: (z, y, x); empty likewise.
         orientation: Three letters, as SimpleITK has them.
@@ -74,15 +77,16 @@ def overview(cases: Sequence[Case], options: ReadingOptions) -> list[CaseOvervie
 
 def _of_case(case: Case, options: ReadingOptions) -> CaseOverview:
     rows, grids = [], {}
-    for modality, path in case.images.items():
+    for modality in case.images:
         decided = case.decided.get(modality, "")
         try:
-            grid, warnings = peek_channels(path, case.channels) if case.channels else peek_image(path)
-            grids[modality] = (path, grid)
+            grid, warnings = _peek(case, modality)
+            grids[modality] = (Path(_place(case, modality)), grid)
             place = (decided, grid.size, grid.spacing_mm, grid.orientation)
-            rows.append(FileRow(case.name, modality, str(path), *place, warnings))
+            rows.append(FileRow(case.name, modality, _place(case, modality), *place, warnings))
         except InputError as error:
-            rows.append(FileRow(case.name, modality, str(path), decided, problem=str(error)))
+            rows.append(FileRow(case.name, modality, _place(case, modality), decided, problem=str(error)))
+    rows += [_row_aside(case.name, series, why) for series, why in case.aside]
     if options.brain_mask is not None:
         peek_image(Path(options.brain_mask))
     problem, warnings, reference = case.problem, case.warnings, options.reference
@@ -97,3 +101,21 @@ def _of_case(case: Case, options: ReadingOptions) -> CaseOverview:
             else:
                 problem = str(error)
     return CaseOverview(case.name, tuple(rows), warnings, problem)
+
+
+def _peek(case: Case, modality: str) -> tuple[Geometry, tuple[str, ...]]:
+    if modality in case.series:
+        return peek_series(case.series[modality])
+    path = case.images[modality]
+    return peek_channels(path, case.channels) if case.channels else peek_image(path)
+
+
+def _place(case: Case, modality: str) -> str:
+    return str(display_path(case.series[modality])) if modality in case.series else str(case.images[modality])
+
+
+def _row_aside(name: str, series: Series, why: str) -> FileRow:
+    """Return a series that is not used; that it is no volume is then no problem."""
+    grid = series.geometry
+    place = (grid.size, grid.spacing_mm, grid.orientation) if grid else ()
+    return FileRow(name, "-", series.label, why, *place)

@@ -12,7 +12,10 @@ from a2fseg_cli.cases.case_lists import read_case_table, split_part
 from a2fseg_cli.cases.discovery import find_cases, unique
 from a2fseg_cli.cases.names import image_stem
 from a2fseg_cli.cases.nnunet import find_dataset, is_dataset
+from a2fseg_cli.cases.studies import with_series
 from a2fseg_cli.cases.volumes import cases_of_volumes, channel_modalities
+from a2fseg_cli.dicom.places import holds_dicom
+from a2fseg_cli.dicom.reading import series_in_folder
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.modalities import BRATS_MODALITIES
 
@@ -91,9 +94,12 @@ def select_cases(
 
 
 def _given_case(given: Mapping[str, Path]) -> Case:
+    """Return images given one by one, files or folders with a DICOM series each, as a case. Raises: InputError."""
     first = next(iter(given.values()))
     name = printable_name(image_stem(first) or first.name.split(".")[0])
-    return Case(name, dict(given), decided=dict.fromkeys(given, "given"))
+    series = {modality: series_in_folder(place) for modality, place in given.items() if holds_dicom(place)}
+    case = Case(name, dict(given), decided=dict.fromkeys(given, "given"))
+    return with_series(case, series) if series else case
 
 
 def _cases_of_source(source: Path, modalities: Sequence[str], selection: Selection, with_truth: bool) -> list[Case]:

@@ -45,6 +45,19 @@ def identify(path: Path, modalities: Sequence[str] = BRATS_MODALITIES) -> Readin
     return replace(_against_times(reading, fields), patient=by_name.patient)
 
 
+def read_fields(fields: Mapping[str, Any]) -> Reading:
+    """Return what the fields of an image say without its name, as those of a DICOM series; times in seconds."""
+    if _OTHER_TYPES & _image_type(fields):
+        return Reading(Kind.ASIDE)
+    told = _by_description(fields)
+    return told if told.kind is Kind.ASIDE else _against_times(_with_agent(told, fields), fields)
+
+
+def names_agent(fields: Mapping[str, Any]) -> bool:
+    """Whether the fields name a contrast agent, as opposed to "NONE" and the like."""
+    return _with_agent(Reading(Kind.IMAGE, "t1"), fields).sequence == "t1c"
+
+
 def _fields(path: Path) -> Mapping[str, Any]:
     """Return the JSON object beside an image, empty where there is none that can be read."""
     sidecar = path.with_name(f"{image_stem(path)}.json")
@@ -127,7 +140,8 @@ def sequence_by_times(fields: Mapping[str, Any]) -> str | None:
         return None
     if echo <= 0.03 and (repetition <= 1.2 or 0.3 <= (inversion or 0) <= 1.3):
         return "t1"
-    return "t2" if echo >= 0.07 and repetition >= 2 and inversion is None else None
+    inverted = inversion is not None or "IR" in kinds.upper()  # a FLAIR whose inversion time was taken out
+    return "t2" if echo >= 0.07 and repetition >= 2 and not inverted else None
 
 
 def _against_times(reading: Reading, fields: Mapping[str, Any]) -> Reading:

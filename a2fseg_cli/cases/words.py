@@ -19,8 +19,9 @@ T1_PULSES = frozenset(("mprage", "bravo", "spgr", "fspgr", "irspgr", "irfspgr", 
 
 AGENTS = frozenset(
     ("gd", "gad", "gado", "gadolinium", "gadovist", "gadavist", "gadoterate", "dotarem", "magnevist", "prohance",
-     "multihance", "omniscan", "clariscan", "contrast", "contrasted", "kontrast", "kontrastmittel", "km", "ce", "c",
-     "enh", "enhanced", "postcontrast", "postgad", "postgd", "postkm", "postc", "mdc", "postgado", "gdtpa", "dtpa")
+     "multihance", "omniscan", "clariscan", "contrast", "contrasted", "contraste", "kontrast", "kontrastmittel", "km",
+     "ce", "c", "inj", "enh", "enhanced", "postcontrast", "postgad", "postgd", "postkm", "postc", "mdc", "postgado",
+     "gdtpa", "dtpa")
 )  # fmt: skip
 POST = frozenset(("post", "nach", "after"))
 # "post" followed by one of these is a time after a treatment.
@@ -30,7 +31,7 @@ TREATMENTS = frozenset(
 )  # fmt: skip
 PRE = frozenset(("pre", "native", "nativ", "plain", "unenhanced", "noncontrast", "precontrast", "pregad", "t1n",
                  "t1pre", "nogad", "nokm", "noncon", "pregd", "prekm"))  # fmt: skip
-NEGATIONS = frozenset(("no", "non", "wo", "without", "ohne", "sans", "pre", "minus"))
+NEGATIONS = frozenset(("no", "non", "wo", "without", "ohne", "sans", "sin", "senza", "pre", "minus"))
 
 # May stand among the words of a sequence without saying which it is; also steps that leave an image of it.
 DESCRIPTIONS = frozenset(

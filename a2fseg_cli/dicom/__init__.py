@@ -1,1 +1,1 @@
-"""DICOM: series that are read, and the segmentation that is filed beside them."""
+"""DICOM: finding its files, headers to series, slices to volumes, voxels. Which sequence a series is, `cases` says."""

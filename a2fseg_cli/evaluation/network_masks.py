@@ -72,7 +72,7 @@ class NetworkMasks:
 
     def files(self, case: Case) -> Sequence[Path]:
         """Return the patient's images."""
-        return list(case.images.values())
+        return case.files
 
     def _of_subsets(self, case: Case) -> Case:
         """Return the case with the images of the subsets that it has, so that no other file is opened."""

@@ -137,7 +137,7 @@ def _read_header(path: Path) -> tuple[Format, Header]:
     kind = format_of(path)
     header = kind.read_header(path)
     check_extent(path, header.geometry)
-    return kind, replace(header, warnings=(*header.warnings, *_thickness_warnings(path, header.geometry)))
+    return kind, replace(header, warnings=(*header.warnings, *thickness_warnings(path, header.geometry)))
 
 
 def _one_volume(path: Path, header: Header) -> Header:
@@ -219,7 +219,8 @@ def _without_nonfinite(path: Path, array: npt.NDArray[np.float32]) -> tuple[npt.
     return np.where(finite, array, outside), (warning,)
 
 
-def _thickness_warnings(path: Path, geometry: Geometry) -> tuple[str, ...]:
+def thickness_warnings(path: Path, geometry: Geometry) -> tuple[str, ...]:
+    """Return what a user should know of thick slices, if they are; `path` stands in the message."""
     if max(geometry.spacing_mm) <= _THICK_SLICE_MM + 1e-6:  # 2 mm in metres is 2.0000001 in float32
         return ()
     spacing = " x ".join(f"{value:.3g}" for value in geometry.spacing_mm[::-1])

@@ -199,7 +199,7 @@ class Cohort:
 
     def _fingerprint(self, case: Case) -> str:
         """Return a hash of all that a result depends on: input files, weights, settings, version."""
-        files = {m: file_state(path) for m, path in case.images.items()}
+        files = {modality: case.state(modality) for modality in case.images}
         mask = file_state(Path(self.reading.brain_mask)) if self.reading.brain_mask else None
         segmenter = self.segmenter
         how = (self.settings, asdict(segmenter.inference), segmenter.compute.precision)

@@ -182,7 +182,7 @@ def _check_names(planned: Iterable[Path], cases: Iterable[Case], others: Iterabl
     names = [os.path.realpath(path) for path in planned]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UsageError(f"{twice[0]} is the name of two outputs. Give each its own.")
-    of_cases = (path for case in cases for path in (*case.images.values(), case.truth) if path)
+    of_cases = (path for case in cases for path in (*case.files, case.truth) if path)
     inputs = {os.path.realpath(path) for path in (*of_cases, *others)}
     if clash := [name for name in names if name in inputs]:
         raise UsageError(f"{clash[0]} is one of the inputs, which are never written over. Give another name.")

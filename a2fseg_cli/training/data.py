@@ -81,8 +81,8 @@ def load_samples(
 
 def _fingerprint(case: Case, config: ModelConfig) -> str:
     """Return what the cached arrays depend on: the files, the settings and the version of this code."""
-    files = {**case.images, "truth": case.truth}
-    states = {name: file_state(path) for name, path in files.items() if path is not None}
+    states = {modality: case.state(modality) for modality in case.images}
+    states |= {"truth": file_state(case.truth)} if case.truth is not None else {}
     meaning = (case.channels, dict(case.truth_labels or {}))
     return fingerprint(states, meaning, CACHE_VERSION, config.modalities, config.label_values, config.spacing_mm)
 
