@@ -209,8 +209,17 @@ def predict(
         found = api.overview(source, images=given, weights=weights, selection=selection, reading=reading)
         show_overview(found, json_)
         return
-    maps = (regions, probabilities, uncertainty, attention, agreement)
-    options = api.OutputOptions(labels, *maps, colours, _sizes(remove_small or []), fill_holes)
+    options = api.OutputOptions(
+        labels=labels,
+        regions=regions,
+        probabilities=probabilities,
+        uncertainty=uncertainty,
+        attention=attention,
+        agreement=agreement,
+        colours=colours,
+        remove_small=_sizes(remove_small or []),
+        fill_holes=fill_holes,
+    )
     network = api.load_network(
         weights, device=device, precision=precision, window=three(window, "--window"), overlap=overlap, tta=tta
     )
@@ -275,14 +284,14 @@ def _sizes(pairs: Sequence[str]) -> dict[str, float]:
     sizes: dict[str, float] = {}
     for pair in pairs:
         region, _, text = pair.partition("=")
-        region = region.strip().upper()
+        region = region.strip()
         try:
             size = float(text)
         except ValueError:
             size = -1.0
         if not region or not size > 0:
             raise UsageError(f"--remove-small {pair}: expected REGION=MM3, such as ET=50.")
-        if region in sizes:
+        if region.lower() in map(str.lower, sizes):
             raise UsageError(f"--remove-small {pair}: {region} was given twice. Keep one.")
         sizes[region] = size
     return sizes
