@@ -123,7 +123,8 @@ ALWAYS: dict[str, frozenset[str]] = {
         ("output", "raw", "reference", "brain_mask", "require", "case",
          "dry_run", "weights", "device", "precision", "window", "overlap", "tta", "threads", "deterministic", "labels",
          "regions", "probabilities", "uncertainty", "attention", "agreement", "preview", "report", "stats",
-         "layout", "label_file", "fail_on_empty", "overwrite", "json_", "quiet")
+         "layout", "label_file", "colours", "remove_small", "fill_holes", "fail_on_empty", "overwrite", "json_",
+         "quiet")
     ),
     "prepare": frozenset(
         ("source", "output", "reference", "brain_mask", "drop_unregistered", "case", "threads", "overwrite", "json_",

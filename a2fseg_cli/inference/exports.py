@@ -19,16 +19,19 @@ from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
 from a2fseg_cli.imaging.restoring import Box, classes_to_file
 from a2fseg_cli.imaging.writing import write_label_map, write_map
 from a2fseg_cli.inference.agreement import Agreement
+from a2fseg_cli.inference.cleaning import cleaned
 from a2fseg_cli.inference.layouts import segmentation_record
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.inference.patient import Patient, PatientPrediction
+from a2fseg_cli.inference.pictures import entropy, scene_of
 from a2fseg_cli.inference.places import PatientFiles
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.inference.stats import patient_stats
 from a2fseg_cli.inference.windows import WindowPlan
+from a2fseg_cli.modalities import heading
 from a2fseg_cli.reporting.label_tables import segments
-from a2fseg_cli.reporting.overlay import write_preview
-from a2fseg_cli.reporting.page import patient_page
+from a2fseg_cli.reporting.page import PagePictures, page_pictures, patient_page
+from a2fseg_cli.reporting.preview import write_preview, write_thumbnail
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
 from a2fseg_cli.weights.card import guesses, subset_cost
 
@@ -137,28 +140,30 @@ def finish_patient(
     """
     started = time.perf_counter()
     config = segmenter.config
-    classes = class_map(patient, predicted.prediction)
-    preview, report = files.preview, files.report
+    classes, changes = cleaned(
+        class_map(patient, predicted.prediction),
+        config,
+        patient.geometry.spacing_mm,
+        options.remove_small,
+        options.fill_holes,
+    )
     outputs = _write_images(patient, predicted.prediction, classes, config, options, files)
     result = summarise(patient, predicted, classes, segmenter, options)
+    result = replace(result, warnings=(*result.warnings, *(f"{patient.name}: {change}" for change in changes)))
     if files.sidecar is not None:
         atomic_write_text(files.sidecar, json_text(_sidecar(result)))
         outputs.append(files.sidecar)
-    picture = b""
-    if preview is not None or report is not None:
-        picture = _picture(patient, classes, config, result)
-    if preview is not None:
-        atomic_write_bytes(preview, picture)
-    outputs += [path for path in (preview, report) if path is not None]
+    picture = _draw(patient, classes, config, result, options, predicted.prediction, files)
+    outputs += files.pictures
     seconds = {**result.seconds, "write": time.perf_counter() - started}
     result = replace(result, segmentation=files.segmentation, outputs=tuple(outputs), seconds=seconds)
-    if not with_stats and report is None:
+    if not with_stats and files.report is None:
         return result
     stats = patient_stats(
         result, patient, predicted.prediction, segmenter, _diameters(patient, classes, config), settings or {}
     )
-    if report is not None:
-        atomic_write_text(report, patient_page(stats, picture))
+    if files.report is not None and picture is not None:
+        atomic_write_text(files.report, patient_page(stats, picture, options.colours))
     return replace(result, stats=stats)
 
 
@@ -171,17 +176,29 @@ def _sidecar(result: PatientResult) -> dict[str, Any]:
     }
 
 
-def _picture(patient: Patient, classes: ClassMap, config: ModelConfig, result: PatientResult) -> bytes:
-    """Return the preview, a PNG."""
-    reorient = patient.prepared.route.reorient
-    name, image = patient.background
-    file = io.BytesIO()
-    spacing_mm = canonical_spacing_mm(patient.geometry, reorient)
-    arrays = (reorient.apply(image), reorient.apply(classes))
-    title = f"{patient.name}, segmented from {result.modalities}"
+def _draw(
+    patient: Patient,
+    classes: ClassMap,
+    config: ModelConfig,
+    result: PatientResult,
+    options: OutputOptions,
+    prediction: Prediction,
+    files: PatientFiles,
+) -> PagePictures | None:
+    """Write the preview and what an index shows; return the pictures of the page, None without one."""
+    if files.preview is None and files.report is None:
+        return None
     guesses = [row.name for row in result.rows if row.guess and row.label is not None]
-    write_preview(file, *arrays, spacing_mm, config.classes, title=title, background_name=name, guesses=guesses)
-    return file.getvalue()
+    unsure = prediction if files.report is not None else None
+    scene = scene_of(patient, classes, config, guesses, options.colours, unsure)
+    file = io.BytesIO()
+    given = ", ".join(map(heading, result.modalities.split("+")))
+    write_preview(file, scene, f"{patient.name}, segmented from {given}")
+    if files.preview is not None:
+        atomic_write_bytes(files.preview, file.getvalue())
+    if files.thumbnail is not None:
+        write_thumbnail(files.thumbnail, scene)
+    return page_pictures(scene, file.getvalue()) if files.report is not None else None
 
 
 def _diameters(patient: Patient, classes: ClassMap, config: ModelConfig) -> dict[str, tuple[float, float]]:
@@ -216,13 +233,6 @@ def _write_images(
     for weight in prediction.attention.values() if options.attention else ():
         write_map(route.to_file(weight), *grid, next(remaining))
     return outputs
-
-
-def entropy(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the entropy over the classes (C, d, h, w) as a share of its largest value, log C: (d, h, w)."""
-    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
-    share: npt.NDArray[np.float32] = -(probabilities * logarithms).sum(axis=0) / np.float32(np.log(len(probabilities)))
-    return share
 
 
 def _result_warnings(name: str, masks: Mapping[str, npt.NDArray[np.bool_]]) -> list[str]:
