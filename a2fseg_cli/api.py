@@ -23,6 +23,7 @@ from a2fseg_cli.cases.overview import overview as find_overview
 from a2fseg_cli.cases.selection import Selection, select_cases
 from a2fseg_cli.cases.shares import share_of
 from a2fseg_cli.core.device import choose_compute
+from a2fseg_cli.dicom.places import opened_places
 from a2fseg_cli.errors import A2FSegError, UsageError, WeightsError
 from a2fseg_cli.imaging.any_image import any_image
 from a2fseg_cli.imaging.geometry import Geometry
@@ -218,7 +219,7 @@ def predict(
     """Segment a patient or a cohort into files, as the command does.
 
     Args:
-        source: A patient's folder, a cohort's, or a CSV with the columns case, t1, t1c, t2, flair.
+        source: A patient's folder, a cohort's, a CSV with the columns case, t1, t1c, t2, flair, or a zip of DICOM.
         output: A file for one patient, or a folder.
         images: Instead of `source`: the files of one patient by modality, the reference first.
         network: From `load_network`; the bundled weights by default.
@@ -247,32 +248,34 @@ def predict(
     if unknown := [m for m in images or {} if m in BRATS_MODALITIES and m not in known]:
         takes = ", ".join(known)
         raise WeightsError(f"{network.weights.path}: made for {takes}, not for {', '.join(unknown)}. Take others.")
-    cases = select_cases(_path(source), given=_paths(images), modalities=known, selection=selection)
-    naming = layout_named(layout)
-    naming.check(Path(output), cases)  # all of them: two patients of one name may be in two shares
-    share = share_of(cases, num_parts, part_id)
-    single = naming is PLAIN and (bool(images) or (len(cases) == 1 and is_image_name(Path(output))))
-    if started:
-        started(len(share.cases), share.words, single)
-    return run_cases(
-        share.cases,
-        network,
-        Path(output),
-        reading=reading,
-        options=options,
-        preview=_path(preview),
-        report=_path(report),
-        stats=_path(stats),
-        existing=existing,
-        with_stats=with_stats,
-        share=(share.parts, share.part, share.words),
-        single=single,
-        inputs=[path for path in (_path(source), _split_file(selection)) if path and path.is_file()],
-        layout=layout,
-        label_file=label_file,
-        keep_prepared=_path(keep_prepared),
-        progress=progress,
-    )
+    with opened_places(_path(source), _paths(images)) as (place, given):
+        one = is_image_name(Path(output))
+        cases = select_cases(place, given=given, modalities=known, selection=selection, single=one)
+        naming = layout_named(layout)
+        naming.check(Path(output), cases)  # all of them: two patients of one name may be in two shares
+        share = share_of(cases, num_parts, part_id)
+        single = naming is PLAIN and (bool(images) or (len(cases) == 1 and one))
+        if started:
+            started(len(share.cases), share.words, single)
+        return run_cases(
+            share.cases,
+            network,
+            Path(output),
+            reading=reading,
+            options=options,
+            preview=_path(preview),
+            report=_path(report),
+            stats=_path(stats),
+            existing=existing,
+            with_stats=with_stats,
+            share=(share.parts, share.part, share.words),
+            single=single,
+            inputs=[path for path in (_path(source), _split_file(selection)) if path and path.is_file()],
+            layout=layout,
+            label_file=label_file,
+            keep_prepared=_path(keep_prepared),
+            progress=progress,
+        )
 
 
 def _path(path: str | PathLike[str] | None) -> Path | None:
@@ -297,8 +300,9 @@ def overview(
         reading: As of `predict`.
     """
     modalities = inspect_weights(_weights_file(weights)).config.modalities
-    cases = select_cases(_path(source), given=_paths(images), modalities=modalities, selection=selection)
-    return find_overview(cases, reading or ReadingOptions())
+    with opened_places(_path(source), _paths(images)) as (place, given):
+        cases = select_cases(place, given=given, modalities=modalities, selection=selection)
+        return find_overview(cases, reading or ReadingOptions())
 
 
 def demo(

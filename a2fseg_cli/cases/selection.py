@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from a2fseg_cli.cases.case import Case, printable_name, too_long
@@ -12,14 +12,17 @@ from a2fseg_cli.cases.case_lists import read_case_table, split_part
 from a2fseg_cli.cases.discovery import find_cases, unique
 from a2fseg_cli.cases.names import image_stem
 from a2fseg_cli.cases.nnunet import find_dataset, is_dataset
-from a2fseg_cli.cases.studies import with_series
+from a2fseg_cli.cases.series_choice import SeriesChoice
+from a2fseg_cli.cases.studies import cases_of_dicom, with_series
 from a2fseg_cli.cases.volumes import cases_of_volumes, channel_modalities
-from a2fseg_cli.dicom.places import holds_dicom
+from a2fseg_cli.dicom.places import holds_dicom, holds_images
 from a2fseg_cli.dicom.reading import series_in_folder
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.modalities import BRATS_MODALITIES
 
 Source = Path | Sequence[Path]
+# Choices among the files of folders.
+_AMONG_FILES = ("select", "ignore_unknown")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,9 @@ class Selection:
         select: Which of several files of one modality is meant, by a part of its name such as `run-01`.
         channels: Modality of each volume of 4-D files, in their order; `-` is a volume that is not used.
         case_name: Name of the one patient.
+        series: Modality of a DICOM series by its number, its key (`5b`), its UID or the end of it; `-` leaves it aside.
+        study: Of several DICOM studies: its UID, the end of it, or its date.
+        prefer: thinnest takes the DICOM series with the thinnest slices of several; None refuses.
     """
 
     split: str | None = None
@@ -41,6 +47,14 @@ class Selection:
     select: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     case_name: str | None = None
+    series: Mapping[str, str] = field(default_factory=dict)
+    study: str | None = None
+    prefer: str | None = None
+
+    @property
+    def series_choice(self) -> SeriesChoice:
+        """Which DICOM series are meant. Raises: UsageError for an unknown preference."""
+        return SeriesChoice(self.series, self.study, self.prefer, self.ignore_unknown)
 
     def __post_init__(self) -> None:
         """Refuse one word where several are meant. Raises: UsageError."""
@@ -56,6 +70,7 @@ def select_cases(
     given: Mapping[str, Path] | None = None,
     selection: Selection | None = None,
     with_truth: bool = False,
+    single: bool = False,
 ) -> list[Case]:
     """Return the patients of one or several sources, or the one whose files are given.
 
@@ -66,6 +81,7 @@ def select_cases(
         given: File of each modality of one patient.
         selection: Which of them, and which of their files.
         with_truth: Of nnU-Net's data sets only the folders that have labels.
+        single: One patient is expected: several DICOM studies are then refused, with a list.
 
     Returns:
         The cases by name. What is wrong with a single one is its `problem`.
@@ -84,7 +100,12 @@ def select_cases(
     channel_modalities(channels, modalities)  # refused before anything is looked for
     cases: list[Case] = [_given_case(given)] if given else []
     for place in sources:
-        cases += _cases_of_source(place, modalities, selection, with_truth)
+        if holds_dicom(place) and not holds_images(place):
+            _refuse(selection, ("select", "channels"), "DICOM series are told apart by their headers")
+            cases += cases_of_dicom(place, modalities, selection.series_choice, single=single)
+        else:
+            _refuse(selection, ("series", "study", "prefer"), f"{place} holds no DICOM series, or images beside them")
+            cases += _cases_of_source(place, modalities, selection, with_truth)
     cases = unique(cases)
     if case_name is not None:
         cases = [_renamed(cases, case_name)]
@@ -109,24 +130,24 @@ def _cases_of_source(source: Path, modalities: Sequence[str], selection: Selecti
     if is_file and source.suffix.lower() == ".csv":
         if channels:
             raise UsageError("A CSV names a file for each modality (channels). Give 4-D files by folder or alone.")
-        _refuse_choices(selection, "a CSV names its files")
+        _refuse(selection, _AMONG_FILES, "a CSV names its files")
         return read_case_table(source, modalities)
     if is_file and not channels:
         expected = ", ".join(modalities)
         raise UsageError(f"{source}: one file. Expected a folder, a .csv, or an image by its sequence: {expected}.")
     if not is_file and is_dataset(source):
-        _refuse_choices(selection, "a data set of nnU-Net tells its files by numbers")
+        _refuse(selection, _AMONG_FILES, "a data set of nnU-Net tells its files by numbers")
         return find_dataset(source, modalities, channels=channels, with_truth=with_truth)
     if channels:
-        _refuse_choices(selection, "channels tell what is in 4-D files")
+        _refuse(selection, _AMONG_FILES, "channels tell what is in 4-D files")
         return cases_of_volumes(source, modalities, channels)
     return find_cases(source, modalities, select=selection.select, ignore_unknown=selection.ignore_unknown)
 
 
-def _refuse_choices(selection: Selection, why: str) -> None:
-    """Refuse choices among the files of folders where nothing would follow them. Raises: UsageError."""
-    for name, given in (("select", selection.select), ("ignore_unknown", selection.ignore_unknown)):
-        if given:
+def _refuse(selection: Selection, names: Sequence[str], why: str) -> None:
+    """Refuse choices where nothing would follow them. Raises: UsageError."""
+    for name in names:
+        if getattr(selection, name):
             raise UsageError(f"There is nothing to choose ({name}): {why}.")
 
 

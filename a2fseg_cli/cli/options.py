@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from a2fseg_cli.errors import UsageError
 from a2fseg_cli.modalities import MODALITIES
 
 RUN, IMAGES, BATCH = "Running", "Images", "Cohorts"
@@ -82,6 +83,25 @@ IgnoreUnknown = Annotated[
         rich_help_panel=IMAGES,
     ),
 ]
+Series = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NUMBER=SEQUENCE",
+        help="What a DICOM series is, e.g. 12=t1c, or 12=- to leave it aside; repeatable",
+        rich_help_panel=IMAGES,
+    ),
+]
+Study = Annotated[
+    str | None, typer.Option(help="Which of several DICOM studies: its date or UID", rich_help_panel=IMAGES)
+]
+Prefer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="thinnest",
+        help="Of several DICOM series of one sequence take the thinnest (default: the patient fails).",
+        rich_help_panel=IMAGES,
+    ),
+]
 CaseName = Annotated[str | None, typer.Option(help="Name of the patient, when there is one", rich_help_panel=IMAGES)]
 Split = Annotated[
     str | None,
@@ -89,6 +109,19 @@ Split = Annotated[
         metavar="FILE[:NAME]", help="Only the patients of this list; JSON with named lists.", rich_help_panel=BATCH
     ),
 ]
+
+
+def by_series(pairs: Sequence[str] | None) -> dict[str, str]:
+    """Return sequence by DICOM series from `NUMBER=SEQUENCE`. Raises: UsageError."""
+    chosen: dict[str, str] = {}
+    for pair in pairs or ():
+        key, separator, name = pair.partition("=")
+        if not separator or not key.strip() or not name.strip():
+            raise UsageError(f"--series {pair}: expected NUMBER=SEQUENCE, e.g. 12=t1c.")
+        if key.strip() in chosen:
+            raise UsageError(f"--series {pair}: series {key} is named twice. Keep one.")
+        chosen[key.strip()] = name.strip()
+    return chosen
 
 
 def with_modality_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -26,14 +26,18 @@ from a2fseg_cli.cli.options import (
     Overlap,
     PartId,
     Precision,
+    Prefer,
     Quiet,
     Reference,
     Select,
+    Series,
     Split,
+    Study,
     Threads,
     Tta,
     Weights,
     Window,
+    by_series,
     with_modality_options,
 )
 from a2fseg_cli.cli.runtime import prepare_process, three
@@ -98,6 +102,9 @@ def predict(
         ),
     ] = None,
     select: Select = None,
+    series: Series = None,
+    study: Study = None,
+    prefer: Prefer = None,
     require: Annotated[
         list[str] | None,
         typer.Option(help="A sequence that every patient must have, e.g. t1c; repeatable", rich_help_panel=IMAGES),
@@ -201,7 +208,7 @@ def predict(
     prepare_process(threads, deterministic)
     from a2fseg_cli import api
 
-    selection = api.Selection(split, tuple(require or ()), ignore_unknown, tuple(select or ()), _listed(channels), case)
+    selection = api.Selection(split, tuple(require or ()), ignore_unknown, tuple(select or ()), _listed(channels), case, by_series(series), study, prefer)
     reading = api.ReadingOptions(on_mismatch, reference, brain_mask, allow_skull, raw, drop_unregistered)
     if dry_run or output is None:
         found = api.overview(source, images=given, weights=weights, selection=selection, reading=reading)

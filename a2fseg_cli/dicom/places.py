@@ -8,11 +8,12 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from a2fseg_cli.errors import InputError, ResourceError
+from a2fseg_cli.imaging.formats.suffixes import EXTENSIONS
 
 # A brain examination has up to 5,000 images of half a megabyte, 2.5 GB; with the raw series of a perfusion twice that.
 MOST_BYTES = 16 * 2**30
@@ -43,6 +44,17 @@ def opened(place: Path) -> Iterator[Path]:
         yield folder
 
 
+@contextmanager
+def opened_places(
+    source: Path | None, images: Mapping[str, Path] | None
+) -> Iterator[tuple[Path | None, dict[str, Path] | None]]:
+    """Yield a source and images by modality, each zip among them as `opened` gives it. Raises: as `opened`."""
+    with ExitStack() as stack:
+        place = None if source is None else stack.enter_context(opened(source))
+        given = {m: stack.enter_context(opened(path)) for m, path in images.items()} if images else None
+        yield place, given
+
+
 def is_zip(place: Path) -> bool:
     """Whether a place is a zip file, by its name."""
     return place.suffix.lower() == ".zip" and os.path.isfile(place)
@@ -58,6 +70,11 @@ def holds_dicom(place: Path) -> bool:
     if os.path.isfile(place):
         return _is_dicom_file(place)
     return any(_is_dicom_file(path) for _, path in zip(range(200), files_below(place), strict=False))
+
+
+def holds_images(place: Path) -> bool:
+    """Whether the first files below a folder, at most 2,000, hold an image of another format, such as NIfTI."""
+    return any(path.name.lower().endswith(EXTENSIONS) for _, path in zip(range(2000), files_below(place), strict=False))
 
 
 def files_below(place: Path) -> Iterator[Path]:

@@ -22,17 +22,21 @@ from a2fseg_cli.imaging.segments import SLICER_SUFFIX, Segment, with_slicer_fiel
 _COMPRESSION_LEVEL = 5
 
 
-def check_output_name(path: Path) -> str:
+def check_output_name(path: Path, *others: str) -> str:
     """Return the image extension of a file to be written, lower case.
+
+    Args:
+        path: Its name.
+        others: Endings that another writer takes.
 
     Raises:
         UsageError: it is none that can be written, or `path` is a folder.
     """
     if os.path.isdir(path):  # Path.is_dir raises for a name that is too long
         raise UsageError(f"{path}: a folder. Expected the name of a file to write.")
-    if extensions := [extension for extension in WRITABLE if path.name.lower().endswith(extension)]:
+    if extensions := [extension for extension in (*WRITABLE, *others) if path.name.lower().endswith(extension)]:
         return max(extensions, key=len)
-    raise UsageError(f"{path}: cannot write this type of file. Choose a name that ends in {', '.join(WRITABLE)}.")
+    raise UsageError(f"{path}: cannot write this type of file. Choose a name that ends in {', '.join((*WRITABLE, *others))}.")
 
 
 def write_label_map(

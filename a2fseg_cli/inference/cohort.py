@@ -24,6 +24,7 @@ from a2fseg_cli.inference.patient import Patient, PatientPrediction, load_patien
 from a2fseg_cli.inference.places import Places
 from a2fseg_cli.inference.predictor import Segmenter
 from a2fseg_cli.inference.prefetch import read_ahead, work_ahead
+from a2fseg_cli.inference.segmentation_file import check_segmentation_file
 from a2fseg_cli.inference.stats import StatsFile, write_stats
 from a2fseg_cli.inference.status import FAILED, OK, RUNNING, SKIPPED, Status, StatusTable
 
@@ -175,7 +176,9 @@ class Cohort:
             try:
                 pictures = bool(self.places.preview or self.places.report)
                 keep = self.keep_prepared / case.name if self.keep_prepared else None
-                return work, load_patient(case, self.segmenter.config, self.reading, pictures, keep)
+                patient = load_patient(case, self.segmenter.config, self.reading, pictures, keep)
+                check_segmentation_file(patient, self.places.files_of(case))
+                return work, patient
             except A2FSegError as error:
                 return work, error
 

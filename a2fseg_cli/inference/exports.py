@@ -26,6 +26,7 @@ from a2fseg_cli.inference.patient import Patient, PatientPrediction
 from a2fseg_cli.inference.pictures import entropy, scene_of
 from a2fseg_cli.inference.places import PatientFiles
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
+from a2fseg_cli.inference.segmentation_file import write_segmentation_file
 from a2fseg_cli.inference.stats import patient_stats
 from a2fseg_cli.inference.windows import WindowPlan
 from a2fseg_cli.modalities import heading
@@ -147,8 +148,10 @@ def finish_patient(
         options.remove_small,
         options.fill_holes,
     )
-    outputs = _write_images(patient, predicted.prediction, classes, config, options, files)
     result = summarise(patient, predicted, classes, segmenter, options)
+    guessed = [row.name for row in result.rows if row.guess and row.label is not None]
+    write_segmentation_file(patient, classes, segmenter, options, files, guessed)
+    outputs = _write_maps(patient, predicted.prediction, classes, config, options, files)
     result = replace(result, warnings=(*result.warnings, *(f"{patient.name}: {change}" for change in changes)))
     if files.sidecar is not None:
         atomic_write_text(files.sidecar, json_text(_sidecar(result)))
@@ -209,7 +212,7 @@ def _diameters(patient: Patient, classes: ClassMap, config: ModelConfig) -> dict
     return {region: largest_axial_diameters_mm(reorient.apply(mask), spacing_mm) for region, mask in masks.items()}
 
 
-def _write_images(
+def _write_maps(
     patient: Patient,
     prediction: Prediction,
     classes: ClassMap,
@@ -217,12 +220,10 @@ def _write_images(
     options: OutputOptions,
     files: PatientFiles,
 ) -> list[Path]:
-    """Write the segmentation and the maps asked for; return the files, in the order of `PatientFiles.images`."""
+    """Write the masks and maps asked for; return all image files, the segmentation first, as `PatientFiles.images`."""
     outputs = files.images(config, patient.files, options)
-    remaining, route = iter(outputs), patient.prepared.route
+    remaining, route = iter(outputs[1:]), patient.prepared.route
     grid = (patient.reference, patient.geometry)
-    values = options.label_values(config)
-    write_label_map(to_labels(classes, values), *grid, next(remaining), segments(config.classes, values))
     members = [config.region_classes(region) for region, _ in config.regions]
     for indices in members if options.regions else ():
         write_label_map(region_mask(classes, indices).astype(np.uint8), *grid, next(remaining))

@@ -13,6 +13,7 @@ from a2fseg_cli.cases.case import Case
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.files import json_text, parse_json
+from a2fseg_cli.imaging.formats.suffixes import DICOM
 from a2fseg_cli.imaging.writing import check_output_name
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.reporting.label_tables import bids_lookup_table
@@ -171,7 +172,7 @@ def segmentation_record(description: str) -> dict[str, Any]:
 
 def stem_of(image: Path) -> str:
     """Return an image's name without its extension. Raises: UsageError for a name without one."""
-    return image.name[: -len(check_output_name(image))]
+    return image.name[: -len(check_output_name(image, DICOM))]
 
 
 def _name(case: Case) -> BidsName:

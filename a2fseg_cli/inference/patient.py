@@ -14,6 +14,7 @@ import torch
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import CaseImages, ReadingOptions, load_images
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.dicom.series import Series
 from a2fseg_cli.errors import naming_out_of_memory
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.preprocessing import Prepared, Scalar, canonical_spacing_mm, prepare
@@ -37,6 +38,7 @@ class Patient:
         prepared: What the network takes.
         warnings: What the user should know of the input.
         seconds: Time for reading and preparing.
+        series: The reference, where it is a DICOM series.
         backdrops: What pictures show the segmentation on, by modality, in the order to show: `frame` of each image.
             Empty unless pictures are wanted.
     """
@@ -48,6 +50,7 @@ class Patient:
     prepared: Prepared
     warnings: tuple[str, ...]
     seconds: float
+    series: Series | None = None
     backdrops: Mapping[str, Backdrop] = field(default_factory=dict, repr=False)
 
     @property
@@ -93,9 +96,11 @@ def load_patient(
             prepared = prepare_raw(case, config.modalities, reading, torch.get_num_threads())
             if keep is not None:
                 write_prepared(prepared, keep)
-            return prepared_patient(prepared.images, config, started, pictures)
-        images = load_images(case, config.modalities, reading, torch.get_num_threads())
-        return prepared_patient(images, config, started, pictures)
+            images = prepared.images
+        else:
+            images = load_images(case, config.modalities, reading, torch.get_num_threads())
+        patient = prepared_patient(images, config, started, pictures)
+        return replace(patient, series=case.series.get(images.reference))
 
 
 def prepared_patient(

@@ -12,7 +12,7 @@ from a2fseg_cli.cases.case import Case
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.files import check_place
-from a2fseg_cli.imaging.formats.suffixes import WRITABLE
+from a2fseg_cli.imaging.formats.suffixes import DICOM, WRITABLE
 from a2fseg_cli.imaging.writing import check_output_name
 from a2fseg_cli.inference.layouts import PLAIN, Layout, stem_of
 from a2fseg_cli.inference.options import OutputOptions
@@ -46,6 +46,11 @@ class PatientFiles:
         return [path for path in (self.preview, self.thumbnail, self.report) if path]
 
     @property
+    def is_dicom(self) -> bool:
+        """Whether the segmentation is a DICOM object."""
+        return self.segmentation.name.lower().endswith(DICOM)
+
+    @property
     def sidecar(self) -> Path | None:
         """The JSON that says what the segmentation is, where the layout has one."""
         return self.layout.sidecar(self.segmentation)
@@ -61,7 +66,7 @@ class PatientFiles:
         Raises:
             UsageError: no image extension.
         """
-        check_output_name(self.segmentation)
+        check_output_name(self.segmentation, DICOM)
         kinds = [
             (kind, region)
             for kind, on in (("region", options.regions), ("prob", options.probabilities))
@@ -194,7 +199,7 @@ class Places:
 
 def is_image_name(path: Path) -> bool:
     """Return whether a path is the name of one image rather than of a folder."""
-    return path.name.lower().endswith(WRITABLE) and not os.path.isdir(path)
+    return path.name.lower().endswith((*WRITABLE, DICOM)) and not os.path.isdir(path)
 
 
 def _check_names(planned: Iterable[Path], cases: Iterable[Case], others: Iterable[Path]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,11 +13,13 @@ from a2fseg_cli import __version__
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.cases.selection import Selection, select_cases
+from a2fseg_cli.dicom.places import opened_places
 from a2fseg_cli.errors import A2FSegError, UsageError, naming_out_of_memory
 from a2fseg_cli.files import file_state, fingerprint
+from a2fseg_cli.inference.predict import EXISTING
 from a2fseg_cli.inference.status import FAILED, OK, SKIPPED, Status, StatusTable
 from a2fseg_cli.modalities import BRATS_MODALITIES
-from a2fseg_cli.raw.outputs import write_prepared
+from a2fseg_cli.raw.outputs import remove_prepared, write_prepared
 from a2fseg_cli.raw.prepare import prepare_raw
 
 
@@ -70,34 +72,46 @@ def prepare(
         InputError: nothing was found. What is wrong with a single patient is in its `Preparation`.
         ResourceError: the folder cannot be written.
     """
-    given = {m: Path(path) for m, path in images.items()} if images else None
-    cases = select_cases(Path(source) if source is not None else None, given=given, selection=selection)
     options = replace(reading or ReadingOptions(), raw=True)
     folder = Path(output)
-    if options.brain_mask is not None and len(cases) > 1:
-        raise UsageError(f"One mask of the brain (brain_mask) is for one patient; there are {len(cases)}.")
-    prints = {case.name: _fingerprint(case, options) for case in cases}
-    table = StatusTable(folder / "status.csv", (), prints)
-    finished = set() if existing == "overwrite" else _finished(table, prints, folder)
-    in_the_way = [folder / case.name for case in cases if case.name not in finished and (folder / case.name).exists()]
+    given = {m: Path(path) for m, path in images.items()} if images else None
+    with opened_places(Path(source) if source is not None else None, given) as (place, files):
+        cases = select_cases(place, given=files, selection=selection)
+        if options.brain_mask is not None and len(cases) > 1:
+            raise UsageError(f"One mask of the brain (brain_mask) is for one patient; there are {len(cases)}.")
+        prints = {case.name: _fingerprint(case, options) for case in cases}
+        table = StatusTable(folder / "status.csv", (), prints)
+        finished = set() if existing == "overwrite" else _finished(table, prints, folder)
+        _refuse_existing([case for case in cases if case.name not in finished], folder, existing)
+        if started:
+            started(len(cases))
+        results = []
+        for case in cases:
+            if case.name in finished:
+                result = Preparation(replace(table.rows[case.name], status=SKIPPED, reason="finished before"))
+            else:
+                result = _prepared(case, folder / case.name, options, threads, prints[case.name])
+                table.note(result.status)
+            results.append(result)
+            if progress:
+                progress(result)
+        return results
+
+
+def _refuse_existing(cases: Sequence[Case], folder: Path, existing: str) -> None:
+    """Refuse results that are in the way, and a folder that is the input's. Raises: UsageError."""
+    if existing not in EXISTING:
+        raise UsageError(f"existing {existing}: expected {', '.join(EXISTING)}.")
+    for case in cases:
+        own = os.path.realpath(folder / case.name)
+        if any(os.path.realpath(path).startswith(own + os.sep) for path in case.files):
+            raise UsageError(f"{folder / case.name} holds the patient's input. Give another folder.")
+    in_the_way = [folder / case.name for case in cases if (folder / case.name).exists()]
     if existing == "refuse" and in_the_way:
         raise UsageError(
             f"{in_the_way[0]} exists ({len(in_the_way)} such folders). Overwrite them (overwrite), have what is "
             "outdated made anew (skip_existing), or give another folder."
         )
-    if started:
-        started(len(cases))
-    results = []
-    for case in cases:
-        if case.name in finished:
-            result = Preparation(replace(table.rows[case.name], status=SKIPPED, reason="finished before"))
-        else:
-            result = _prepared(case, folder / case.name, options, threads, prints[case.name])
-            table.note(result.status)
-        results.append(result)
-        if progress:
-            progress(result)
-    return results
 
 
 def _finished(table: StatusTable, prints: Mapping[str, str], folder: Path) -> set[str]:
@@ -116,7 +130,7 @@ def _prepared(case: Case, folder: Path, options: ReadingOptions, threads: int, s
     try:
         with naming_out_of_memory(f"{case.name} could not be read and prepared"):
             patient = prepare_raw(case, BRATS_MODALITIES, options, threads)
-        shutil.rmtree(folder, ignore_errors=True)  # what was made of other sequences would be taken for this patient's
+        remove_prepared(folder, case.name)  # what was made of other sequences would be taken for this patient's
         files = write_prepared(patient, folder)
     except A2FSegError as error:
         return Preparation(status(FAILED, list(case.images), " ".join(str(error).split())), error=error)
@@ -126,7 +140,7 @@ def _prepared(case: Case, folder: Path, options: ReadingOptions, threads: int, s
 
 def _fingerprint(case: Case, options: ReadingOptions) -> str:
     """Return a hash of all that a result depends on."""
-    files = {m: file_state(path) for m, path in case.images.items()}
+    files = {m: case.state(m) for m in case.images}
     mask = file_state(Path(options.brain_mask)) if options.brain_mask else None
     settings = asdict(options) | {"brain_mask": str(options.brain_mask) if options.brain_mask else None}
     return fingerprint(files, case.channels, mask, settings, __version__)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from a2fseg_cli.files import atomic_write_bytes
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.writing import write_image, write_label_map, write_map
+from a2fseg_cli.modalities import BRATS_MODALITIES
 from a2fseg_cli.raw.pictures import registration_picture
 from a2fseg_cli.raw.prepare import RawPatient
 from a2fseg_cli.raw.registration import write_transform
@@ -35,6 +36,13 @@ def prepared_files(folder: Path, name: str, modalities: Iterable[str], reference
         "brain_mask": folder / f"{name}_brain_mask.nii.gz",
         "registration": folder / f"{name}_registration.png",
     }
+
+
+def remove_prepared(folder: Path, name: str) -> None:
+    """Remove the files that `write_prepared` made of a patient before, of whichever sequences."""
+    for reference in BRATS_MODALITIES:
+        for path in prepared_files(folder, name, BRATS_MODALITIES, reference).values():
+            path.unlink(missing_ok=True)
 
 
 def write_prepared(patient: RawPatient, folder: Path) -> list[Path]:

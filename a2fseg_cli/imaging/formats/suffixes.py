@@ -19,4 +19,6 @@ EXTENSIONS = tuple(SUFFIXES)
 # .seg.nrrd is a NRRD with the fields of 3D Slicer. It is no row above, for in a file that is read `.seg` is a word of
 # the name, which says that it is an expert's truth.
 WRITABLE = (*(suffix for suffix in SUFFIXES if suffix not in _HEADERS), ".seg.nrrd")
+# A DICOM segmentation is written by `dicom.segmentation`, on the grid of a series.
+DICOM = ".dcm"
 GZIPPED = (".nii.gz", ".mgz")
