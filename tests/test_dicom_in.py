@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import time
 import warnings
@@ -850,3 +851,31 @@ def test_a_real_patient_there_and_back(cases_dir: Path, tmp_path: Path) -> None:
         assert grid.spacing_mm[::-1] == pytest.approx(image.GetSpacing())
         assert grid.origin_mm == pytest.approx(image.GetOrigin())
         assert grid.direction == pytest.approx(image.GetDirection())
+
+
+@pytest.mark.slow
+def test_a_raw_person_by_the_scanner_s_own_names(cases_dir: Path, tmp_path: Path) -> None:
+    """TCGA-FG-6692 as DICOM, oblique slices of 5.5 mm, under the descriptions and nothing else: grids and voxels."""
+    folder = cases_dir.parent / "raw" / "TCGA-FG-6692"
+    if not folder.is_dir():
+        pytest.skip("the raw scans (../shared/data/raw) are not on this machine")
+    numbers = {path: re.search(r"_SE(?:_IR)?_(\d+)_", path.name) for path in folder.glob("*.nii.gz")}
+    paths = {int(number[1]): path for path, number in numbers.items() if number}
+    study = Examination(tmp_path / "study")
+    for number, path in paths.items():
+        study.add_image(number, {"SeriesDescription": path.name[:-7]}, sitk.ReadImage(path))
+    (case,) = cases_of_dicom(study.folder, single=True)
+    assert {modality: one.number for modality, one in case.series.items()} == {
+        "t1": 10,
+        "t1c": 13,
+        "t2": 2,
+        "flair": 5,
+    }
+    for one in case.series.values():
+        image, oracle = read_series(one), sitk.ReadImage(paths[one.number or 0])
+        back = sitk.GetImageFromArray(image.array)  # its slices may count the other way
+        back.SetSpacing(image.geometry.spacing_mm[::-1])
+        back.SetOrigin(image.geometry.origin_mm)
+        back.SetDirection(image.geometry.direction)
+        there = sitk.Resample(back, oracle, sitk.Transform(), sitk.sitkNearestNeighbor)
+        assert np.array_equal(sitk.GetArrayFromImage(there), sitk.GetArrayFromImage(oracle))
