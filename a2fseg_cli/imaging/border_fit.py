@@ -65,6 +65,23 @@ def levels(coarse: CoarseImage) -> list[Level]:
     return [_level(*gradients[factor], grids[factor].spacing_mm, averaged) for factor, averaged in _LEVELS]
 
 
+def finest_level(coarse: CoarseImage) -> Level:
+    """Return a sequence's borders at the finest level alone."""
+    return _level(*_gradient(coarse), coarse.spacing_mm, averaged=False)
+
+
+def agreement(one: Level, other: Level) -> float:
+    """Return how well the borders of two sequences on one grid agree in direction: 1 all, about 0.3 by chance.
+
+    The cosine between the products of both; 0 where fewer than 500 voxels count in both.
+    """
+    both = (one.inside & other.inside).ravel()
+    if np.count_nonzero(both) < FEWEST_POINTS:
+        return 0.0
+    a, b = one.borders[both, :6], other.borders[both, :6]
+    return float(np.vdot(a, b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))
+
+
 def _gradient(coarse: CoarseImage) -> tuple[Field, Mask]:
     """Return the gradient (3, d, h, w) a mm, and where it does not reach beyond the brain; zero elsewhere."""
     image, spacing_mm = coarse.values, coarse.spacing_mm

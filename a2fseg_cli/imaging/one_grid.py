@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.imaging.geometry import Geometry, largest_corner_offset_mm, same_grid
 from a2fseg_cli.imaging.reading import MedicalImage, background
+from a2fseg_cli.imaging.rigid_grid import itk_image
 
 
 def check_same_grid(images: Mapping[str, tuple[Path, Geometry]]) -> None:
@@ -75,10 +75,8 @@ def resample_to(image: MedicalImage, geometry: Geometry) -> MedicalImage:
     """
     import SimpleITK as sitk
 
-    source = sitk.GetImageFromArray(image.array)
-    _set_itk_geometry(source, image.geometry)
     resampled = sitk.Resample(
-        source,
+        itk_image(image.array, image.geometry),
         list(geometry.size[::-1]),
         sitk.Transform(),
         sitk.sitkLinear,
@@ -92,9 +90,3 @@ def resample_to(image: MedicalImage, geometry: Geometry) -> MedicalImage:
     if (array == outside).all():
         raise InputError(f"{image.path}: nothing of it lies on the reference's grid. Co-register the images.")
     return replace(image, array=array, geometry=geometry)
-
-
-def _set_itk_geometry(image: Any, geometry: Geometry) -> None:
-    image.SetSpacing(geometry.spacing_mm[::-1])
-    image.SetOrigin(geometry.origin_mm)
-    image.SetDirection(geometry.direction)
