@@ -60,7 +60,7 @@ class Networks:
         """
         values = ((torch.from_numpy(cube).to(self.device) - low) / (high - low)).clamp_(0, 1)
         values = (values - values.mean()) / values.std()
-        with torch.inference_mode(), torch.jit.optimized_execution(False):
+        with torch.inference_mode(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
             output = network((values * _DEVIATION + _MEAN)[None, None])
         chances: FloatVolume = output[0, 1].cpu().numpy()
         return chances
@@ -89,13 +89,13 @@ def _load(name: str, digest: str, device: str) -> Any:
 def _read(name: str, digest: str) -> bytes:
     """Return the bytes of a file of the package once they are known to be the right ones."""
     choice = "or give a brain mask"
+    again = f"Install it anew (pip uninstall {PACKAGE}, then {INSTALL}), {choice}."
     try:
         path = importlib.metadata.distribution(PACKAGE).locate_file(name)
     except importlib.metadata.PackageNotFoundError as error:
         raise WeightsError(
-            f"Brain extraction needs the package {PACKAGE}, which is not installed. Install it with {INSTALL}, {choice}."
+            f"Brain extraction needs the package {PACKAGE}, not installed here. Install it with {INSTALL}, {choice}."
         ) from error
-    again = f"Install it anew (pip uninstall {PACKAGE}, then {INSTALL}), {choice}."
     try:
         with open(str(path), "rb") as file:
             data = file.read()
@@ -103,7 +103,6 @@ def _read(name: str, digest: str) -> bytes:
         raise WeightsError(f"{path}: a file of {PACKAGE} that cannot be read ({error.strerror}). {again}") from error
     actual = hashlib.sha256(data).hexdigest()
     if actual != digest:
-        raise WeightsError(
-            f"{path}: not the file of {PACKAGE} 1.0.2, and not run: SHA-256 {actual[:12]}…, expected {digest[:12]}…. {again}"
-        )
+        digests = f"SHA-256 {actual[:12]}…, expected {digest[:12]}…"
+        raise WeightsError(f"{path}: not the file of {PACKAGE} 1.0.2, and not run: {digests}. {again}")
     return data
