@@ -116,7 +116,12 @@ def brain_mask(array: FloatVolume) -> Mask:
         lit = np.greater(array, found.level + threshold) if found.side > 0 else array < found.level - threshold
     else:
         lit = np.abs(array - np.float32(found.level)) > threshold
-    return _filled(_without_strays(lit))
+    return cleaned(lit)
+
+
+def cleaned(mask: Mask) -> Mask:
+    """Return a mask (D, H, W) without what lies apart from its large parts, and with its holes filled."""
+    return _filled(_without_strays(mask))
 
 
 def thinned(array: FloatVolume, wanted: int) -> FloatVolume:

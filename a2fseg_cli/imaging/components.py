@@ -21,3 +21,14 @@ def connected_components(mask: npt.NDArray[np.bool_], *, by_faces: bool = False)
     image = sitk.GetImageFromArray(np.ascontiguousarray(mask, np.uint8))
     labels: npt.NDArray[np.uint32] = sitk.GetArrayFromImage(sitk.ConnectedComponent(image, not by_faces))
     return labels
+
+
+def largest_component(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return the largest part of a mask (D, H, W) whose voxels hang together by their faces; nothing of nothing."""
+    if not mask.any():
+        return mask
+    components = connected_components(mask, by_faces=True)
+    sizes = np.bincount(components.ravel())
+    sizes[0] = 0
+    largest: npt.NDArray[np.bool_] = components == sizes.argmax()
+    return largest

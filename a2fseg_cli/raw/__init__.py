@@ -1,1 +1,1 @@
-"""From what the scanner exported to what the network takes."""
+"""From what the scanner exports to what the network takes: co-registration, brain extraction."""
