@@ -208,7 +208,17 @@ def predict(
     prepare_process(threads, deterministic)
     from a2fseg_cli import api
 
-    selection = api.Selection(split, tuple(require or ()), ignore_unknown, tuple(select or ()), _listed(channels), case, by_series(series), study, prefer)
+    selection = api.Selection(
+        split,
+        tuple(require or ()),
+        ignore_unknown,
+        tuple(select or ()),
+        _listed(channels),
+        case,
+        by_series(series),
+        study,
+        prefer,
+    )
     reading = api.ReadingOptions(on_mismatch, reference, brain_mask, allow_skull, raw, drop_unregistered)
     if dry_run or output is None:
         found = api.overview(source, images=given, weights=weights, selection=selection, reading=reading)

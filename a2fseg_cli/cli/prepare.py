@@ -85,7 +85,9 @@ def prepare(
             source,
             output=output,
             images=images,
-            selection=api.Selection(split, (), ignore_unknown, tuple(select or ()), (), case, by_series(series), study, prefer),
+            selection=api.Selection(
+                split, (), ignore_unknown, tuple(select or ()), (), case, by_series(series), study, prefer
+            ),
             reading=api.ReadingOptions(reference=reference, brain_mask=brain_mask, drop_unregistered=drop_unregistered),
             existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
             threads=torch.get_num_threads(),

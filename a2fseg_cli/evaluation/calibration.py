@@ -96,7 +96,7 @@ def of_patients(patients: Sequence[PatientScores], config: ModelConfig) -> dict[
     return {
         subset: {
             region: pooled(
-                Reliability(*(tuple(values) for values in scores.reliability[subset][region]))
+                _kept(scores.reliability[subset][region])
                 for scores in patients
                 if subset in scores.reliability
             )
@@ -104,6 +104,12 @@ def of_patients(patients: Sequence[PatientScores], config: ModelConfig) -> dict[
         }
         for subset in subsets
     }
+
+
+def _kept(bins: Sequence[Sequence[float]]) -> Reliability:
+    """Return the bins of a file of scores."""
+    voxels, probability, true = bins
+    return Reliability(tuple(map(int, voxels)), tuple(map(float, probability)), tuple(map(int, true)))
 
 
 def reliability_rows(curves: Mapping[str, Mapping[str, Reliability]]) -> list[dict[str, object]]:

@@ -36,7 +36,9 @@ def check_output_name(path: Path, *others: str) -> str:
         raise UsageError(f"{path}: a folder. Expected the name of a file to write.")
     if extensions := [extension for extension in (*WRITABLE, *others) if path.name.lower().endswith(extension)]:
         return max(extensions, key=len)
-    raise UsageError(f"{path}: cannot write this type of file. Choose a name that ends in {', '.join((*WRITABLE, *others))}.")
+    raise UsageError(
+        f"{path}: cannot write this type of file. Choose a name that ends in {', '.join((*WRITABLE, *others))}."
+    )
 
 
 def write_label_map(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.files import atomic_write_bytes, atomic_write_text, json_text
-from a2fseg_cli.imaging.labels import region_mask, to_labels
+from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
 from a2fseg_cli.imaging.restoring import Box, classes_to_file
 from a2fseg_cli.imaging.writing import write_label_map, write_map
@@ -30,7 +30,6 @@ from a2fseg_cli.inference.segmentation_file import write_segmentation_file
 from a2fseg_cli.inference.stats import patient_stats
 from a2fseg_cli.inference.windows import WindowPlan
 from a2fseg_cli.modalities import heading
-from a2fseg_cli.reporting.label_tables import segments
 from a2fseg_cli.reporting.page import PagePictures, page_pictures, patient_page
 from a2fseg_cli.reporting.preview import write_preview, write_thumbnail
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table

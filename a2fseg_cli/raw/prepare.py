@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.checks import Mask, remarks
@@ -25,7 +26,8 @@ from a2fseg_cli.imaging.one_grid import check_distinct
 from a2fseg_cli.imaging.reading import MedicalImage
 from a2fseg_cli.imaging.rigid_grid import coverage, resample_rigidly
 from a2fseg_cli.imaging.skull import skull_on
-from a2fseg_cli.raw.extraction import agree, extract_brain
+from a2fseg_cli.raw.brain_agreement import agree
+from a2fseg_cli.raw.extraction import extract_brain
 from a2fseg_cli.raw.registration import Registration, register
 
 # The sequences by how well they serve as the reference: the mask is read on T1c or FLAIR.
@@ -81,7 +83,15 @@ def prepare_raw(case: Case, modalities: Sequence[str], options: ReadingOptions, 
     registrations = {m: motion for m, motion in registrations.items() if m not in dropped}
     kept = {m: image for m, image in images.items() if m not in dropped}
     grid, blocks = finer(images[reference].geometry)
-    on_grid, brain, masks = _on_grid(kept, brains, registrations, grid, threads)
+    placed = _placed(kept, brains, registrations, grid, threads)
+    on_grid = {m: one.image for m, one in placed.items()}
+    if options.brain_mask is not None:
+        brain = next(one.brain for one in placed.values() if one.brain is not None) > 0.5
+    else:
+        agreed = agree({m: one.brain for m, one in placed.items() if one.brain is not None})
+        brain = agreed.mask
+        told += agreed.warnings
+    masks = {m: brain & one.shown for m, one in placed.items()}
     told += remarks(on_grid, masks, threads)
     warnings = [*case.warnings, *(text for image in kept.values() for text in image.warnings)]
     warnings += [f"{case.name}: {text}" for text in told]
@@ -104,25 +114,37 @@ def _registrations(
         return dict(zip(moving, pool.map(motion, moving), strict=True))
 
 
-def _on_grid(
+@dataclass(frozen=True)
+class _Placed:
+    """A sequence on the grid of all: its image, its own brain mask (0 to 1, NaN where it shows nothing), its field."""
+
+    image: MedicalImage
+    brain: npt.NDArray[np.float32] | None
+    shown: Mask
+
+
+def _placed(
     images: Mapping[str, MedicalImage],
     brains: Mapping[str, Mask],
     registrations: Mapping[str, Registration],
     grid: Geometry,
     threads: int,
-) -> tuple[dict[str, MedicalImage], Mask, dict[str, Mask]]:
-    """Return the images on one grid, the brain of all of them, and how much of it each one shows."""
+) -> dict[str, _Placed]:
+    """Return each sequence on one grid, interpolated once."""
 
-    def moved(m: str) -> tuple[MedicalImage, Mask | None, Mask]:
+    def place(m: str) -> _Placed:
         own, motion = images[m].geometry, registrations[m].matrix if m in registrations else np.eye(4)
         array = resample_rigidly(images[m].array, own, grid, motion)
-        brain = resample_rigidly(brains[m].astype(np.float32), own, grid, motion) > 0.5 if m in brains else None
-        return replace(images[m], array=array, geometry=grid), brain, coverage(own, grid, motion)
+        shown = coverage(own, grid, motion)
+        if not shown.any():
+            raise InputError(f"{images[m].path}: after registration nothing of it lies on the reference's grid.")
+        share = resample_rigidly(brains[m].astype(np.float32), own, grid, motion) if m in brains else None
+        if share is not None:
+            share[~shown] = np.nan
+        return _Placed(replace(images[m], array=array, geometry=grid), share, shown)
 
     with ThreadPoolExecutor(threads) as pool:
-        parts = dict(zip(images, pool.map(moved, images), strict=True))
-    brain = agree({m: own for m, (_, own, _) in parts.items() if own is not None})
-    return {m: part[0] for m, part in parts.items()}, brain, {m: brain & part[2] for m, part in parts.items()}
+        return dict(zip(images, pool.map(place, images), strict=True))
 
 
 def finer(geometry: Geometry) -> tuple[Geometry, tuple[int, int, int]]:
@@ -167,11 +189,11 @@ def _brains(
             brains[m] = brain_mask(image.array)
             continue
         extracted = extract_brain(image, threads=threads)
-        told += extracted.warnings
+        told += [f"{m}: {warning}" for warning in extracted.warnings]
         if extracted.problem is None:
             brains[m] = extracted.mask
         else:
-            told.append(extracted.problem)
+            told.append(f"{m}: {extracted.problem}")
     if not brains:
         raise InputError(
             f"No brain is seen: {'; '.join(told)}. Are these images of a head? Or give a mask (brain_mask)."

@@ -57,9 +57,7 @@ def bids_lookup_table(class_names: Sequence[str], values: Sequence[int], palette
     return "index\tname\tabbreviation\tcolor\n" + "".join(rows)
 
 
-def segments(
-    class_names: Sequence[str], values: Sequence[int], palette: str = DEFAULT_PALETTE
-) -> tuple[Segment, ...]:
+def segments(class_names: Sequence[str], values: Sequence[int], palette: str = DEFAULT_PALETTE) -> tuple[Segment, ...]:
     """Return each class but the background, in the order of the classes, with the name and colour of the preview.
 
     Args:
