@@ -1,7 +1,9 @@
 """One brain mask from those of several sequences.
 
 What was measured: the masks of a person with a glioma (5.5 mm slices; T1, T1c, T2, FLAIR) brought to each of the four
-grids, against HD-BET's there. Dice on T1c's grid of T1c, T1, FLAIR, T2 alone: 0.972, 0.970, 0.954, 0.935.
+grids, against HD-BET's there. Dice on T1c's grid of T1c, T1, FLAIR, T2 alone: 0.972, 0.970, 0.955, 0.934. Of all sets
+of two to four on all grids: 0.965 and more with T1c or T1, 0.951 and more of FLAIR and T2. In 19 BraTS brains with a
+skull put around them, the expert's tumour outside is at most 0.13 % of it for all four, 0.53 % for T1c.
 """
 
 from __future__ import annotations

@@ -1,4 +1,12 @@
-"""Where the brain is in a scan with the skull on, and one mask from those of several sequences."""
+"""Where the brain is in a scan with the skull on.
+
+What was measured: a person with a glioma (5.5 mm slices) against HD-BET, Dice 0.978 for T1, 0.972 T1c, 0.961 FLAIR and
+0.936 T2, whose mask takes in the fluid around the brain; a person with multiple sclerosis (3 and 4 mm), 0.979 and more.
+The T1 of a third in 5 mm sagittal or 6 mm coronal slices, or turned by up to 40 degrees, against itself at 0.88 mm:
+0.98 and more. In 19 stripped brains of BraTS (training and validation) with a skull put around them, at most 0.6 % of
+the expert's tumour lies outside the mask of any sequence, 0.05 % on average. Growing T1c's masks by 1 mm mends a third
+of that and costs 0.005 of Dice, so they are not grown.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +44,9 @@ _LEAST_HEAD_MM = (140.0, 170.0, 120.0)
 _LEAST_BRAIN_MM = (120.0, 140.0, 100.0)
 # 100 stripped brains have 790 to 2000 mL, and masks of T2 a tenth more than those of T1.
 _SMALLEST_ML, _LARGEST_ML = 600.0, 2200.0
-# Where the field of view ends in the brain, less is there. The brain stem and the cerebellum's tip, which reach the
-# lowest slice of many scans, cover less than 20 cm² of it.
-_MOST_CUT_CM2 = 20.0
+# Where the field of view ends in the brain, less is there. On the outer slices of seven scans of two persons up to
+# 37 cm² of the mask lie (stem, cerebellum, the last slice under the scalp), on the cut of half a head 124 and more.
+_MOST_CUT_CM2 = 60.0
 _SMALLEST_PIECE_ML = 100.0
 _FACES = (("first z", "last z"), ("first y", "last y"), ("first x", "last x"))
 
@@ -68,7 +76,8 @@ def extract_brain(image: MedicalImage, *, threads: int = 1, device: str = "cpu")
 
     Args:
         image: A head. Intensities of any scale.
-        threads: How many threads of the CPU. The mask of one person was the same for 1 and 2.
+        threads: How many threads of the CPU. One takes 2.5 to 3 s whatever the image's size, and 1.5 GB with it all.
+            The mask of one person was the same for 1 and 2.
         device: cpu, cuda, cuda:N or mps.
 
     Raises:
