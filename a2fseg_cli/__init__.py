@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from a2fseg_cli.api import segment as segment
     from a2fseg_cli.errors import A2FSegError as A2FSegError
     from a2fseg_cli.evaluation.evaluate import evaluate as evaluate
-    from a2fseg_cli.raw.cohort import prepare as prepare
+    from a2fseg_cli.inference.raw_cohort import prepare as prepare
     from a2fseg_cli.training.train import train as train
 
 __version__ = "0.1.0"
@@ -37,7 +37,7 @@ _HOMES = {
     "find_cases": "api",
     "load_network": "api",
     "predict": "api",
-    "prepare": "raw.cohort",
+    "prepare": "inference.raw_cohort",
     "segment": "api",
     "train": "training.train",
 }

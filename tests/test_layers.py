@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parents[1] / "a2fseg_cli"
 LAYERS = (
     ("cli", "api", "__main__"),
     ("training", "evaluation"),
-    ("inference", "raw"),
+    ("inference",),
+    ("raw",),
     ("reporting", "phantom"),
     ("cases",),
     ("dicom",),

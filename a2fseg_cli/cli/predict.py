@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from a2fseg_cli.cli.console import Bar, say
 from a2fseg_cli.cli.dry_run import show_overview
+from a2fseg_cli.cli.given import given_images, listed, sizes
 from a2fseg_cli.cli.options import (
     BATCH,
     IMAGES,
@@ -200,7 +200,7 @@ def predict(
 
     a2fseg predict COHORT_FOLDER -o OUT_FOLDER
     """
-    given = _given(flags, image or [], list(context.params))
+    given = given_images(flags, image or [], list(context.params))
     if (source is None) == (not given):
         raise UsageError("Give images by flag (--t1c FILE --flair FILE) or one folder or CSV, not both or neither.")
     if not dry_run and output is None:
@@ -213,7 +213,7 @@ def predict(
         tuple(require or ()),
         ignore_unknown,
         tuple(select or ()),
-        _listed(channels),
+        listed(channels),
         case,
         by_series(series),
         study,
@@ -232,7 +232,7 @@ def predict(
         attention=attention,
         agreement=agreement,
         colours=colours,
-        remove_small=_sizes(remove_small or []),
+        remove_small=sizes(remove_small or []),
         fill_holes=fill_holes,
     )
     network = api.load_network(
@@ -268,56 +268,3 @@ def predict(
         raise CohortError(f"{failed}; see the reasons above and in {output}.")
     if fail_on_empty and run.empty:
         raise CohortError(f"no tumour was found in {', '.join(run.empty)} (--fail-on-empty).")
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",")) if text else ()
-
-
-def _given(flags: Mapping[str, Path | None], named: Sequence[str], order: Sequence[str]) -> dict[str, Path]:
-    """Return the images given by flag, the first of the command line first.
-
-    Args:
-        flags: File by modality.
-        named: NAME=FILE of other modalities.
-        order: Names of the parameters, in the order of the command line; `image` is that of `named`.
-
-    Raises:
-        UsageError: a modality is given twice, or a pair is none.
-    """
-    given: dict[str, Path] = {}
-    for option in order:
-        pairs = _named_images(named) if option == "image" else [(option, path)] if (path := flags.get(option)) else []
-        for name, path in pairs:
-            if name in given:
-                raise UsageError(f"two images for {name}: {given[name]} and {path}. Keep one.")
-            given[name] = path
-    return given
-
-
-def _sizes(pairs: Sequence[str]) -> dict[str, float]:
-    """Return the volume in mm3 of each region, from texts such as `ET=50`. Raises: UsageError."""
-    sizes: dict[str, float] = {}
-    for pair in pairs:
-        region, _, text = pair.partition("=")
-        region = region.strip()
-        try:
-            size = float(text)
-        except ValueError:
-            size = -1.0
-        if not region or not size > 0:
-            raise UsageError(f"--remove-small {pair}: expected REGION=MM3, such as ET=50.")
-        if region.lower() in map(str.lower, sizes):
-            raise UsageError(f"--remove-small {pair}: {region} was given twice. Keep one.")
-        sizes[region] = size
-    return sizes
-
-
-def _named_images(pairs: Sequence[str]) -> list[tuple[str, Path]]:
-    images = []
-    for pair in pairs:
-        name, separator, path = pair.partition("=")
-        if not separator or not name or not path:
-            raise UsageError(f"--image {pair}: expected NAME=FILE.")
-        images.append((name.lower(), Path(path)))
-    return images

@@ -31,7 +31,7 @@ from a2fseg_cli.cli.runtime import prepare_process
 from a2fseg_cli.errors import CohortError, UsageError
 
 if TYPE_CHECKING:
-    from a2fseg_cli.raw.cohort import Preparation
+    from a2fseg_cli.inference.raw_cohort import Preparation
 
 
 @with_modality_options
@@ -72,7 +72,7 @@ def prepare(
     import torch
 
     from a2fseg_cli import api
-    from a2fseg_cli.raw.cohort import prepare as prepare_patients
+    from a2fseg_cli.inference.raw_cohort import prepare as prepare_patients
 
     with Bar("patients", quiet) as bar:
 

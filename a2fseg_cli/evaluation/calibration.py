@@ -96,9 +96,7 @@ def of_patients(patients: Sequence[PatientScores], config: ModelConfig) -> dict[
     return {
         subset: {
             region: pooled(
-                _kept(scores.reliability[subset][region])
-                for scores in patients
-                if subset in scores.reliability
+                _kept(scores.reliability[subset][region]) for scores in patients if subset in scores.reliability
             )
             for region, _ in config.regions
         }

@@ -47,8 +47,7 @@ class WindowOptions:
     Attributes:
         window: Edges (D, H, W) in voxels; None plans the one with the least work within memory.
         overlap: Least overlap of neighbouring windows, a share of the edge.
-        tta: Test-time mirroring, the mean of the logits over flips: of all three axes (True), of none (False), or of
-            those that the weights' card names (None).
+        tta: The mean of the logits over flips: of all axes (True), none (False), or those the weights name (None).
     """
 
     window: tuple[int, int, int] | None = None
@@ -96,8 +95,7 @@ class Predictor:
         self, model: Network, compute: Compute, inference: WindowOptions | None = None, mirrored: Sequence[int] = ()
     ) -> None:
         self.model, self.compute, self.inference = model, compute, inference or WindowOptions()
-        asked = self.inference.tta
-        self.mirrored: tuple[int, ...] = tuple(mirrored) if asked is None else (0, 1, 2) if asked else ()
+        self.mirrored = {None: tuple(mirrored), True: (0, 1, 2), False: ()}[self.inference.tta]
         self.window = self.inference.window
         if not model.any_window:
             if self.window not in (None, self.config.patch_size):
@@ -110,10 +108,7 @@ class Predictor:
         return self.model.config
 
     def bytes_per_voxel(self, modalities: int, subsets: int = 1) -> int:
-        """Return about how much memory a voxel of a window takes at the peak, with so many modalities present.
-
-        What the network takes; mirroring keeps the logits of all subsets in float32 beside it.
-        """
+        """Return about how many bytes a voxel of a window takes; mirroring keeps all logits in float32 beside it."""
         mirrored = 4 * subsets * len(self.config.classes) if self.mirrored else 0
         return self.model.bytes_per_voxel(modalities, subsets, self.compute.dtype.itemsize) + mirrored
 
@@ -213,8 +208,7 @@ class Predictor:
         if not self.mirrored:
             yield from self._fuse(window, subsets, shape)
             return
-        axes_of_window = [axis + 2 for axis in self.mirrored]
-        flips = [list(axes) for n in range(4) for axes in itertools.combinations(axes_of_window, n)]
+        flips = [[a + 2 for a in axes] for n in range(4) for axes in itertools.combinations(self.mirrored, n)]
         totals: list[Tensor] = []
         for axes in flips:
             for index, result in enumerate(self._fuse(window.flip(axes) if axes else window, subsets)):

@@ -1,0 +1,224 @@
+"""From the scanner to the mask: raw sequences of a synthetic head, through `predict --raw` and `prepare`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from a2fseg_cli.imaging.geometry import Geometry, same_grid
+from a2fseg_cli.imaging.reading import MedicalImage, image_of, read_image
+from a2fseg_cli.imaging.writing import write_map
+from a2fseg_cli.phantom import make_phantom
+from a2fseg_cli.phantom.head import random_motion, scan, scan_geometry
+from a2fseg_cli.raw.prepare import finer
+
+Run = Callable[..., tuple[int, str, str]]
+SIZE = (60, 72, 60)
+GRID = Geometry(SIZE, (3.0, 3.0, 3.0), (-88.5, -106.5, -88.5))
+CENTRE = np.zeros(3)
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return float(2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other)))
+
+
+def write(image: MedicalImage, path: Path) -> Path:
+    write_map(image.array, None, image.geometry, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A stripped synthetic brain: T1c in axial slices of 5 mm, FLAIR turned by 20 degrees and 15 mm, sagittal."""
+    folder = tmp_path_factory.mktemp("raw") / "P1"
+    folder.mkdir()
+    made = make_phantom(0, SIZE, (3.0, 3.0, 3.0))
+    turned = random_motion(np.random.default_rng(3), CENTRE, 20.0, 15.0)
+    scans = {
+        "t1c": (scan_geometry(CENTRE, "axial", 5.0, 2.0), np.eye(4)),
+        "flair": (scan_geometry(np.linalg.inv(turned)[:3, 3], "sagittal", 4.0, 2.0), turned),
+    }
+    for name, (grid, motion) in scans.items():
+        write(scan(image_of(name, made.images[name], GRID), grid, motion), folder / f"P1_{name}.nii.gz")
+    truth = image_of("truth", (made.labels > 0).astype(np.float32), GRID)
+    write(scan(truth, scans["t1c"][0], np.eye(4)), folder.parent / "truth.nii.gz")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "blocks"),
+    [((5.0, 1.0, 1.0), (5, 1, 1)), ((1.5, 1.5, 1.5), (1, 1, 1)), ((1.2, 0.5, 3.0), (1, 1, 3)), ((2.0, 1, 1), (3, 1, 1))],
+)
+def test_thick_slices_are_split(spacing_mm: tuple[float, float, float], blocks: tuple[int, int, int]) -> None:
+    """The middle voxel of a block has the centre of the voxel that it came from, also on oblique axes."""
+    turn = random_motion(np.random.default_rng(0), CENTRE, 25.0, 0.0)[:3, :3]
+    grid = Geometry((4, 6, 8), spacing_mm, (1.0, 2.0, 3.0), tuple(turn.ravel().tolist()))
+    fine, found = finer(grid)
+    assert found == blocks
+    assert max(fine.spacing_mm) <= 1.5
+    middle = np.array([count // 2 for count in blocks])
+    step = np.array(fine.spacing_mm)[::-1] * middle[::-1]
+    first = np.array(fine.origin_mm) + fine.direction_matrix @ step
+    size = tuple(n // count for n, count in zip(fine.size, blocks, strict=True))
+    spacing = tuple(mm * count for mm, count in zip(fine.spacing_mm, blocks, strict=True))
+    assert same_grid(Geometry(size, spacing, tuple(first.tolist()), fine.direction), grid)  # type: ignore[arg-type]
+
+
+def test_prepare_then_predict(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
+    """Sequences end on one grid, in one place, without what lies outside the brain."""
+    out = tmp_path / "prepared"
+    code, shown, _ = run("prepare", study, "-o", out)
+    assert code == 0
+    assert "1 ok" in shown
+    folder = out / "P1"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "P1_brain_mask.nii.gz",
+        "P1_flair.nii.gz",
+        "P1_flair_to_t1c.tfm",
+        "P1_registration.png",
+        "P1_t1c.nii.gz",
+    ]
+    flair, t1c = read_image(folder / "P1_flair.nii.gz"), read_image(folder / "P1_t1c.nii.gz")
+    assert same_grid(flair.geometry, t1c.geometry)
+    assert t1c.geometry.spacing_mm == pytest.approx((1.0, 2.0, 2.0), abs=1e-5) or max(t1c.geometry.spacing_mm) <= 2.0
+    made = make_phantom(0, SIZE, (3.0, 3.0, 3.0))
+    here = scan(image_of("flair", made.images["flair"], GRID), flair.geometry, np.eye(4))
+    inside = (flair.array > 0) & (here.array > 0)
+    assert overlap(flair.array > 0, here.array > 0) > 0.93
+    assert np.corrcoef(flair.array[inside], here.array[inside])[0, 1] > 0.9
+    motion = sitk.ReadTransform(str(folder / "P1_flair_to_t1c.tfm"))
+    turned = random_motion(np.random.default_rng(3), CENTRE, 20.0, 15.0)
+    for point in ((0.0, 0.0, 0.0), (60.0, 0.0, 0.0), (0.0, 80.0, 40.0)):  # from T1c's space to the scanner's of FLAIR
+        there = np.linalg.inv(turned) @ [*point, 1.0]
+        assert np.linalg.norm(np.array(motion.TransformPoint(point)) - there[:3]) < 1.5
+    with (out / "status.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["case"], row["modalities"], row["status"]) == ("P1", "t1c+flair", "ok")
+    assert run("prepare", study, "-o", out)[0] == 0  # finished before
+    code, shown, _ = run("predict", out, "-o", tmp_path / "masks", "--weights", toy_weights)
+    assert code == 0
+    assert (tmp_path / "masks" / "P1_seg.nii.gz").exists()
+
+
+def test_the_mask_lies_on_the_reference(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
+    """On T1c's own slices without being asked, on FLAIR's if asked; maps as well, and pictures can be drawn."""
+    for reference, extra in (("t1c", []), ("flair", ["--reference", "flair"])):
+        out = tmp_path / reference / "seg.nii.gz"
+        more = ["--probabilities", "--preview", out.with_name("p.png"), "--report", out.with_name("p.html")]
+        code, _, said = run("predict", study, "--raw", "-o", out, "--weights", toy_weights, *extra, *more)
+        assert code == 0, said
+        image = nib.load(study / f"P1_{reference}.nii.gz")  # type: ignore[attr-defined]
+        for name in ("seg.nii.gz", "seg_prob_WT.nii.gz"):
+            mask = nib.load(out.with_name(name))  # type: ignore[attr-defined]
+            assert mask.shape == image.shape
+            np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
+        assert out.with_name("p.png").stat().st_size > 20_000
+        assert "registration" in out.with_name("p.html").read_text()
+
+
+def test_the_bundled_weights_find_the_tumour_on_the_slices(study: Path, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "seg.nii.gz"
+    code, _, said = run("predict", study, "--raw", "-o", out, "--no-tta")
+    assert code == 0, said
+    mask = sitk.GetArrayFromImage(sitk.ReadImage(str(out))) > 0
+    truth = read_image(study.parent / "truth.nii.gz").array > 0.5
+    assert overlap(mask, truth) > 0.8
+
+
+def test_another_person_is_refused_or_left_out(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
+    folder = tmp_path / "P2"
+    folder.mkdir()
+    (folder / "P2_t1c.nii.gz").write_bytes((study / "P1_t1c.nii.gz").read_bytes())
+    noise = np.random.default_rng(0).normal(100, 30, (40, 48, 40)).astype(np.float32)
+    z, y, x = np.ogrid[-1:1:40j, -1:1:48j, -1:1:40j]
+    noise[z**2 + y**2 + x**2 > 0.7] = 0
+    write(image_of("flair", noise, Geometry((40, 48, 40), (4.0, 4.0, 4.0))), folder / "P2_flair.nii.gz")
+    command = ("predict", folder, "--raw", "-o", tmp_path / "seg.nii.gz", "--weights", toy_weights)
+    code, _, said = run(*command)
+    assert code == 3
+    assert "flair could not be registered to t1c" in said
+    assert "--drop-unregistered" in said
+    code, shown, said = run(*command, "--drop-unregistered")
+    assert code == 0
+    assert "flair is left out" in said
+    assert "(t1c)" in shown
+
+
+def test_a_brain_mask_takes_the_place_of_extraction(
+    study: Path, run: Run, tmp_path: Path, toy_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from a2fseg_cli.raw import prepare
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("brain extraction was called")
+
+    monkeypatch.setattr(prepare, "extract_brain", never)
+    image = read_image(study / "P1_t1c.nii.gz")
+    box = np.zeros(image.array.shape, np.float32)
+    box[12:28, 30:90, 30:90] = 1
+    mask = write(image_of("mask", box, image.geometry), tmp_path / "mask.nii.gz")
+    kept = tmp_path / "kept"
+    command = ("predict", study, "--raw", "--brain-mask", mask, "--weights", toy_weights, "--keep-prepared", kept)
+    code, _, said = run(*command, "-o", tmp_path / "seg.nii.gz")
+    assert code == 0, said
+    used = read_image(kept / "P1" / "P1_brain_mask.nii.gz").array > 0
+    assert np.array_equal(used[2::5], box > 0)
+    elsewhere = write(image_of("mask", np.ones((5, 5, 5)) * [[[0, 1, 1, 1, 0]]], GRID_5), tmp_path / "elsewhere.nii.gz")
+    code, _, said = run("predict", study, "--raw", "--brain-mask", elsewhere, "-o", tmp_path / "b.nii.gz")
+    assert code == 3
+    assert "elsewhere.nii.gz" in said
+
+
+GRID_5 = Geometry((5, 5, 5), (30.0, 30.0, 30.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--drop-unregistered"], "--drop-unregistered needs --raw"),
+        (["--keep-prepared", "x"], "--keep-prepared needs --raw"),
+        (["--raw", "--on-mismatch", "resample"], "exclude each other"),
+        (["--raw", "--allow-skull"], "exclude each other"),
+        (["--series", "3=t1c"], "nothing to choose (--series)"),
+        (["--prefer", "thinnest"], "nothing to choose (--prefer)"),
+        (["--series", "3"], "expected NUMBER=SEQUENCE"),
+        (["--raw", "--reference", "t2"], "reference t2"),
+    ],
+)
+def test_options_that_contradict_each_other(
+    options: list[str], said: str, study: Path, run: Run, tmp_path: Path, toy_weights: Path
+) -> None:
+    code, _, errors = run("predict", study, "-o", tmp_path / "seg.nii.gz", "--weights", toy_weights, *options)
+    assert code == 2
+    assert said in errors
+
+
+def test_results_are_not_written_over_inputs(study: Path, run: Run, tmp_path: Path) -> None:
+    code, _, said = run("prepare", study, "-o", study.parent, "--overwrite")
+    assert code == 2
+    assert "holds the patient's input" in said
+    assert len(list(study.iterdir())) == 2
+    (tmp_path / "P1").mkdir()
+    code, _, said = run("prepare", study, "-o", tmp_path)
+    assert code == 2
+    assert "exists" in said
+
+
+def test_one_bad_patient_does_not_stop_the_others(study: Path, run: Run, tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    for name in ("P1", "P2"):
+        (cohort / name).mkdir(parents=True)
+    (cohort / "P1" / "P1_t1c.nii.gz").write_bytes((study / "P1_t1c.nii.gz").read_bytes())
+    (cohort / "P2" / "P2_t1c.nii.gz").write_bytes(b"no image")
+    code, shown, _ = run("prepare", cohort, "-o", tmp_path / "out", "--json")
+    assert code == 1
+    told = json.loads(shown)
+    assert {row["case"]: row["status"] for row in told["patients"]} == {"P1": "ok", "P2": "failed"}
+    assert not (tmp_path / "out" / "P2").exists()
