@@ -27,7 +27,7 @@ from a2fseg_cli.cli.options import (
     Window,
     with_modality_options,
 )
-from a2fseg_cli.cli.runtime import prepare_process, three
+from a2fseg_cli.cli.runtime import prepare_process, region_sizes, three
 from a2fseg_cli.cli.summaries import PatientLines, device_line, show_run
 from a2fseg_cli.errors import CohortError, UsageError
 
@@ -217,7 +217,7 @@ def predict(
         attention=attention,
         agreement=agreement,
         colours=colours,
-        remove_small=_sizes(remove_small or []),
+        remove_small=region_sizes(remove_small or []),
         fill_holes=fill_holes,
     )
     network = api.load_network(
@@ -277,24 +277,6 @@ def _given(flags: Mapping[str, Path | None], named: Sequence[str], order: Sequen
                 raise UsageError(f"two images for {name}: {given[name]} and {path}. Keep one.")
             given[name] = path
     return given
-
-
-def _sizes(pairs: Sequence[str]) -> dict[str, float]:
-    """Return the volume in mm3 of each region, from texts such as `ET=50`. Raises: UsageError."""
-    sizes: dict[str, float] = {}
-    for pair in pairs:
-        region, _, text = pair.partition("=")
-        region = region.strip()
-        try:
-            size = float(text)
-        except ValueError:
-            size = -1.0
-        if not region or not size > 0:
-            raise UsageError(f"--remove-small {pair}: expected REGION=MM3, such as ET=50.")
-        if region.lower() in map(str.lower, sizes):
-            raise UsageError(f"--remove-small {pair}: {region} was given twice. Keep one.")
-        sizes[region] = size
-    return sizes
 
 
 def _named_images(pairs: Sequence[str]) -> list[tuple[str, Path]]:
