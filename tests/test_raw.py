@@ -47,14 +47,19 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, (grid, motion) in scans.items():
         write(scan(image_of(name, made.images[name], GRID), grid, motion), folder / f"P1_{name}.nii.gz")
-    truth = image_of("truth", (made.labels > 0).astype(np.float32), GRID)
+    truth = image_of("truth", (made.truth > 0).astype(np.float32), GRID)
     write(scan(truth, scans["t1c"][0], np.eye(4)), folder.parent / "truth.nii.gz")
     return folder
 
 
 @pytest.mark.parametrize(
     ("spacing_mm", "blocks"),
-    [((5.0, 1.0, 1.0), (5, 1, 1)), ((1.5, 1.5, 1.5), (1, 1, 1)), ((1.2, 0.5, 3.0), (1, 1, 3)), ((2.0, 1, 1), (3, 1, 1))],
+    [
+        ((5.0, 1.0, 1.0), (5, 1, 1)),
+        ((1.5, 1.5, 1.5), (1, 1, 1)),
+        ((1.2, 0.5, 3.0), (1, 1, 3)),
+        ((2.0, 1, 1), (3, 1, 1)),
+    ],
 )
 def test_thick_slices_are_split(spacing_mm: tuple[float, float, float], blocks: tuple[int, int, int]) -> None:
     """The middle voxel of a block has the centre of the voxel that it came from, also on oblique axes."""

@@ -34,24 +34,6 @@ def given_images(flags: Mapping[str, Path | None], named: Sequence[str], order: 
     return given
 
 
-def sizes(pairs: Sequence[str]) -> dict[str, float]:
-    """Return the volume in mm3 of each region, from texts such as `ET=50`. Raises: UsageError."""
-    sizes: dict[str, float] = {}
-    for pair in pairs:
-        region, _, text = pair.partition("=")
-        region = region.strip()
-        try:
-            size = float(text)
-        except ValueError:
-            size = -1.0
-        if not region or not size > 0:
-            raise UsageError(f"--remove-small {pair}: expected REGION=MM3, such as ET=50.")
-        if region.lower() in map(str.lower, sizes):
-            raise UsageError(f"--remove-small {pair}: {region} was given twice. Keep one.")
-        sizes[region] = size
-    return sizes
-
-
 def _named_images(pairs: Sequence[str]) -> list[tuple[str, Path]]:
     images = []
     for pair in pairs:

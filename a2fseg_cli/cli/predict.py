@@ -9,7 +9,7 @@ import typer
 
 from a2fseg_cli.cli.console import Bar, say
 from a2fseg_cli.cli.dry_run import show_overview
-from a2fseg_cli.cli.given import given_images, listed, sizes
+from a2fseg_cli.cli.given import given_images, listed
 from a2fseg_cli.cli.options import (
     BATCH,
     IMAGES,
@@ -40,7 +40,7 @@ from a2fseg_cli.cli.options import (
     by_series,
     with_modality_options,
 )
-from a2fseg_cli.cli.runtime import prepare_process, three
+from a2fseg_cli.cli.runtime import prepare_process, region_sizes, three
 from a2fseg_cli.cli.summaries import PatientLines, device_line, show_run
 from a2fseg_cli.errors import CohortError, UsageError
 
@@ -232,7 +232,7 @@ def predict(
         attention=attention,
         agreement=agreement,
         colours=colours,
-        remove_small=sizes(remove_small or []),
+        remove_small=region_sizes(remove_small or []),
         fill_holes=fill_holes,
     )
     network = api.load_network(

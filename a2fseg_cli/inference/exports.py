@@ -200,7 +200,7 @@ def _draw(
         atomic_write_bytes(files.preview, file.getvalue())
     if files.thumbnail is not None:
         write_thumbnail(files.thumbnail, scene)
-    return page_pictures(scene, file.getvalue()) if files.report is not None else None
+    return page_pictures(scene, file.getvalue(), patient.registration) if files.report is not None else None
 
 
 def _diameters(patient: Patient, classes: ClassMap, config: ModelConfig) -> dict[str, tuple[float, float]]:

@@ -22,6 +22,7 @@ from a2fseg_cli.inference.agreement import Agreement, segment_with_agreement
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.modalities import picture_order
 from a2fseg_cli.raw.outputs import write_prepared
+from a2fseg_cli.raw.pictures import registration_picture
 from a2fseg_cli.raw.prepare import prepare_raw
 from a2fseg_cli.reporting.slices import Backdrop, Frame, grey_limits, with_margin
 
@@ -39,6 +40,7 @@ class Patient:
         warnings: What the user should know of the input.
         seconds: Time for reading and preparing.
         series: The reference, where it is a DICOM series.
+        registration: Of raw images, a PNG of how they lie on one another, if pictures are wanted.
         backdrops: What pictures show the segmentation on, by modality, in the order to show: `frame` of each image.
             Empty unless pictures are wanted.
     """
@@ -51,6 +53,7 @@ class Patient:
     warnings: tuple[str, ...]
     seconds: float
     series: Series | None = None
+    registration: bytes | None = field(default=None, repr=False)
     backdrops: Mapping[str, Backdrop] = field(default_factory=dict, repr=False)
 
     @property
@@ -96,11 +99,11 @@ def load_patient(
             prepared = prepare_raw(case, config.modalities, reading, torch.get_num_threads())
             if keep is not None:
                 write_prepared(prepared, keep)
-            images = prepared.images
+            images, registration = prepared.images, registration_picture(prepared) if pictures else None
         else:
-            images = load_images(case, config.modalities, reading, torch.get_num_threads())
+            images, registration = load_images(case, config.modalities, reading, torch.get_num_threads()), None
         patient = prepared_patient(images, config, started, pictures)
-        return replace(patient, series=case.series.get(images.reference))
+        return replace(patient, series=case.series.get(images.reference), registration=registration)
 
 
 def prepared_patient(
@@ -129,21 +132,18 @@ def prepared_patient(
         case.warnings,
         0.0,
     )
-    backdrops = _backdrops(patient, case, config) if pictures else {}
+    backdrops = _backdrops(patient, case) if pictures else {}
     return replace(patient, backdrops=backdrops, seconds=time.perf_counter() - started)
 
 
-def _backdrops(patient: Patient, case: CaseImages, config: ModelConfig) -> dict[str, Backdrop]:
+def _backdrops(patient: Patient, case: CaseImages) -> dict[str, Backdrop]:
     """Return the images for pictures; black and white are those of the brain, whatever lies round it."""
-    images, route = patient.prepared.images, patient.prepared.route
-    z, y, x = (slice(size // 2, None, size) for size in case.blocks)
-    backdrops = {}
-    for name in picture_order(case.images):
-        array = case.images[name].array[z, y, x]
-        brain = images[config.modalities.index(name)] != 0
-        limits = grey_limits(route.to_network(array)[brain])
-        backdrops[name] = Backdrop(np.ascontiguousarray(patient.framed(array)), limits)
-    return backdrops
+    z, y, x = (slice(size // 2, None, size) for size in case.blocks)  # the output's voxels
+    arrays = {name: case.images[name].array for name in picture_order(case.images)}
+    return {
+        name: Backdrop(np.ascontiguousarray(patient.framed(array[z, y, x])), grey_limits(array[case.masks[name]]))
+        for name, array in arrays.items()
+    }
 
 
 @dataclass(frozen=True)

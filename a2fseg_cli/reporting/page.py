@@ -35,20 +35,23 @@ class PagePictures:
         words: What is on it, for who cannot see it.
         moving: HTML of the slices to move through.
         uncertainty: A JPEG; None where there is none.
+        registration: A JPEG; None where nothing was registered.
     """
 
     still: bytes
     words: str
     moving: str = ""
     uncertainty: bytes | None = None
+    registration: bytes | None = None
 
 
-def page_pictures(scene: Scene, preview: bytes) -> PagePictures:
+def page_pictures(scene: Scene, preview: bytes, registration: bytes | None = None) -> PagePictures:
     """Return the pictures of a page.
 
     Args:
         scene: What to show; with an uncertainty the page has a map of it.
         preview: Of the same scene, a PNG.
+        registration: A PNG, of raw images: how they lie on one another.
     """
     unsure = None
     if scene.uncertainty is not None:
@@ -59,7 +62,7 @@ def page_pictures(scene: Scene, preview: bytes) -> PagePictures:
     volumes = "; ".join(words for words, _ in scene.legend)
     drawn = f"Outlines of {volumes}" if volumes else "No tumour was found; nothing is outlined"
     words = f"{drawn}. On {', '.join(scene.headings)}, slices {places}."
-    return PagePictures(as_jpeg(preview), words, slider(scene), unsure)
+    return PagePictures(as_jpeg(preview), words, slider(scene), unsure, registration and as_jpeg(registration))
 
 
 def patient_page(stats: Mapping[str, Any], pictures: PagePictures, palette: str = "ours") -> str:
@@ -89,6 +92,14 @@ def patient_page(stats: Mapping[str, Any], pictures: PagePictures, palette: str 
             f'<div class="wide"><img alt="{alt}" src="{data_uri(pictures.uncertainty)}"></div>',
             '<p class="small">Entropy of the classes: 0 where one class is certain, 1 where every class is as likely. '
             "A network can be sure and wrong.</p>",
+        ]
+    if pictures.registration is not None:
+        alt = "Each sequence in fields that take turns with the reference's, with the outline of the brain."
+        parts += [
+            "<h2>How the sequences were registered</h2>",
+            f'<div class="wide"><img alt="{alt}" src="{data_uri(pictures.registration)}"></div>',
+            '<p class="small">Where borders go on from field to field, the sequences lie on one another. What is '
+            "outside the yellow line was taken for no brain, and is never marked.</p>",
         ]
     parts += [*_contributions(stats), *_agreement(stats, palette), "<h2>How it was made</h2>"]
     parts.append(table((), _settings(stats), "settings"))
@@ -133,10 +144,11 @@ def _regions_in_words(regions: Mapping[str, Sequence[str]]) -> str:
 
 
 def _contributions(stats: Mapping[str, Any]) -> list[str]:
+    """Return the attention weights of the sequences, where there are several."""
     weights = stats["mean_attention"]
-    if not weights:
+    names = list(next(iter(weights.values()), ()))
+    if len(names) < 2:  # one sequence contributes everything
         return []
-    names = list(next(iter(weights.values())))
     rows = [(name, *(f"{100 * row[column]:.1f}" for column in names)) for name, row in weights.items()]
     return [
         "<h2>What each sequence contributed</h2>",
