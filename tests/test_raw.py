@@ -56,9 +56,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("spacing_mm", "blocks"),
     [
         ((5.0, 1.0, 1.0), (5, 1, 1)),
-        ((1.5, 1.5, 1.5), (1, 1, 1)),
+        ((2.0, 2.0, 2.0), (1, 1, 1)),
         ((1.2, 0.5, 3.0), (1, 1, 3)),
-        ((2.0, 1, 1), (3, 1, 1)),
+        ((2.2, 1, 1), (3, 1, 1)),
     ],
 )
 def test_thick_slices_are_split(spacing_mm: tuple[float, float, float], blocks: tuple[int, int, int]) -> None:
@@ -67,7 +67,7 @@ def test_thick_slices_are_split(spacing_mm: tuple[float, float, float], blocks: 
     grid = Geometry((4, 6, 8), spacing_mm, (1.0, 2.0, 3.0), tuple(turn.ravel().tolist()))
     fine, found = finer(grid)
     assert found == blocks
-    assert max(fine.spacing_mm) <= 1.5
+    assert max(fine.spacing_mm) <= 2.0
     middle = np.array([count // 2 for count in blocks])
     step = np.array(fine.spacing_mm)[::-1] * middle[::-1]
     first = np.array(fine.origin_mm) + fine.direction_matrix @ step
@@ -92,7 +92,7 @@ def test_prepare_then_predict(study: Path, run: Run, tmp_path: Path, toy_weights
     ]
     flair, t1c = read_image(folder / "P1_flair.nii.gz"), read_image(folder / "P1_t1c.nii.gz")
     assert same_grid(flair.geometry, t1c.geometry)
-    assert t1c.geometry.spacing_mm == pytest.approx((1.0, 2.0, 2.0), abs=1e-5) or max(t1c.geometry.spacing_mm) <= 2.0
+    assert t1c.geometry.spacing_mm == pytest.approx((1.0, 2.0, 2.0), abs=1e-5)
     made = make_phantom(0, SIZE, (3.0, 3.0, 3.0))
     here = scan(image_of("flair", made.images["flair"], GRID), flair.geometry, np.eye(4))
     inside = (flair.array > 0) & (here.array > 0)
@@ -125,7 +125,7 @@ def test_the_mask_lies_on_the_reference(study: Path, run: Run, tmp_path: Path, t
             assert mask.shape == image.shape
             np.testing.assert_allclose(mask.affine, image.affine, atol=1e-4)
         assert out.with_name("p.png").stat().st_size > 20_000
-        assert "registration" in out.with_name("p.html").read_text()
+        assert "How the sequences were registered" in out.with_name("p.html").read_text()
 
 
 def test_the_bundled_weights_find_the_tumour_on_the_slices(study: Path, run: Run, tmp_path: Path) -> None:

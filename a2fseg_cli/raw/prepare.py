@@ -32,7 +32,8 @@ from a2fseg_cli.raw.registration import Registration, register
 
 # The sequences by how well they serve as the reference: the mask is read on T1c or FLAIR.
 REFERENCES = ("t1c", "flair", "t2", "t1")
-# Slices are split until they are as thin as this: the finest network works at 1 mm, the bundled one at 2.
+# Slices thicker than 2 mm, at which the bundled network works, are split until they are as thin as 1.5 mm.
+_THICK_MM = 2.0
 _THICKEST_MM = 1.5
 
 
@@ -152,7 +153,8 @@ def finer(geometry: Geometry) -> tuple[Geometry, tuple[int, int, int]]:
 
     The numbers are odd: the middle voxel of each block has the centre of the voxel it came from.
     """
-    blocks = [2 * math.ceil((max(1.0, spacing / _THICKEST_MM) - 1) / 2) + 1 for spacing in geometry.spacing_mm]
+    counts = [spacing / _THICKEST_MM if spacing > _THICK_MM else 1.0 for spacing in geometry.spacing_mm]
+    blocks = [2 * math.ceil((count - 1) / 2) + 1 for count in counts]
     spacing = [mm / count for mm, count in zip(geometry.spacing_mm, blocks, strict=True)]
     first = [-(count - 1) / 2 * mm for count, mm in zip(blocks, spacing, strict=True)]
     origin = np.asarray(geometry.origin_mm) + geometry.direction_matrix @ np.array(first[::-1])
