@@ -70,16 +70,27 @@ def finest_level(coarse: CoarseImage) -> Level:
     return _level(*_gradient(coarse), coarse.spacing_mm, averaged=False)
 
 
-def agreement(one: Level, other: Level) -> float:
-    """Return how well the borders of two sequences on one grid agree in direction: 1 all, about 0.3 by chance.
+def agreements(
+    one: Level, other: Level, parts: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+    """Return how well the borders of two sequences on one grid agree in direction, part by part.
 
-    The cosine between the products of both; 0 where fewer than 500 voxels count in both.
+    Args:
+        one: A sequence.
+        other: The other.
+        parts: (d, h, w), the number of the part that each voxel belongs to, from 0.
+
+    Returns:
+        By part, the cosine between the products of both: 1 where all borders agree, about 0.3 by chance; and how many
+        voxels count in both.
     """
     both = (one.inside & other.inside).ravel()
-    if np.count_nonzero(both) < FEWEST_POINTS:
-        return 0.0
-    a, b = one.borders[both, :6], other.borders[both, :6]
-    return float(np.vdot(a, b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))
+    a, b, part = one.borders[both, :6], other.borders[both, :6], parts.ravel()[both]
+    number = int(parts.max()) + 1
+    products, own, others = (
+        np.bincount(part, np.einsum("nk,nk->n", *pair), number) for pair in ((a, b), (a, a), (b, b))
+    )
+    return products / np.sqrt(np.maximum(own * others, 1e-12)), np.bincount(part, minlength=number)
 
 
 def _gradient(coarse: CoarseImage) -> tuple[Field, Mask]:

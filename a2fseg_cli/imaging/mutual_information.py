@@ -49,12 +49,6 @@ def gain(reference: CoarseImage, moving: CoarseImage, motion: Motion) -> float:
     return _information(still, _bins(after[both, 0])) / max(without, 1e-9) - 1 if without > 0 else 0.0
 
 
-def information(first: Field, second: Field) -> float:
-    """Return the mutual information of two lists of grey values, in nats, less what chance gives so few points."""
-    chance = (_BINS - 1) ** 2 / (2 * len(first))  # Miller 1955; 0.06 of 2,000 points
-    return _information(_bins(first), _bins(second)) - chance
-
-
 def _bins(values: Field) -> npt.NDArray[np.intp]:
     """Return in which of 16 equally filled bins each value falls."""
     limits = np.quantile(values, np.arange(1, _BINS) / _BINS)

@@ -99,7 +99,8 @@ def _to_index(geometry: Geometry) -> Matrix:
     to_mm = np.eye(4)
     to_mm[:3, :3] = geometry.direction_matrix * np.asarray(geometry.spacing_mm[::-1])
     to_mm[:3, 3] = geometry.origin_mm
-    return np.linalg.inv(to_mm)
+    to_index: Matrix = np.asarray(np.linalg.inv(to_mm), np.float64)
+    return to_index
 
 
 def _samples(geometry: Geometry, target: Geometry, matrix: Matrix) -> tuple[int, int, int]:

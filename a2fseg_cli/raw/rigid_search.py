@@ -1,8 +1,10 @@
 """The rigid motion between two scans of one head: mutual information, coarse to fine, from many starts.
 
 Mutual information (Viola and Wells, IJCV 1997; Mattes et al., IEEE TMI 2003) as ITK has it. What was measured: 42 pairs
-(T1c with T1, T2, FLAIR of 14 training patients of BraTS) with a skull put around two thirds of them, in slices of 4 to
-6 mm along any axis, one in five in a part of the brain only, up to 30 degrees and 40 mm apart, masks with Dice 0.94.
+(T1c with T1, T2, FLAIR of 14 patients of BraTS, one of them not for training) with a skull put around two thirds of
+them, in slices of 4 to 6 mm along any axis, one in five in 90 mm of the head only, 9 to 30 degrees and 12 to 40 mm
+apart, masks with Dice 0.94. The corners of the brain's box end 0.41 mm off in the median, 1.94 mm at worst (the second
+worst 1.08); without masks 0.15 and 1.46 mm, since the skull put there fits exactly. 1.2 to 2.2 s of one processor.
 """
 
 # SimpleITK has no type hints.
