@@ -99,7 +99,7 @@ def prepare(
 
 def _line(result: Preparation) -> str:
     status = result.status
-    line = f"{status.case} {status.modalities} {status.status}" + (f": {status.reason}" if status.reason else "")
+    line = f"{status.case} {status.modalities} {status.status}" + (f": {status.reason}" if result.error else "")
     return f"{line} ({status.seconds:.1f} s)" + "".join(f"\n    {text}" for text in result.warnings)
 
 

@@ -63,7 +63,7 @@ class PatientLines:
                 self._said.add(text)
                 told.append(text)
         line = f"{status.case} {status.modalities} {status.status}"
-        line += (f": {status.reason}" if status.reason else "") + f" ({status.seconds:.1f} s)"
+        line += (f": {status.reason}" if status.reason and not result else "") + f" ({status.seconds:.1f} s)"
         more = [*told, *([_timings(result)] if self._verbose and result else [])]
         line += "".join(f"\n    {text}" for text in more)
         self._bar.advance(line)

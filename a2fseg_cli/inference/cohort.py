@@ -53,6 +53,7 @@ class _Work:
         taken = round(time.perf_counter() - self.began, 2) if kind != RUNNING else 0.0
         volumes, guesses = (result.volumes_ml, "+".join(result.guesses)) if result else (None, "")
         modalities = result.modalities if result else "+".join(self.case.images)
+        reason = reason or ("; ".join(self.case.warnings) if kind == OK else "")
         warnings = [text.removeprefix(f"{self.case.name}: ") for text in result.warnings] if result else []
         numbers = (taken, volumes, guesses, "; ".join(warnings))
         return Status(self.case.name, modalities, kind, reason, *numbers, self.settings)

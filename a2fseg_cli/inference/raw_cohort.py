@@ -135,7 +135,7 @@ def _prepared(case: Case, folder: Path, options: ReadingOptions, threads: int, s
     except A2FSegError as error:
         return Preparation(status(FAILED, list(case.images), " ".join(str(error).split())), error=error)
     images = patient.images
-    return Preparation(status(OK, list(images.images)), tuple(files), images.warnings)
+    return Preparation(status(OK, list(images.images), "; ".join(case.warnings)), tuple(files), images.warnings)
 
 
 def _fingerprint(case: Case, options: ReadingOptions) -> str:

@@ -28,7 +28,7 @@ class Status:
         modalities: Subset used, e.g. `t1c+flair`.
         status: ok, failed, skipped, or running: noted before the first file is written, so that after a kill
             what lies there is known as this run's own.
-        reason: Why it failed or was skipped.
+        reason: Why it failed or was skipped; of one that is done, what was chosen among its files.
         seconds: From reading to the last file.
         volumes_ml: Region to volume.
         guesses: Regions, joined by +, whose volume the modalities at hand cannot tell.
