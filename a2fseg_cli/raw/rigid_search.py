@@ -57,7 +57,7 @@ class _Stage:
     iterations: int
 
 
-# Chance alone gives mutual information, about bins² / (2 points), more of it the smaller the overlap: few points get few
+# Chance alone gives mutual information, about bins² / (2 points), more of it the smaller the overlap: few points, few
 # bins. Steps that halve (ITK's usual) stop after nine, before the optimum.
 _COARSE = _Stage(6.0, 16, 2000, 8.0, 0.5, 0.6, 40)
 _MIDDLE = _Stage(4.0, 24, 6000, 4.0, 0.1, 0.7, 60)
