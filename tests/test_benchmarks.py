@@ -89,3 +89,17 @@ def test_resources_prints_its_table(toy_weights: Path, tmp_path: Path) -> None:
     assert [row[0] for row in rows] == ["60 x 60 x 39 voxels, four modalities", "flair", "2 patients"]
     assert all(float(seconds) > float(network) for _, seconds, network, _ in rows)
     assert all(0.1 < float(peak) < 2 for *_, peak in rows)
+
+
+@pytest.mark.slow
+def test_registration_prints_its_table(phantom: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same patient stands for the next one: nothing to refuse but the 60 degrees."""
+    module = load("registration")
+    paths = {name: phantom / f"P1_{name}.nii.gz" for name in ("t1c", "flair")}
+    scans = module.scanned(paths, ("flair",), [0, 0], skull=True)
+    module.print_registered(["P1"], iter([scans, scans]), ("flair",), masks=True)
+    printed = capsys.readouterr().out
+    error = re.search(r"1 pairs: median error ([0-9.]+) mm", printed)
+    assert error is not None
+    assert float(error[1]) < 2
+    assert "Refused: 0 of 1 own, 0 of 1 of another patient, 1 of 1 with 60 degrees left in" in printed

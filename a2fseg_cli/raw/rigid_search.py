@@ -26,8 +26,8 @@ from a2fseg_cli.imaging.brain import brain_mask
 from a2fseg_cli.imaging.reading import MedicalImage
 from a2fseg_cli.imaging.rigid_grid import Mask, Matrix, itk_image
 
-# Scalp and skull move with the brain, and their borders are the sharpest: with 2 mm around the brain T2 ends 5 to 40 mm
-# off T1c in half of the pairs, with 6 mm in a few, with 10 mm in none.
+# Scalp and skull move with the brain, and their borders are the sharpest. Of eight hard pairs, followed from the truth
+# (with the gradient filter that is off now), the median error was 4.3 mm with a rim of 2 mm, 1.0 with 6, 0.7 with 10.
 _RIM_MM = 10.0
 _REGION_MM = 3.0
 # A radian of rotation counts as much as this many mm of shift: the brain's radius, about.
@@ -57,8 +57,8 @@ class _Stage:
     iterations: int
 
 
-# With fewer points than about ten for each pair of bins, chance alone gives mutual information, more of it the smaller
-# the overlap: 32 bins on 2000 points pull the images apart. Steps that halve (the usual) end 1 to 3 mm too early.
+# Chance alone gives mutual information, about bins² / (2 points), more of it the smaller the overlap: few points, few
+# bins. Steps that halve (ITK's usual) stop after nine, before the optimum.
 _COARSE = _Stage(6.0, 16, 2000, 8.0, 0.5, 0.6, 40)
 _MIDDLE = _Stage(4.0, 24, 6000, 4.0, 0.1, 0.7, 60)
 _FINE = _Stage(1.5, 32, 20000, 1.0, 0.01, 0.8, 60)
