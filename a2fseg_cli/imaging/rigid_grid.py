@@ -56,7 +56,7 @@ def resample_rigidly(
     import SimpleITK as sitk
 
     samples = _samples(geometry, target, matrix)
-    fine = _divided(target, samples)
+    fine = divided(target, samples)
     resampled = sitk.Resample(
         itk_image(array, geometry),
         list(fine.size[::-1]),
@@ -111,7 +111,7 @@ def _samples(geometry: Geometry, target: Geometry, matrix: Matrix) -> tuple[int,
     return z, y, x
 
 
-def _divided(geometry: Geometry, samples: tuple[int, int, int]) -> Geometry:
+def divided(geometry: Geometry, samples: tuple[int, int, int]) -> Geometry:
     """Return the grid with each voxel cut into `samples` (z, y, x)."""
     spacing = np.asarray(geometry.spacing_mm) / samples
     back = ((np.asarray(samples) - 1) / 2 * spacing)[::-1]

@@ -88,7 +88,7 @@ def extract_brain(image: MedicalImage, *, threads: int = 1, device: str = "cpu")
     # From axes (z, y, x), growing to the head, the back and the left, to (x, y, z), to the right, the front, the head.
     head = turn.apply(image.array).T[::-1, ::-1]
     spacing_mm = [image.geometry.spacing_mm[axis] for axis in turn.permutation][::-1]
-    with _cpu_threads(threads):
+    with cpu_threads(threads):
         chances = _chances(networks, head, spacing_mm)
     mask: Mask = np.ascontiguousarray(turn.undo(chances[::-1, ::-1].T) > _LIKELY)
     return _judged(cleaned(largest_component(mask)), image.geometry)
@@ -187,7 +187,7 @@ def _largest_cut(mask: Mask, geometry: Geometry) -> tuple[str, float]:
 
 
 @contextmanager
-def _cpu_threads(threads: int) -> Iterator[None]:
+def cpu_threads(threads: int) -> Iterator[None]:
     """Let torch work on that many threads, and on as many as before afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -24,7 +24,7 @@ from a2fseg_cli.imaging.brain import brain_mask
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.one_grid import check_distinct
 from a2fseg_cli.imaging.reading import MedicalImage
-from a2fseg_cli.imaging.rigid_grid import coverage, resample_rigidly
+from a2fseg_cli.imaging.rigid_grid import coverage, divided, resample_rigidly
 from a2fseg_cli.imaging.skull import skull_on
 from a2fseg_cli.raw.brain_agreement import agree
 from a2fseg_cli.raw.extraction import extract_brain
@@ -154,14 +154,8 @@ def finer(geometry: Geometry) -> tuple[Geometry, tuple[int, int, int]]:
     The numbers are odd: the middle voxel of each block has the centre of the voxel it came from.
     """
     counts = [spacing / _THICKEST_MM if spacing > _THICK_MM else 1.0 for spacing in geometry.spacing_mm]
-    blocks = [2 * math.ceil((count - 1) / 2) + 1 for count in counts]
-    spacing = [mm / count for mm, count in zip(geometry.spacing_mm, blocks, strict=True)]
-    first = [-(count - 1) / 2 * mm for count, mm in zip(blocks, spacing, strict=True)]
-    origin = np.asarray(geometry.origin_mm) + geometry.direction_matrix @ np.array(first[::-1])
-    depth, height, width = (size * count for size, count in zip(geometry.size, blocks, strict=True))
-    x, y, z = (float(value) for value in origin)
-    grid = Geometry((depth, height, width), (spacing[0], spacing[1], spacing[2]), (x, y, z), geometry.direction)
-    return grid, (blocks[0], blocks[1], blocks[2])
+    z, y, x = (2 * math.ceil((count - 1) / 2) + 1 for count in counts)
+    return divided(geometry, (z, y, x)), (z, y, x)
 
 
 def _reference(images: Mapping[str, MedicalImage], wanted: str | None) -> str:
