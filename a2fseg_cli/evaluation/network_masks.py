@@ -18,6 +18,7 @@ from a2fseg_cli.evaluation.scoring import Scorer
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid
 from a2fseg_cli.imaging.restoring import brain_box, classes_to_file
 from a2fseg_cli.inference.agreement import attention_inside
+from a2fseg_cli.inference.cleaning import cleaned
 from a2fseg_cli.inference.patient import Patient, load_patient
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.inference.prefetch import work_ahead
@@ -155,8 +156,10 @@ class NetworkPatient:
         return coming, network_s
 
     def _score_subset(self, scorer: Scorer, subset: tuple[str, ...], prediction: Prediction) -> list[Row]:
-        route, config = self.patient.prepared.route, self.source.config
-        scores = scorer.score(classes_to_file(route, prediction.probabilities))
+        route, config, options = self.patient.prepared.route, self.source.config, self.source.options
+        mask = classes_to_file(route, prediction.probabilities)
+        how = (self.patient.geometry.spacing_mm, options.remove_small, options.fill_holes)
+        scores = scorer.score(replace(mask, classes=cleaned(mask.classes, config, *how)[0]))
         if prediction.attention:
             true = route.classes_to_network(self.truth.classes, len(config.classes))
             self.attention.update(attention_inside(prediction.attention, true, config.classes))
