@@ -10,9 +10,10 @@ from html import escape
 import numpy as np
 
 from a2fseg_cli.reporting.colours import class_colours, hex_colour, long_name
+from a2fseg_cli.reporting.figures import RGB
 from a2fseg_cli.reporting.html import data_uri
 from a2fseg_cli.reporting.outlines import Line
-from a2fseg_cli.reporting.scene import RGB, Scene
+from a2fseg_cli.reporting.scene import Scene
 from a2fseg_cli.reporting.slices import MARGIN_MM, Cut
 
 # 36 slices of 5 sequences, each a JPEG of at most 220 x 220, are 1 to 1.5 MB.
