@@ -169,3 +169,30 @@ def test_volumes_as_csv(run: Run, phantom: Path, toy_weights: Path, tmp_path: Pa
     assert float(bids["WT_ml"]) == pytest.approx(sum(parts), abs=0.002)
     assert float(bids["TC_ml"]) == pytest.approx(parts[0] + parts[2], abs=0.002)
     assert int(bids["ED_voxels"]) * 27 / 1000 == pytest.approx(parts[1], abs=0.001)
+
+
+def test_evaluate_scores_what_predict_writes(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    """Dice of the network's masks, cleaned on the way, is that of the files that `predict` cleans."""
+    folder, out = tmp_path / "data/P1", tmp_path / "out"
+    folder.mkdir(parents=True)
+    for name in ("t1c", "flair"):
+        (folder / f"P1_{name}.nii.gz").symlink_to(phantom / f"P1_{name}.nii.gz")
+    truth = np.zeros((50, 64, 64), np.uint8)
+    truth[20:35, 20:40, 20:40], truth[24:30, 24:34, 24:34] = ED, ET
+    image = sitk.GetImageFromArray(truth)
+    image.CopyInformation(sitk.ReadImage(str(folder / "P1_t1c.nii.gz")))
+    sitk.WriteImage(image, str(folder / "P1_seg.nii.gz"))
+    sizes, network = ("--remove-small", "ET=2000", "--fill-holes"), ("--weights", toy_weights)
+    assert run("predict", folder.parent, "-o", out, *sizes, *network)[0] == 0
+    scores = []
+    for options in ((*sizes, *network), ("--predictions", out), network):
+        code, _, err = run("evaluate", folder.parent, "-o", tmp_path / f"scores{len(scores)}", *options)
+        assert code == 0, err
+        with (tmp_path / f"scores{len(scores)}/scores.csv").open(newline="") as file:
+            scores.append([row["dice"] for row in csv.DictReader(file)])
+    assert scores[0] == scores[1]
+    assert scores[0] != scores[2]
+    for other in (("--predictions", out), ("--write-card", tmp_path / "w.safetensors", "--all-subsets")):
+        code, _, err = run("evaluate", folder.parent, *sizes, *other)
+        assert code == 2
+        assert "exclude each other" in err

@@ -13,18 +13,20 @@ from a2fseg_cli.cli.options import (
     LEAST_OVERLAP,
     PATH,
     Device,
+    FillHoles,
     Json,
     NumParts,
     Overlap,
     PartId,
     Precision,
     Quiet,
+    RemoveSmall,
     Threads,
     Tta,
     Weights,
     Window,
 )
-from a2fseg_cli.cli.runtime import prepare_process, three
+from a2fseg_cli.cli.runtime import prepare_process, region_sizes, three
 
 if TYPE_CHECKING:
     from a2fseg_cli.evaluation.cohort import Failure
@@ -128,6 +130,8 @@ def evaluate(
     window: Window = None,
     overlap: Overlap = LEAST_OVERLAP,
     tta: Tta = None,
+    remove_small: RemoveSmall = None,
+    fill_holes: FillHoles = False,
     threads: Threads = None,
     num_parts: NumParts = None,
     part_id: PartId = None,
@@ -168,6 +172,8 @@ def evaluate(
             window=three(window, "--window"),
             overlap=overlap,
             tta=tta,
+            remove_small=region_sizes(remove_small or []),
+            fill_holes=fill_holes,
             num_parts=num_parts,
             part_id=part_id,
             on_start=shown.start,

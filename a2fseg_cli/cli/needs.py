@@ -103,6 +103,12 @@ RULES: dict[str, dict[str, Rule]] = {
             without=("all_subsets_", "subset", "figure", "write_card", *_RUNNING),
             why="Files are scored as they are; the network does not run.",
         ),
+        **{
+            name: Rule(
+                without=("predictions", "write_card"), why="Files, and the network of a card, are scored as they are."
+            )
+            for name in ("remove_small", "fill_holes")
+        },
         "prediction_labels": Rule(needs=("predictions",)),
         "nsd_tolerance": Rule(needs=("metrics=nsd",)),
         "compare": Rule(needs=("metrics=dice",), why="The published scores are Dice."),

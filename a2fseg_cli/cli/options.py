@@ -13,7 +13,7 @@ import typer
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.modalities import MODALITIES
 
-RUN, IMAGES, BATCH = "Running", "Images", "Cohorts"
+RUN, IMAGES, BATCH, AFTERWARDS = "Running", "Images", "Cohorts", "Small parts and holes"
 # Of every path: whether it can be read or written is found out by doing so, whose errors have their own exit codes.
 PATH: dict[str, Any] = {"readable": False}
 
@@ -44,6 +44,17 @@ NumParts = Annotated[
     ),
 ]
 PartId = Annotated[int | None, typer.Option(help="Which of the parts this process does, from 0", rich_help_panel=RUN)]
+RemoveSmall = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="REGION=MM3",
+        help="Remove parts of a region under so many mm3: ET becomes NCR, TC becomes ED, WT background; repeatable",
+        rich_help_panel=AFTERWARDS,
+    ),
+]
+FillHoles = Annotated[
+    bool, typer.Option(help="Fill holes: of the core with NCR, others with ED", rich_help_panel=AFTERWARDS)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
 

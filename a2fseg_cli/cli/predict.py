@@ -20,6 +20,7 @@ from a2fseg_cli.cli.options import (
     CaseName,
     Device,
     DropUnregistered,
+    FillHoles,
     IgnoreUnknown,
     Json,
     NumParts,
@@ -29,6 +30,7 @@ from a2fseg_cli.cli.options import (
     Prefer,
     Quiet,
     Reference,
+    RemoveSmall,
     Select,
     Series,
     Split,
@@ -169,17 +171,8 @@ def predict(
             help="ours (the colour-blind tell them apart), or paper: those of its Figure 2", rich_help_panel=MORE
         ),
     ] = "ours",
-    remove_small: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="REGION=MM3",
-            help="Remove parts of a region under so many mm3: ET becomes NCR, TC becomes ED, WT background; repeatable",
-            rich_help_panel=MORE,
-        ),
-    ] = None,
-    fill_holes: Annotated[
-        bool, typer.Option(help="Fill holes: of the core with NCR, others with ED", rich_help_panel=MORE)
-    ] = False,
+    remove_small: RemoveSmall = None,
+    fill_holes: FillHoles = False,
     fail_on_empty: Annotated[bool, typer.Option(help="Count an empty mask as a failure", rich_help_panel=MORE)] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Redo only what is missing or outdated.", rich_help_panel=BATCH)

@@ -28,6 +28,7 @@ from a2fseg_cli.evaluation.patient_scores import PatientScores
 from a2fseg_cli.evaluation.result import EvaluationResult
 from a2fseg_cli.evaluation.scored_cohort import ScoredCohort
 from a2fseg_cli.evaluation.selected_cases import SelectedCases, selected_cases
+from a2fseg_cli.inference.cleaning import least_volumes
 from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
 from a2fseg_cli.weights.cache import resolve_weights
 from a2fseg_cli.weights.file_format import inspect_weights
@@ -74,6 +75,8 @@ def evaluate(
     window: tuple[int, int, int] | None = None,
     overlap: float = WindowOptions.overlap,
     tta: bool | None = None,
+    remove_small: Mapping[str, float] | None = None,
+    fill_holes: bool = False,
     num_parts: int | None = None,
     part_id: int | None = None,
     on_start: Callable[[Start], None] = lambda _: None,
@@ -103,6 +106,8 @@ def evaluate(
         window: Edges (D, H, W) in voxels; None plans it.
         overlap: Least overlap of neighbouring windows, a share of the edge.
         tta: Test-time mirroring over all three axes (True), none (False), or as the weights say (None).
+        remove_small: Region to the volume in mm3 under which its parts are removed from the network's masks.
+        fill_holes: Then also fill holes of these.
         num_parts: In how many parts the cohort is shared; None reads the variables of a SLURM array or of torchrun.
         part_id: Which of them is this process's, from 0.
         on_start: Called once, before the first patient.
@@ -115,8 +120,19 @@ def evaluate(
         ResourceError: memory or disk ran out.
     """
     windows = WindowOptions(window, overlap, tta)
-    given = {"subsets": subsets, "figure": figure, "write_card": write_card, "device": device, "precision": precision}
+    given: dict[str, Any] = {
+        "subsets": subsets,
+        "figure": figure,
+        "write_card": write_card,
+        "device": device,
+        "precision": precision,
+    }
+    given |= {"remove_small": remove_small or None, "fill_holes": fill_holes or None}
     _check_masks(given | vars(windows), predictions is not None, prediction_labels, metrics)
+    if write_card is not None and (remove_small or fill_holes):
+        raise UsageError(
+            "write_card: a card holds the scores of the network as it is, without remove_small, fill_holes."
+        )
     if compare not in (None, "paper") or (compare and "dice" not in metrics):
         raise UsageError(f"compare {compare}: expected paper, whose scores are Dice, and dice among the metrics.")
     folder, card = (None if path is None else Path(path) for path in (output, write_card))
@@ -135,6 +151,8 @@ def evaluate(
         _label_text(prediction_labels),
         attention=output is not None and predictions is None,
         nsd_tolerance_mm=nsd_tolerance_mm,
+        remove_small=least_volumes(config, remove_small or {}),
+        fill_holes=fill_holes,
     )
     cases = selected_cases(Path(data), split, config.modalities, num_parts, part_id)
     if figure and figure not in [case.name for case in cases.every]:

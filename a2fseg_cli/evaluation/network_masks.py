@@ -24,6 +24,7 @@ from a2fseg_cli.evaluation.scoring import Scorer
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid
 from a2fseg_cli.imaging.restoring import brain_box, classes_to_file
 from a2fseg_cli.inference.agreement import attention_inside
+from a2fseg_cli.inference.cleaning import cleaned
 from a2fseg_cli.inference.patient import Patient, load_patient
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.inference.prefetch import work_ahead
@@ -169,11 +170,14 @@ class NetworkPatient:
         return coming, network_s
 
     def _score_subset(self, scorer: Scorer, subset: tuple[str, ...], prediction: Prediction) -> list[Row]:
-        config, name = self.source.config, subset_name(subset, self.source.config.modalities)
-        scores = scorer.score(classes_to_file(self.patient.prepared.route, prediction.probabilities))
+        route, config, options = self.patient.prepared.route, self.source.config, self.source.options
+        name = subset_name(subset, config.modalities)
+        mask = classes_to_file(route, prediction.probabilities)
+        how = (self.patient.geometry.spacing_mm, options.remove_small, options.fill_holes)
+        scores = scorer.score(replace(mask, classes=cleaned(mask.classes, config, *how)[0]))
         if prediction.attention:
             self.attention.update(attention_inside(prediction.attention, self.true_classes, config.classes))
-        if CALIBRATION in self.source.options.metrics:
+        if CALIBRATION in options.metrics:
             bins = region_reliability(prediction.probabilities, self.true_classes, config)
             self.reliability[name] = {region: astuple(of_region) for region, of_region in bins.items()}
             for region, of_region in bins.items():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.evaluation.metrics import (
@@ -28,6 +29,8 @@ class ScoringOptions:
         prediction_labels: Scheme of predictions that exist, or the value of each class: `NCR=2,ED=1,ET=3`.
         attention: Also note the mean attention weights of the full set inside the true classes.
         nsd_tolerance_mm: Distance up to which surfaces agree, for `nsd`.
+        remove_small: Region to the volume in mm3 under which its parts are removed from the network's masks.
+        fill_holes: Whether holes of these are filled.
     """
 
     subsets: tuple[tuple[str, ...], ...] | None = None
@@ -37,6 +40,8 @@ class ScoringOptions:
     prediction_labels: str = "auto"
     attention: bool = False
     nsd_tolerance_mm: float = NSD_TOLERANCE_MM
+    remove_small: Mapping[str, float] = field(default_factory=dict)
+    fill_holes: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored. Raises: UsageError."""

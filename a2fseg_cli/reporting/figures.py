@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import numpy.typing as npt
 
 from a2fseg_cli.files import atomic_write_bytes
 
 DPI = 170
+
+RGB = npt.NDArray[np.uint8]
 
 
 @contextmanager
@@ -21,21 +24,60 @@ def png_figure(path: Path | BinaryIO, width_in: float, height_in: float) -> Iter
 
     Neither pyplot nor a display is touched, and the user's matplotlib settings do not show.
     """
+    with _figure(width_in, height_in, "white") as (figure, canvas):
+        yield figure
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    _write(path, pixels)
+
+
+@contextmanager
+def drawing_over(path: Path | BinaryIO, pixels: RGB) -> Iterator[Any]:
+    """Give axes in pixels over a picture (rows, columns, 3), and write it with what was drawn when the block ends.
+
+    The upper left corner is (0, 0). The picture is put under the lines as it is: matplotlib's `imshow` and `figimage`
+    resample each pixel to itself, which takes a second for 3 million.
+    """
+    height, width = pixels.shape[:2]
+    # A hundredth of a pixel more, since matplotlib cuts what is left of its product with the resolution.
+    with _figure((width + 0.01) / DPI, (height + 0.01) / DPI, "none") as (figure, canvas):
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set(xlim=(0, width), ylim=(height, 0), autoscale_on=False)
+        yield axes
+        canvas.draw()
+        drawn = np.asarray(canvas.buffer_rgba())
+    rows, columns = np.nonzero(drawn[..., 3])
+    ink = drawn[rows, columns].astype(np.float32)
+    share = ink[:, 3:] / 255
+    result = pixels.copy()
+    result[rows, columns] = np.round(ink[:, :3] * share + pixels[rows, columns] * (1 - share)).astype(np.uint8)
+    _write(path, result)
+
+
+@contextmanager
+def _figure(width_in: float, height_in: float, ground: str) -> Iterator[tuple[Any, Any]]:
+    """Give a figure and its canvas, of which matplotlib's type hints do not know all that it offers."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from PIL import Image
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's matplotlibrc may name fonts that are not there, or a dark style
-        figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
-        canvas: Any = FigureCanvasAgg(figure)  # matplotlib has no type hints for what it offers beyond a figure
-        yield figure
-        canvas.draw()
-        buffer = io.BytesIO()
-        # Without the alpha channel, which is full everywhere: 3 million pixels take 0.4 s to write, not 0.7.
-        picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-        picture.save(buffer, format="png", dpi=(DPI, DPI))
+        figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor=ground)
+        yield figure, FigureCanvasAgg(figure)
+
+
+def _write(path: Path | BinaryIO, pixels: RGB) -> None:
+    """Write a PNG.
+
+    Level 3 takes half the time of zlib's 6 and no more bytes: 3 million pixels of brain 0.09 and 0.19 s, 1.10 and
+    1.09 MB.
+    """
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png", dpi=(DPI, DPI), compress_level=3)
     if isinstance(path, Path):
         atomic_write_bytes(path, buffer.getvalue())
     else:

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.modalities import heading
-from a2fseg_cli.reporting.colours import DEFAULT_PALETTE, Colour, class_colours, hex_colour, long_name
+from a2fseg_cli.reporting.colours import DEFAULT_PALETTE, Colour, class_colours, long_name
+from a2fseg_cli.reporting.figures import RGB
 from a2fseg_cli.reporting.outlines import Line, outlines
 from a2fseg_cli.reporting.slices import PLANES, Backdrop, Classes, Cut, main_cuts
 
 FloatVolume = npt.NDArray[np.float32]
-RGB = npt.NDArray[np.uint8]
 
 _OUTERMOST_FIRST = ("ED", "ET", "NCR")
 # From this share of the largest entropy on a voxel has the map's colour; below, the image shines through.
@@ -94,7 +94,7 @@ class Scene:
         """Yield name, colour and outlines of each class, in pixels of the slice, in the order to draw.
 
         A border between two classes is one line, in the colour of the inner class: round an enhancing rim, and
-        inside it round the necrosis. Two lines side by side, each inside its class, ran into one another.
+        inside it round the necrosis. Two lines side by side, or one over the other, mixed their colours.
         """
         picture = cut.of(self.classes)
         names = list(self.class_names)
@@ -102,7 +102,7 @@ class Scene:
         nested = [name for name in _OUTERMOST_FIRST if name in names]
         for place, name in enumerate(nested):
             inner = [names.index(other) for other in nested[place:]]
-            yield name, colours[name], outlines(np.isin(picture, inner))
+            yield name, colours[name], outlines(np.isin(picture, inner), picture == inner[0])
         for name in names[1:]:
             if name not in nested:
                 yield name, colours[name], outlines(picture == names.index(name))
@@ -140,9 +140,3 @@ def uncertainty_colours() -> RGB:
     from matplotlib import colormaps
 
     return np.asarray(np.round(colormaps["inferno"](np.arange(256))[:, :3] * 255), np.uint8)
-
-
-def uncertainty_gradient() -> str:
-    """Return the same colours as a gradient of CSS, from left to right."""
-    stops = uncertainty_colours()[::51] / 255
-    return f"linear-gradient(to right, {', '.join(hex_colour((r, g, b)) for r, g, b in stops.tolist())})"

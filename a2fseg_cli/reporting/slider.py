@@ -10,9 +10,10 @@ from html import escape
 import numpy as np
 
 from a2fseg_cli.reporting.colours import class_colours, hex_colour, long_name
+from a2fseg_cli.reporting.figures import RGB
 from a2fseg_cli.reporting.html import data_uri
 from a2fseg_cli.reporting.outlines import Line
-from a2fseg_cli.reporting.scene import RGB, Scene
+from a2fseg_cli.reporting.scene import Scene
 from a2fseg_cli.reporting.slices import MARGIN_MM, Cut
 
 # 36 slices of 5 sequences, each a JPEG of at most 220 x 220, are 1 to 1.5 MB.
@@ -138,8 +139,9 @@ def _paths(scene: Scene, cut: Cut) -> Mapping[str, str]:
 
 
 def _path(line: Line) -> str:
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in line[:-1].tolist())
-    return f"M{points}Z"
+    closed = bool((line[0] == line[-1]).all())
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (line[:-1] if closed else line).tolist())
+    return f"M{points}{'Z' if closed else ''}"
 
 
 def _figure(scene: Scene, name: str, heading: str) -> str:
