@@ -183,13 +183,6 @@ assert "matplotlib.pyplot" not in sys.modules
         subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_class_colours() -> None:
-    assert class_colours(["NCR", "ED", "ET"]) == [PAPER_COLOURS[name] for name in ("NCR", "ED", "ET")]
-    assert class_colours(["cavity", "et"]) == [OTHER_COLOURS[0], PAPER_COLOURS["ET"]]
-    many = class_colours([str(number) for number in range(9)])
-    assert len(set(many)) == len(OTHER_COLOURS) == 7
-
-
 def test_subset_progression_has_one_column_each(tmp_path: Path) -> None:
     image, truth = block_patient()
     only_oedema = np.where(truth > 0, 2, 0).astype(np.uint8)

@@ -138,7 +138,7 @@ class BidsLayout:
         Raises:
             UsageError: the description there is of another data set.
         """
-        files = {folder / "dseg.tsv": bids_lookup_table(config.classes, options.label_values(config))}
+        files = {folder / "dseg.tsv": bids_lookup_table(config.classes, options.label_values(config), options.colours)}
         known = _known_description(folder)
         description = _described(known, weights)
         if description != known:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.imaging.labels import SCHEMES, has_schemes, scheme_values
+from a2fseg_cli.reporting.colours import DEFAULT_PALETTE, check_palette
 
 DEFAULT_SCHEME = "brats2023"
 
@@ -23,6 +24,7 @@ class OutputOptions:
         uncertainty: Also write the entropy of the classes, 0 (sure) to 1 (every class as likely).
         attention: Also write the mean attention weight of each modality.
         agreement: Also compare with the result of every smaller subset of the modalities.
+        colours: Of the classes in pictures, pages and label files, a key of PALETTES.
     """
 
     labels: str | None = None
@@ -31,9 +33,11 @@ class OutputOptions:
     uncertainty: bool = False
     attention: bool = False
     agreement: bool = False
+    colours: str = DEFAULT_PALETTE
 
     def __post_init__(self) -> None:
-        """Refuse an unknown scheme. Raises: UsageError."""
+        """Refuse an unknown scheme, and unknown colours. Raises: UsageError."""
+        check_palette(self.colours)
         if self.labels is not None and self.labels not in SCHEMES:
             raise UsageError(f"labels {self.labels}: expected {' or '.join(SCHEMES)}.")
 

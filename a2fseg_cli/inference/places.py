@@ -136,7 +136,7 @@ class Places:
             place = self.output / "labels.txt"
             if self.single:
                 place = self.output.with_name(f"{stem_of(self.output)}_labels.txt")
-            files[place] = itk_snap_labels(config.classes, options.label_values(config))
+            files[place] = itk_snap_labels(config.classes, options.label_values(config), options.colours)
         return files
 
     def check(

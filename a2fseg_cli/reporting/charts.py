@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from a2fseg_cli.reporting.colours import class_colours
 from a2fseg_cli.reporting.figures import png_figure, printable
 
 Number = float | int | str | None
@@ -81,10 +82,9 @@ def write_dice_boxes(path: Path, scores: Mapping[str, Mapping[str, Sequence[floa
     if not regions:
         raise ValueError("no Dice scores to draw")
     with png_figure(path, max(4.5, 1.2 + 0.5 * len(scores)), 0.9 + 2.1 * len(regions)) as figure:
-        for number, region in enumerate(regions):
+        for number, (region, colour) in enumerate(zip(regions, class_colours(regions), strict=True)):
             axes = _axes(figure, len(regions), number + 1)
             boxes = [[dice for dice in subset.get(region, ()) if math.isfinite(dice)] for subset in scores.values()]
-            colour = SERIES_COLOURS[number % len(SERIES_COLOURS)]
             places = [place for place, box in enumerate(boxes) if box]
             if places:
                 axes.boxplot(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from a2fseg_cli.reporting.overlay import LONG_NAMES, class_colours, long_name
+from a2fseg_cli.reporting.colours import DEFAULT_PALETTE, LONG_NAMES, Colour, class_colours, hex_colour, long_name
 
 _ITK_SNAP_HEADING = """\
 ################################################
@@ -25,36 +25,37 @@ _ITK_SNAP_HEADING = """\
 """
 
 
-def itk_snap_labels(class_names: Sequence[str], values: Sequence[int]) -> str:
+def itk_snap_labels(class_names: Sequence[str], values: Sequence[int], palette: str = DEFAULT_PALETTE) -> str:
     """Return ITK-SNAP's label description file, in the colours of the preview.
 
     Args:
         class_names: The background first.
         values: Voxel value of each class.
+        palette: Which colours, a key of PALETTES.
     """
-    rows = [
-        f'{value:5}{red:6}{green:5}{blue:5}        1  1  1    "{printable}"\n'
-        for value, name, (red, green, blue) in _labels(class_names, values)
-        for printable in (long_name(name).replace('"', "'"),)
-    ]
+    rows = []
+    for value, name, colour in _labels(class_names, values, palette):
+        red, green, blue = (round(255 * share) for share in colour)
+        printable = long_name(name).replace('"', "'")
+        rows.append(f'{value:5}{red:6}{green:5}{blue:5}        1  1  1    "{printable}"\n')
     return _ITK_SNAP_HEADING + "".join(rows)
 
 
-def bids_lookup_table(class_names: Sequence[str], values: Sequence[int]) -> str:
+def bids_lookup_table(class_names: Sequence[str], values: Sequence[int], palette: str = DEFAULT_PALETTE) -> str:
     """Return the lookup table `dseg.tsv` (BIDS 1.11.2, Imaging derivatives, Common image-derived labels).
 
     Args:
         class_names: The background first.
         values: Voxel value of each class.
+        palette: Which colours, a key of PALETTES.
     """
     rows = [
-        f"{value}\t{LONG_NAMES.get(name.upper(), name)}\t{name}\t#{red:02x}{green:02x}{blue:02x}\n"
-        for value, name, (red, green, blue) in _labels(class_names, values)
+        f"{value}\t{LONG_NAMES.get(name.upper(), name)}\t{name}\t{hex_colour(colour)}\n"
+        for value, name, colour in _labels(class_names, values, palette)
     ]
     return "index\tname\tabbreviation\tcolor\n" + "".join(rows)
 
 
-def _labels(class_names: Sequence[str], values: Sequence[int]) -> Iterator[tuple[int, str, tuple[int, int, int]]]:
-    """Yield value, name and colour (0 to 255) of each class but the background, by value."""
-    for value, name, (r, g, b) in sorted(zip(values[1:], class_names[1:], class_colours(class_names[1:]), strict=True)):
-        yield value, name, (round(255 * r), round(255 * g), round(255 * b))
+def _labels(class_names: Sequence[str], values: Sequence[int], palette: str) -> Iterator[tuple[int, str, Colour]]:
+    """Yield value, name and colour of each class but the background, by value."""
+    yield from sorted(zip(values[1:], class_names[1:], class_colours(class_names[1:], palette), strict=True))

@@ -13,43 +13,17 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.imaging.preprocessing import bounding_box
+from a2fseg_cli.reporting.colours import Colour, class_colours, long_name
 from a2fseg_cli.reporting.figures import png_figure, printable
 
-Colour = tuple[float, float, float]
 Classes = npt.NDArray[np.uint8]
 Slice2D = npt.NDArray[np.floating[Any]]
 
-# Figure 2 of the paper: oedema red, enhancing blue, necrotic and non-enhancing core green.
-PAPER_COLOURS: dict[str, Colour] = {
-    "ED": (0.90, 0.12, 0.12),
-    "ET": (0.16, 0.36, 1.00),
-    "NCR": (0.10, 0.75, 0.20),
-}
-# For other classes: bright on grey, and apart from the paper's three.
-OTHER_COLOURS: tuple[Colour, ...] = (
-    (1.00, 0.80, 0.10),
-    (0.85, 0.25, 0.85),
-    (0.10, 0.80, 0.85),
-    (1.00, 0.50, 0.10),
-    (0.60, 0.45, 1.00),
-    (0.65, 0.90, 0.30),
-    (1.00, 0.55, 0.70),
-)
-LONG_NAMES = {"ED": "oedema", "ET": "enhancing", "NCR": "necrotic and non-enhancing core"}
 _FILL, _EDGE = 0.45, 0.95  # opacity inside a class and on its border
 _PLANES = ("axial", "coronal", "sagittal")
 _EDGE_MARKS = (("R", "L"), ("R", "L"), ("A", "P"))
 _MARGIN_MM = 6.0
 _LEGEND_COLUMNS = 3
-
-
-def class_colours(class_names: Sequence[str]) -> list[Colour]:
-    """Return a colour for each name of the foreground: the paper's where it has one, else from a cycle."""
-    others = [name for name in class_names if name.upper() not in PAPER_COLOURS]
-    return [
-        PAPER_COLOURS.get(name.upper()) or OTHER_COLOURS[others.index(name) % len(OTHER_COLOURS)]
-        for name in class_names
-    ]
 
 
 def write_preview(
@@ -265,8 +239,3 @@ def _legend(figure: Any, entries: Sequence[tuple[str, Colour]]) -> None:
         fontsize=9,
         labelcolor="black",
     )
-
-
-def long_name(name: str) -> str:
-    """Return a class's name with what it stands for, where that is known: `ED oedema`."""
-    return f"{name} {LONG_NAMES[name.upper()]}" if name.upper() in LONG_NAMES else name
