@@ -204,6 +204,7 @@ def predict(
     with_stats: bool = False,
     layout: str = "plain",
     label_file: bool = False,
+    longitudinal: str | PathLike[str] | None = None,
     num_parts: int | None = None,
     part_id: int | None = None,
     started: Callable[[int, str, bool], None] | None = None,
@@ -226,6 +227,7 @@ def predict(
         with_stats: The results have their `stats`, even if no file of them is written.
         layout: plain, or bids: the folder becomes a BIDS derivative.
         label_file: Also write names and colours of the labels for ITK-SNAP.
+        longitudinal: A folder for the table, plots and pages of persons with two or more examinations.
         num_parts: Work on one of so many parts of the cohort; SLURM arrays and torchrun are asked by default.
         part_id: Which part, from 0.
         started: Told how many patients there are, which share of the cohort they are, in words, and whether the
@@ -263,6 +265,7 @@ def predict(
         inputs=[path for path in (_path(source), _split_file(selection)) if path and path.is_file()],
         layout=layout,
         label_file=label_file,
+        longitudinal=_path(longitudinal),
         progress=progress,
     )
 

@@ -23,6 +23,9 @@ class Case:
         folder: where the images lie; None for images given one by one.
         channels: modality of each volume of a 4-D file, in its order, those included that the network does not know.
         truth_labels: voxel value of each class of the truth as its data set's own list says; None without one.
+        subject: the person, where a table says it; else the name tells (`time_points`).
+        session: which examination of the person, likewise.
+        date: when that was, likewise, as `2019-01-31`.
     """
 
     name: str
@@ -34,6 +37,9 @@ class Case:
     folder: Path | None = None
     channels: tuple[str, ...] = ()
     truth_labels: Mapping[str, int] | None = None
+    subject: str = ""
+    session: str = ""
+    date: str = ""
 
 
 def printable_name(name: str) -> str:

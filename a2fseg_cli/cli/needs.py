@@ -83,6 +83,12 @@ RULES: dict[str, dict[str, Rule]] = {
         "skip_existing": Rule(without=("overwrite", *_IMAGES, "image"), why="It is for a cohort."),
         "allow_skull": Rule(without=("brain_mask",), why="With a mask of the brain nothing else is looked at."),
         "verbose": Rule(without=("quiet",)),
+        "longitudinal": Rule(
+            without=("num_parts", *_IMAGES, "image"), why="It is for several examinations, all of them in one process."
+        ),
+    },
+    "view": {
+        "labels": Rule(needs=("seg",)),
     },
     "evaluate": {
         **_PARTS,
@@ -112,7 +118,7 @@ ALWAYS: dict[str, frozenset[str]] = {
     "predict": frozenset(
         ("output", "on_mismatch", "reference", "brain_mask", "require", "case",
          "dry_run", "weights", "device", "precision", "window", "overlap", "tta", "threads", "deterministic", "labels",
-         "regions", "probabilities", "uncertainty", "attention", "agreement", "preview", "report", "stats",
+         "regions", "probabilities", "uncertainty", "attention", "agreement", "preview", "report", "stats", "viewer",
          "layout", "label_file", "fail_on_empty", "overwrite", "json_", "quiet")
     ),
     "evaluate": frozenset(
@@ -127,6 +133,8 @@ ALWAYS: dict[str, frozenset[str]] = {
          "mix_share", "scanner_share", "gradient_clip", "ema_decay", "seed", "name", "licence", "device", "precision",
          "threads", "cache", "workers", "quiet")
     ),
+    "view": frozenset(("source", "output", "seg", "uncertainty", "select", "case", "overwrite", "quiet")),
+    "report": frozenset(("source", "output", "seg", "stats", "labels", "select", "case", "overwrite", "json_")),
     "demo": frozenset(("output", "modalities", "seed", "device", "json_")),
     "info": frozenset(("weights", "json_")),
     "download-weights": frozenset(("name", "manifest", "verify", "allow_http", "json_", "quiet")),

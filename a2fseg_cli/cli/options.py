@@ -38,6 +38,16 @@ NumParts = Annotated[
 PartId = Annotated[int | None, typer.Option(help="Which of the parts this process does, from 0", rich_help_panel=RUN)]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
+# Of the commands that take a patient and a mask that exists.
+CasePath = Annotated[Path, typer.Argument(metavar="CASE", help="The patient's folder, or a CSV with one patient", **PATH)]
+GivenLabels = Annotated[
+    str, typer.Option(help="Values in the mask: auto, brats2013, 2018, 2023, 2024, or e.g. NCR=2,ED=1,ET=3")
+]
+Select = Annotated[
+    list[str] | None, typer.Option(help="Word in the file name that chooses between several files of one sequence")
+]
+CaseName = Annotated[str | None, typer.Option(help="Name of the patient, the page's title")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a page that exists.")]
 
 
 def with_modality_options(command: Callable[..., None]) -> Callable[..., None]:

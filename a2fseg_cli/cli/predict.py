@@ -158,6 +158,15 @@ def predict(
     label_file: Annotated[
         bool, typer.Option("--label-file", help="Names and colours of the labels for ITK-SNAP", rich_help_panel=MORE)
     ] = False,
+    longitudinal: Annotated[
+        Path | None,
+        typer.Option(
+            help="Volumes and diameters of each person over time: table, plots, pages",
+            metavar="FOLDER",
+            rich_help_panel=BATCH,
+            **PATH,
+        ),
+    ] = None,
     fail_on_empty: Annotated[bool, typer.Option(help="Count an empty mask as a failure", rich_help_panel=MORE)] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Redo only what is missing or outdated.", rich_help_panel=BATCH)
@@ -213,6 +222,7 @@ def predict(
             with_stats=json_,
             layout=layout,
             label_file=label_file,
+            longitudinal=longitudinal,
             num_parts=num_parts,
             part_id=part_id,
             started=lines.started,

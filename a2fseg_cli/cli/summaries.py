@@ -91,6 +91,11 @@ def show_run(run: Run, json_: bool) -> None:
         _show_result(run.outcomes[0].result, json_)
     else:
         _show_cohort(run, json_)
+    for note in run.notes:
+        say(f"Warning: {note}")
+    if run.longitudinal and not json_:
+        persons = sum(path.suffix == ".html" for path in run.longitudinal)
+        print(f"Over time, {persons} person{'s' * (persons != 1)}: {run.longitudinal[0]}")
 
 
 def _show_result(result: PatientResult, json_: bool) -> None:

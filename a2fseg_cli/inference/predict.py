@@ -11,6 +11,7 @@ from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.inference.cohort import Cohort, Outcome
 from a2fseg_cli.inference.layouts import PLAIN, layout_named
+from a2fseg_cli.inference.longitudinal import check_time_points, write_longitudinal
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.inference.places import Places, is_image_name
 from a2fseg_cli.inference.predictor import Segmenter
@@ -27,11 +28,15 @@ class Run:
         outcomes: One a patient, in the order in which they were done.
         places: Where the files are.
         share: Which patients these were, in words, where a batch system or an option shared them out.
+        longitudinal: The files on persons with several examinations, the table first.
+        notes: What a user should know of the run as a whole.
     """
 
     outcomes: tuple[Outcome, ...]
     places: Places
     share: str = ""
+    longitudinal: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> list[Outcome]:
@@ -62,6 +67,7 @@ def run_cases(
     inputs: Sequence[Path] = (),
     layout: str = "plain",
     label_file: bool = False,
+    longitudinal: Path | None = None,
     progress: Callable[[Outcome], None] | None = None,
 ) -> Run:
     """Segment patients into files.
@@ -85,6 +91,7 @@ def run_cases(
         inputs: Files that were read to find the patients.
         layout: plain, or bids: the folder is a BIDS derivative.
         label_file: Also write names and colours of the labels for ITK-SNAP.
+        longitudinal: A folder for the table, plots and pages of persons with two or more examinations.
         progress: Told what became of each patient.
 
     Raises:
@@ -109,10 +116,20 @@ def run_cases(
     options = options or OutputOptions()
     if options.agreement and not single and report is None and (stats is None or stats.suffix != ".json"):
         raise UsageError("agreement of a cohort goes to report (a folder) or stats (a .json file): give one.")
+    if longitudinal is not None:
+        if single or parts > 1:
+            raise UsageError("longitudinal needs all examinations in one run, and a folder as output.")
+        check_time_points(longitudinal, cases)
     ending = f"-{part}-of-{parts}" if parts > 1 else ""
     places = Places(output, single, preview, report, stats, ending, naming, label_file)
     cohort = Cohort(segmenter, reading or ReadingOptions(), options, places, existing, with_stats, inputs)
     outcomes = cohort.run(cases, progress or (lambda _: None))
     if single and outcomes[0].error is not None:
         raise outcomes[0].error
-    return Run(tuple(outcomes), places, words)
+    files: Sequence[Path] = ()
+    notes: Sequence[str] = ()
+    if longitudinal is not None:
+        statuses = {outcome.status.case: outcome.status for outcome in outcomes}
+        masks = {case.name: places.segmentation(case) for case in cases}
+        files, notes = write_longitudinal(longitudinal, cases, statuses, masks, segmenter.config, options)
+    return Run(tuple(outcomes), places, words, tuple(files), tuple(notes))

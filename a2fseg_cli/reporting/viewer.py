@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import io
 import json
 import re
 import struct
@@ -18,123 +17,109 @@ from functools import cache
 from html import escape
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.imaging.formats.contract import format_for
-from a2fseg_cli.imaging.geometry import Geometry, axes_to_canonical
-from a2fseg_cli.imaging.preprocessing import Reorient, bounding_box, canonical_spacing_mm
-from a2fseg_cli.modalities import best_background, heading
-from a2fseg_cli.reporting.overlay import class_colours, long_name, write_preview
+from a2fseg_cli.imaging.geometry import Geometry, reoriented
+from a2fseg_cli.modalities import heading
+from a2fseg_cli.reporting.colours import DEFAULT_PALETTE, class_colours, long_name
 
 FloatVolume = npt.NDArray[np.float32]
 ClassMap = npt.NDArray[np.uint8]
-Scalar = TypeVar("Scalar", bound=np.generic)
 
 NIIVUE_VERSION = "0.69.0"
 NIIVUE_SHA256 = "47b896b77ec4a5be3ef1949c33ad393b6f45629921f326c279000bcf51bdb4af"
 
-_HOLDS_IMAGES = "This file holds the MR images of this patient. Handle it like the images themselves."
-# What is darker than this share of the brightest tissue is taken for air. Two scans with the skull on keep all of the
-# head at it; at 0.02 the noise of the air was kept as well, and with it the whole field of view.
-_AIR_BELOW = 0.1
-_MARGIN_MM = 5.0
-# Steps between the darkest and the brightest tissue: a screen shows 256, and a narrow window a tenth of the range.
-_TISSUE_STEPS = 2500
+HOLDS_IMAGES = "This file holds the MR images of this patient. Handle it like the images themselves."
+# Steps between black and white: a screen shows 256, and a narrow window a tenth of the range.
+_GREY_STEPS = 2500
 _NIFTI_SCALE_AT = 112  # byte of scl_slope in a NIfTI-1 header, scl_inter behind it
+# Canonical axes grow to the head, the back and the left; those of the viewer's files to the head, the front, the right.
+_TURNED_AXES = (1, 2)
 
 
 @dataclass(frozen=True)
 class ViewerCase:
-    """What the viewer shows of a patient.
+    """What the viewer shows of a patient. Arrays (d, h, w) are on canonical axes and of one shape.
 
     Attributes:
         name: The case.
-        images: Voxels (D, H, W) of each sequence, all on one grid.
-        geometry: That grid.
-        classes: Class indices (D, H, W) on it, 0 background; None without a mask.
+        images: Voxels of each sequence, in the order to show.
+        limits: What of each is black and white at first.
+        geometry: The grid of the arrays.
+        classes: Class indices, 0 background; None without a mask.
         class_names: The background first.
-        label_values: Voxel value of each class in the mask's file.
-        uncertainty: Entropy (D, H, W), 0 (sure) to 1; None without.
+        uncertainty: Entropy, 0 (sure) to 1; None without.
         guesses: Classes that the sequences at hand cannot show.
         remarks: Sentences for the reader.
+        palette: Colours of the classes, a key of PALETTES.
     """
 
     name: str
     images: Mapping[str, FloatVolume]
+    limits: Mapping[str, tuple[float, float]]
     geometry: Geometry
     classes: ClassMap | None
     class_names: Sequence[str]
-    label_values: Sequence[int]
     uncertainty: FloatVolume | None = None
     guesses: Collection[str] = ()
     remarks: Sequence[str] = ()
+    palette: str = DEFAULT_PALETTE
+
+    def __post_init__(self) -> None:
+        """Refuse what does not fit together. Raises: ValueError."""
+        shapes = {array.shape for array in (*self.images.values(), self.classes, self.uncertainty) if array is not None}
+        if not self.images or shapes != {self.geometry.size}:
+            raise ValueError(f"expected images and maps of the shape {self.geometry.size}; got {shapes}")
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """The part of a grid that is shown, on axes that grow to the patient's right, front and head, as NIfTI's."""
-
-    reorient: Reorient
-    box: tuple[slice, slice, slice]
-    geometry: Geometry
-
-    def cut(self, array: npt.NDArray[Scalar]) -> npt.NDArray[Scalar]:
-        return np.ascontiguousarray(self.reorient.apply(array)[self.box])
-
-
-def viewer_page(shown: ViewerCase) -> str:
+def viewer_page(shown: ViewerCase, picture: bytes) -> str:
     """Return the page as HTML, some megabytes long: images, mask and viewer are inside.
 
     Args:
         shown: The patient.
-
-    Raises:
-        ValueError: arrays that differ in shape, or a class without a name.
+        picture: A PNG for browsers that cannot run the viewer.
     """
-    grid = _shown_grid(shown)
-    volumes = {name: _nifti(*_stored(grid.cut(image)), grid.geometry) for name, image in shown.images.items()}
+    grid = reoriented(shown.geometry, (0, 1, 2), _TURNED_AXES)
+    volumes = {
+        name: _nifti(*_stored(image, shown.limits[name]), grid) for name, image in shown.images.items()
+    }
     if shown.classes is not None:
-        volumes["mask"] = _nifti(grid.cut(shown.classes), 1.0, 0.0, grid.geometry)
+        volumes["mask"] = _nifti(shown.classes, 1.0, 0.0, grid)
     if shown.uncertainty is not None:
-        bytes_ = np.rint(np.clip(grid.cut(shown.uncertainty), 0, 1) * 255).astype(np.uint8)
-        volumes["uncertainty"] = _nifti(bytes_, 1 / 255, 0.0, grid.geometry)
-    script, style = _ours("viewer.js"), _ours("viewer.css")
-    niivue = _niivue()
+        volumes["uncertainty"] = _nifti(_as_bytes(shown.uncertainty), 1 / 255, 0.0, grid)
+    niivue, script = _read("niivue", "niivue.umd.js"), _read("viewer_page", "viewer.js")
+    remarks = (HOLDS_IMAGES, *shown.remarks)
     parts = {
         "policy": _policy(niivue, script),
         "title": escape(shown.name),
-        "style": style,
-        "remarks": "".join(f'<p class="remark">{escape(text)}</p>' for text in (_HOLDS_IMAGES, *shown.remarks)),
-        "picture": base64.b64encode(_picture(shown)).decode("ascii"),
-        "facts": json.dumps(_facts(shown, grid, list(volumes))).replace("<", "\\u003c"),
+        "style": _read("viewer_page", "viewer.css"),
+        "remarks": "".join(f'<p class="remark">{escape(text)}</p>' for text in remarks),
+        "picture": base64.b64encode(picture).decode("ascii"),
+        "facts": json.dumps(_facts(shown, list(volumes))).replace("<", "\\u003c"),
         "volumes": "\n".join(
             f'<script type="text/plain" id="volume-{index}">{base64.b64encode(data).decode("ascii")}</script>'
             for index, data in enumerate(volumes.values())
         ),
         "version": NIIVUE_VERSION,
-        "licences": escape((files("a2fseg_cli.reporting") / "niivue" / "LICENSES.txt").read_text("utf-8")),
+        "licences": escape(_read("niivue", "LICENSES.txt")),
         "niivue": niivue,
         "script": script,
     }
-    return re.sub(r"{{(\w+)}}", lambda place: parts[place[1]], _ours("page.html"))
+    return re.sub(r"{{(\w+)}}", lambda place: parts[place[1]], _read("viewer_page", "page.html"))
 
 
 def size_sentence(page: str, path: Path) -> str:
     """Return what a user should know of a page that is written: how large it is, and what it holds."""
-    return f"{path}: {len(page.encode()) / 1e6:.1f} MB. {_HOLDS_IMAGES}"
+    return f"{path}: {len(page.encode()) / 1e6:.1f} MB. {HOLDS_IMAGES}"
 
 
 @cache
-def _niivue() -> str:
-    return (files("a2fseg_cli.reporting") / "niivue" / "niivue.umd.js").read_text("utf-8")
-
-
-@cache
-def _ours(name: str) -> str:
-    return (files("a2fseg_cli.reporting") / "viewer_page" / name).read_text("utf-8")
+def _read(folder: str, name: str) -> str:
+    return (files("a2fseg_cli.reporting") / folder / name).read_text("utf-8")
 
 
 def _policy(*scripts: str) -> str:
@@ -146,44 +131,7 @@ def _policy(*scripts: str) -> str:
     )
 
 
-def _shown_grid(shown: ViewerCase) -> _Grid:
-    """Return the box around the head and the mask, on NIfTI's axes."""
-    permutation, flips = axes_to_canonical(shown.geometry)
-    # Canonical axes grow to the head, the back and the left; NIfTI's to the right, the front and the head.
-    reorient = Reorient(permutation, tuple(sorted({*flips} ^ {1, 2})))
-    tissue = np.zeros(shown.geometry.size, bool)
-    for image in shown.images.values():
-        tissue |= image > _AIR_BELOW * np.percentile(image, 99.5)
-    if shown.classes is not None:
-        tissue |= shown.classes > 0
-    turned = _turned(shown.geometry, reorient)
-    edges = zip(*bounding_box(reorient.apply(tissue)), turned.size, turned.spacing_mm, strict=True)
-    box = tuple(
-        slice(max(a - m, 0), min(b + m, size)) for a, b, size, m in ((*e, round(_MARGIN_MM / mm)) for *e, mm in edges)
-    )
-    starts = np.array([part.start for part in box][::-1]) * turned.spacing_mm[::-1]
-    origin = np.asarray(turned.origin_mm) + turned.direction_matrix @ starts
-    size = tuple(part.stop - part.start for part in box)
-    cropped = Geometry(size, turned.spacing_mm, tuple(origin.tolist()), turned.direction)  # type: ignore[arg-type]
-    return _Grid(reorient, box, cropped)  # type: ignore[arg-type]
-
-
-def _turned(geometry: Geometry, reorient: Reorient) -> Geometry:
-    """Return the grid of `reorient.apply` of an array."""
-    # Column of the direction, counted x, y, z, for each array axis (z, y, x).
-    columns = [2 - axis for axis in reorient.permutation]
-    size = [geometry.size[axis] for axis in reorient.permutation]
-    spacing = [geometry.spacing_mm[axis] for axis in reorient.permutation]
-    matrix = geometry.direction_matrix[:, columns]
-    origin = np.asarray(geometry.origin_mm)
-    for axis in reorient.flips:
-        origin = origin + matrix[:, axis] * (size[axis] - 1) * spacing[axis]
-        matrix[:, axis] *= -1
-    direction = tuple(matrix[:, ::-1].ravel().tolist())
-    return Geometry(tuple(size), tuple(spacing), tuple(origin.tolist()), direction)  # type: ignore[arg-type]
-
-
-def _stored(image: FloatVolume) -> tuple[npt.NDArray[Any], float, float]:
+def _stored(image: FloatVolume, limits: tuple[float, float]) -> tuple[npt.NDArray[Any], float, float]:
     """Return an image as whole numbers, with slope and intercept: its own where they fit 16 bits, else in fine steps.
 
     A byte where that loses nothing: the file gets half as large.
@@ -194,87 +142,65 @@ def _stored(image: FloatVolume) -> tuple[npt.NDArray[Any], float, float]:
         return image.astype(np.uint8), 1.0, 0.0
     if whole and low >= -32768 and high <= 32767:
         return image.astype(np.int16), 1.0, 0.0
-    dark, bright = np.percentile(image[image != image.flat[0]], (1, 99))
-    step = max((float(bright) - float(dark)) / _TISSUE_STEPS, (high - low) / 32767)
+    step = max((limits[1] - limits[0]) / _GREY_STEPS, (high - low) / 32767)
     return np.rint((image - low) / step).astype(np.int16), step, low
 
 
-def _nifti(array: npt.NDArray[Any], slope: float, intercept: float, geometry: Geometry) -> bytes:
-    """Return a gzipped NIfTI file with nothing in its header but the grid."""
+def _as_bytes(share: FloatVolume) -> npt.NDArray[np.uint8]:
+    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+
+
+def _nifti(array: npt.NDArray[Any], slope: float, intercept: float, grid: Geometry) -> bytes:
+    """Return an array on canonical axes as a gzipped NIfTI file with nothing in its header but the grid."""
     path = Path("volume.nii")
-    data = bytearray(format_for(path).encode(array, geometry, None, path))
+    turned = np.ascontiguousarray(np.flip(array, _TURNED_AXES))
+    data = bytearray(format_for(path).encode(turned, grid, None, path))
     struct.pack_into("<ff", data, _NIFTI_SCALE_AT, slope, intercept)
     return gzip.compress(bytes(data), 6, mtime=0)
 
 
-def _picture(shown: ViewerCase) -> bytes:
-    """Return the preview, a PNG, for browsers that cannot run the viewer."""
-    reorient = Reorient(*axes_to_canonical(shown.geometry))
-    name = best_background(shown.images)
-    classes = np.zeros(shown.geometry.size, np.uint8) if shown.classes is None else shown.classes
-    file = io.BytesIO()
-    write_preview(
-        file,
-        reorient.apply(shown.images[name]),
-        reorient.apply(classes),
-        canonical_spacing_mm(shown.geometry, reorient),
-        shown.class_names,
-        title=shown.name,
-        background_name=heading(name),
-        guesses=shown.guesses,
-    )
-    return file.getvalue()
-
-
-def _facts(shown: ViewerCase, grid: _Grid, volumes: Sequence[str]) -> dict[str, Any]:
+def _facts(shown: ViewerCase, volumes: Sequence[str]) -> dict[str, Any]:
     """Return what the script needs beside the voxels."""
-    background = best_background(shown.images)
-    sequences = [
-        {"name": heading(name), "volume": volumes.index(name), **_window(image)} for name, image in shown.images.items()
-    ]
     return {
-        "sequences": sequences,
-        "first": list(shown.images).index(background),
-        "classes": [] if shown.classes is None else _classes(shown),
+        "sequences": [
+            {
+                "name": heading(name),
+                "volume": volumes.index(name),
+                "low": float(image.min()),
+                "high": float(image.max()),
+                "black": max(shown.limits[name][0], float(image.min())),
+                "white": shown.limits[name][1],
+            }
+            for name, image in shown.images.items()
+        ],
+        "classes": _classes(shown),
         "mask": volumes.index("mask") if "mask" in volumes else None,
         "uncertainty": volumes.index("uncertainty") if "uncertainty" in volumes else None,
-        "start": _start(shown, grid),
+        "start": _start(shown.classes),
     }
 
 
-def _window(image: FloatVolume) -> dict[str, float]:
-    """Return black and white at first, the 1st and 99.7th percentile of the tissue, and the whole range."""
-    tissue = image[image > _AIR_BELOW * np.percentile(image, 99.5)]
-    dark, bright = (float(v) for v in np.percentile(tissue if tissue.size else image, (1, 99.7)))
-    low, high = float(image.min()), float(image.max())
-    black = max(low, dark - 0.15 * (bright - dark))
-    return {"low": low, "high": high, "black": black, "white": bright if bright > black else black + 1}
-
-
 def _classes(shown: ViewerCase) -> list[dict[str, Any]]:
-    assert shown.classes is not None
-    counts = np.bincount(shown.classes.ravel(), minlength=len(shown.class_names))
+    """Return name, colour and volume of each class of the mask."""
+    if shown.classes is None:
+        return []
+    names = list(shown.class_names)[1:]
+    counts = np.bincount(shown.classes.ravel(), minlength=len(shown.class_names))[1:]
     return [
         {
             "name": long_name(name),
-            "label": int(shown.label_values[index]),
             "colour": [round(255 * part) for part in colour],
-            "ml": round(float(counts[index]) * shown.geometry.voxel_volume_ml, 2),
+            "ml": round(float(count) * shown.geometry.voxel_volume_ml, 2),
             "guess": name in shown.guesses,
         }
-        for index, (name, colour) in enumerate(
-            zip(shown.class_names[1:], class_colours(shown.class_names[1:]), strict=True), start=1
-        )
+        for name, colour, count in zip(names, class_colours(names, shown.palette), counts, strict=True)
     ]
 
 
-def _start(shown: ViewerCase, grid: _Grid) -> list[float]:
-    """Return where the crosshair begins, a share of the box along x, y, z: where most of the tumour is in each plane."""
-    classes = None if shown.classes is None else grid.cut(shown.classes) > 0
+def _start(classes: ClassMap | None) -> list[float]:
+    """Return where the crosshair begins, a share of the box to the right, front and head: the most tumour in each plane."""
     if classes is None or not classes.any():
         return [0.5, 0.5, 0.5]
-    place = []
-    for axis in (2, 1, 0):
-        areas = classes.sum(tuple(other for other in range(3) if other != axis))
-        place.append((float(areas.argmax()) + 0.5) / classes.shape[axis])
-    return place
+    tumour = np.flip(classes > 0, _TURNED_AXES)
+    areas = [tumour.sum(tuple(other for other in range(3) if other != axis)) for axis in (2, 1, 0)]
+    return [(float(area.argmax()) + 0.5) / len(area) for area in areas]

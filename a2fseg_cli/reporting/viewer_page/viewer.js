@@ -136,7 +136,7 @@
 
   function build() {
     facts.sequences.forEach((sequence, i) => {
-      const [label, input] = choice("radio", "sequence", "sequence-" + i, i === facts.first, [sequence.name]);
+      const [label, input] = choice("radio", "sequence", "sequence-" + i, i === 0, [sequence.name]);
       input.addEventListener("change", () => choose(i));
       at("sequences").append(label);
     });
@@ -190,7 +190,7 @@
     await nv.attachToCanvas(at("canvas"));
     images = await Promise.all(facts.sequences.map((s) => load(s.volume, s.name)));
     images.forEach((image, i) => first(image, facts.sequences[i]));
-    current = facts.first;
+    current = 0;
     if (facts.mask !== null) mask = await load(facts.mask, "mask");
     if (facts.uncertainty !== null) uncertainty = await load(facts.uncertainty, "uncertainty");
     build();
