@@ -60,3 +60,9 @@ def heading(name: str) -> str:
 def best_background(names: Iterable[str]) -> str:
     """Return the one of these modalities, at least one, that a picture shows the segmentation on."""
     return min(names, key=lambda name: BY_NAME[name].picture_rank if name in BY_NAME else math.inf)
+
+
+def picture_order(names: Iterable[str]) -> list[str]:
+    """Return modalities in the order in which a picture shows them: T1c, on which alone enhancement is seen, first."""
+    ranks = {name: BY_NAME[name].picture_rank if name in BY_NAME else math.inf for name in names}
+    return sorted(ranks, key=lambda name: (name != "t1c", ranks[name]))

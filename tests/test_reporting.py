@@ -16,15 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from a2fseg_cli.errors import ResourceError
 from a2fseg_cli.reporting.charts import SERIES_COLOURS, write_attention_bars, write_dice_boxes, write_learning_curves
-from a2fseg_cli.reporting.overlay import (
-    OTHER_COLOURS,
-    PAPER_COLOURS,
-    class_colours,
-    write_preview,
-    write_subset_progression,
-)
+from a2fseg_cli.reporting.progression import write_subset_progression
+from a2fseg_cli.reporting.slices import Backdrop, grey_limits
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
 
 NAMES = ("background", "NCR", "ED", "ET")
@@ -47,13 +41,6 @@ def hue_area(picture: Pixels, hue: str) -> int:
     return int((picture[..., channel] - others > 0.15).sum())
 
 
-def hue_centre(picture: Pixels, hue: str) -> tuple[float, float]:
-    channel = HUES.index(hue)
-    others = np.delete(picture, channel, axis=-1).max(axis=-1)
-    rows, columns = np.nonzero(picture[..., channel] - others > 0.15)
-    return float(rows.mean()), float(columns.mean())
-
-
 def block_patient(shape: tuple[int, int, int] = (40, 60, 50)) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
     """A grey block of brain; in its left, front and upper part a tumour of nested blocks."""
     image = np.zeros(shape, np.float32)
@@ -65,136 +52,27 @@ def block_patient(shape: tuple[int, int, int] = (40, 60, 50)) -> tuple[npt.NDArr
     return image, classes
 
 
-class TestPreview:
-    def test_draws_the_papers_colours(self, tmp_path: Path) -> None:
-        image, classes = block_patient()
-        write_preview(tmp_path / "p.png", image, classes, (1, 1, 1), NAMES, "case: flair", "FLAIR")
-        picture = pixels(tmp_path / "p.png")
-        areas = [hue_area(picture, hue) for hue in ("red", "blue", "green")]
-        assert areas[0] > areas[1] > areas[2] > 1000
-        for colour in PAPER_COLOURS.values():  # the legend's patches are opaque
-            assert (np.abs(picture - colour).max(axis=-1) < 0.01).sum() > 50
-
-    @pytest.mark.parametrize(("index", "hue"), [(1, "green"), (2, "red"), (3, "blue")])
-    def test_each_class_in_its_colour_alone(self, tmp_path: Path, index: int, hue: str) -> None:
-        image, classes = block_patient()
-        classes = np.where(classes == index, index, 0).astype(np.uint8)
-        write_preview(tmp_path / "p.png", image, classes, (1, 1, 1), NAMES)
-        picture = pixels(tmp_path / "p.png")
-        assert hue_area(picture, hue) > 1000
-        assert [other for other in HUES if hue_area(picture, other)] == [hue]
-
-    def test_upper_row_is_plain_and_left_is_on_the_right(self, tmp_path: Path) -> None:
-        image, classes = block_patient()
-        classes[:] = np.where(classes, 2, 0)
-        write_preview(tmp_path / "p.png", image, classes, (1, 1, 1), NAMES)
-        picture = pixels(tmp_path / "p.png")
-        height, width = picture.shape[:2]
-        assert hue_area(picture[: int(height * 0.47)], "red") == 0
-        # Panels are as wide as what they show: 50, 50 and 60 mm. The tumour is left, front and up.
-        axial, coronal, sagittal = (
-            picture[height // 2 : int(height * 0.93), int(a * width) : int(b * width)]
-            for a, b in ((0.01, 0.31), (0.32, 0.62), (0.63, 0.99))
-        )
-        for panel, right in ((axial, True), (coronal, True), (sagittal, False)):
-            row, column = hue_centre(panel, "red")
-            assert (column > panel.shape[1] / 2) == right
-            assert row < panel.shape[0] / 2
-
-    def test_aspect_follows_the_spacing(self, tmp_path: Path) -> None:
-        # 10 slices of 4 mm show a block of 16 x 20 x 16 mm as 40 slices of 1 mm do.
-        image, classes = block_patient()
-        write_preview(tmp_path / "fine.png", image, classes, (1, 1, 1), NAMES)
-        write_preview(tmp_path / "thick.png", image[::4], classes[::4], (4, 1, 1), NAMES)
-        fine, thick = (pixels(tmp_path / f"{name}.png") for name in ("fine", "thick"))
-        assert thick.shape[0] == pytest.approx(fine.shape[0], rel=0.05)
-        assert hue_area(thick, "red") == pytest.approx(hue_area(fine, "red"), rel=0.2)
-
-    def test_says_when_there_is_no_tumour(self, tmp_path: Path) -> None:
-        image, classes = block_patient()
-        write_preview(tmp_path / "with.png", image, classes, (1, 1, 1), NAMES)
-        write_preview(tmp_path / "empty.png", image, np.zeros_like(classes), (1, 1, 1), NAMES)
-        picture = pixels(tmp_path / "empty.png")
-        assert np.ptp(picture, axis=-1).max() < 0.01  # grey throughout
-        foot = picture[-int(picture.shape[0] * 0.05) :]
-        assert (foot < 0.3).any()  # words at the foot
-        assert not (foot[:, : foot.shape[1] // 3] < 0.3).any()
-
-    def test_any_number_of_classes(self, tmp_path: Path) -> None:
-        names = ("background", *(f"part {number}" for number in range(12)))
-        image, _ = block_patient()
-        classes = np.zeros(image.shape, np.uint8)
-        for index in range(1, 13):
-            classes[10:30, 10:50, 2 + 3 * index : 5 + 3 * index] = index
-        write_preview(tmp_path / "p.png", image, classes, (1, 1, 1), names)
-        picture = pixels(tmp_path / "p.png")
-        for colour in OTHER_COLOURS:
-            assert (np.abs(picture - colour).max(axis=-1) < 0.01).sum() > 50
-
-    def test_resolution_for_print(self, tmp_path: Path) -> None:
-        image, classes = block_patient()
-        write_preview(tmp_path / "p.png", image, classes, (1, 1, 1), NAMES)
-        assert pixels(tmp_path / "p.png").shape[1] >= 9 * 150
-
-    def test_same_input_same_bytes_and_nothing_beside(self, tmp_path: Path) -> None:
-        image, classes = block_patient()
-        for name in ("a.png", "b.png"):
-            write_preview(tmp_path / "new" / name, image, classes, (1, 1, 1), NAMES, "case")
-        assert (tmp_path / "new" / "a.png").read_bytes() == (tmp_path / "new" / "b.png").read_bytes()
-        assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.png", "b.png"]
-
-    def test_awkward_input(self, tmp_path: Path) -> None:
-        image, classes = block_patient()
-        image[10:12] = np.nan
-        write_preview(tmp_path / "p.png", image, classes, (1, 1, 1), NAMES, "a $\\frac{ 患者 b_c$", "x")
-        write_preview(tmp_path / "z.png", np.zeros_like(image), classes * 0, (1, 1, 1), NAMES)
-        write_preview(tmp_path / "c.png", np.full_like(image, 7), classes, (0.3, 5, 1), NAMES)
-        assert len(list(tmp_path.iterdir())) == 3
-
-    def test_refuses_what_does_not_fit(self, tmp_path: Path) -> None:
-        image, classes = block_patient()
-        with pytest.raises(ValueError, match="shape"):
-            write_preview(tmp_path / "p.png", image[1:], classes, (1, 1, 1), NAMES)
-        with pytest.raises(ValueError, match="no name"):
-            write_preview(tmp_path / "p.png", image, classes, (1, 1, 1), NAMES[:3])
-        (tmp_path / "file").touch()
-        with pytest.raises(ResourceError):
-            write_preview(tmp_path / "file" / "p.png", image, classes, (1, 1, 1), NAMES)
-
-    def test_leaves_matplotlibs_settings_and_pyplot_alone(self) -> None:
-        program = """
-import sys, tempfile, matplotlib, numpy as np
-from pathlib import Path
-matplotlib.rcParams["font.size"] = 17.5
-from a2fseg_cli.reporting.overlay import write_preview
-ones = np.ones((3, 4, 5), np.uint8)
-with tempfile.TemporaryDirectory() as folder:
-    write_preview(Path(folder) / "p.png", ones.astype(float), ones, (1, 1, 1), ("background", "ED"))
-assert matplotlib.rcParams["font.size"] == 17.5
-assert "matplotlib.pyplot" not in sys.modules
-"""
-        subprocess.run([sys.executable, "-c", program], check=True)
-
-    def test_import_does_not_load_matplotlib(self) -> None:
-        program = (
-            "import sys, a2fseg_cli.reporting.overlay, a2fseg_cli.reporting.charts, a2fseg_cli.reporting.volumes;"
-            "assert not {'matplotlib', 'SimpleITK', 'torch'} & set(sys.modules)"
-        )
-        subprocess.run([sys.executable, "-c", program], check=True)
+def test_import_does_not_load_matplotlib() -> None:
+    program = (
+        "import sys, a2fseg_cli.reporting.preview, a2fseg_cli.reporting.charts, a2fseg_cli.reporting.volumes;"
+        "assert not {'matplotlib', 'SimpleITK', 'torch', 'PIL'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_subset_progression_has_one_column_each(tmp_path: Path) -> None:
     image, truth = block_patient()
     only_oedema = np.where(truth > 0, 2, 0).astype(np.uint8)
     columns = [("FLAIR", only_oedema), ("+ T1c", truth), ("+ T1", np.zeros_like(truth))]
-    write_subset_progression(tmp_path / "p.png", image, columns, truth, (1, 1, 1), NAMES, "one patient")
+    backdrop = Backdrop(image, grey_limits(image[image > 0]))
+    write_subset_progression(tmp_path / "p.png", backdrop, columns, truth, (1, 1, 1), NAMES, "one patient", "paper")
     picture = pixels(tmp_path / "p.png")
     picture = picture[: int(picture.shape[0] * 0.85)]  # without the legend
     parts = np.array_split(picture, 4, axis=1)
     found = [[hue for hue in HUES if hue_area(part, hue) > 100] for part in parts]
     assert found == [["red"], HUES, [], HUES]
     with pytest.raises(ValueError, match="shape"):
-        write_subset_progression(tmp_path / "q.png", image, [("FLAIR", truth[1:])], truth, (1, 1, 1))
+        write_subset_progression(tmp_path / "q.png", backdrop, [("FLAIR", truth[1:])], truth, (1, 1, 1))
 
 
 class TestCharts:

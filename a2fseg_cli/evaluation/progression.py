@@ -7,12 +7,11 @@ from pathlib import Path
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import read_truth
 from a2fseg_cli.imaging.label_maps import check_on_grid
-from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
 from a2fseg_cli.imaging.restoring import Box, ClassMap, classes_to_file
 from a2fseg_cli.inference.patient import Patient, load_patient
 from a2fseg_cli.inference.predictor import Segmenter
-from a2fseg_cli.modalities import heading
-from a2fseg_cli.reporting.overlay import write_subset_progression
+from a2fseg_cli.modalities import best_background, heading
+from a2fseg_cli.reporting.progression import write_subset_progression
 
 # Order in which Figure 2 of the paper adds the modalities.
 PROGRESSION = ("flair", "t1c", "t1", "t2")
@@ -32,16 +31,15 @@ def draw_progression(segmenter: Segmenter, case: Case, labels: str, path: Path) 
         ResourceError: the file cannot be written.
     """
     truth = read_truth(case, segmenter.config, labels)
-    patient = load_patient(case, segmenter.config)
+    patient = load_patient(case, segmenter.config, pictures=True)
     truth = check_on_grid(truth, patient.reference, patient.geometry)
-    reorient = patient.prepared.route.reorient
     columns = enumerate(progression(segmenter, patient))
     write_subset_progression(
         path,
-        reorient.apply(patient.background[1]),
-        [(f"{'+ ' if n else ''}{heading(name)}", reorient.apply(classes)) for n, (name, classes) in columns],
-        reorient.apply(truth.classes),
-        canonical_spacing_mm(patient.geometry, reorient),
+        patient.backdrops[best_background(patient.files)],
+        [(f"{'+ ' if n else ''}{heading(name)}", patient.framed(classes)) for n, (name, classes) in columns],
+        patient.framed(truth.classes),
+        patient.spacing_mm,
         segmenter.config.classes,
         title=case.name,
     )

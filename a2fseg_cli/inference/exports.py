@@ -22,12 +22,14 @@ from a2fseg_cli.inference.agreement import Agreement
 from a2fseg_cli.inference.layouts import segmentation_record
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.inference.patient import Patient, PatientPrediction
+from a2fseg_cli.inference.pictures import entropy, scene_of
 from a2fseg_cli.inference.places import PatientFiles
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.inference.stats import patient_stats
 from a2fseg_cli.inference.windows import WindowPlan
-from a2fseg_cli.reporting.overlay import write_preview
+from a2fseg_cli.modalities import heading
 from a2fseg_cli.reporting.page import patient_page
+from a2fseg_cli.reporting.preview import write_preview
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
 from a2fseg_cli.weights.card import guesses, subset_cost
 
@@ -145,7 +147,7 @@ def finish_patient(
         outputs.append(files.sidecar)
     picture = b""
     if preview is not None or report is not None:
-        picture = _picture(patient, classes, config, result)
+        picture = _picture(patient, classes, config, result, options, predicted.prediction)
     if preview is not None:
         atomic_write_bytes(preview, picture)
     outputs += [path for path in (preview, report) if path is not None]
@@ -170,16 +172,21 @@ def _sidecar(result: PatientResult) -> dict[str, Any]:
     }
 
 
-def _picture(patient: Patient, classes: ClassMap, config: ModelConfig, result: PatientResult) -> bytes:
+def _picture(
+    patient: Patient,
+    classes: ClassMap,
+    config: ModelConfig,
+    result: PatientResult,
+    options: OutputOptions,
+    prediction: Prediction,
+) -> bytes:
     """Return the preview, a PNG."""
-    reorient = patient.prepared.route.reorient
-    name, image = patient.background
-    file = io.BytesIO()
-    spacing_mm = canonical_spacing_mm(patient.geometry, reorient)
-    arrays = (reorient.apply(image), reorient.apply(classes))
-    title = f"{patient.name}, segmented from {result.modalities}"
     guesses = [row.name for row in result.rows if row.guess and row.label is not None]
-    write_preview(file, *arrays, spacing_mm, config.classes, title=title, background_name=name, guesses=guesses)
+    scene = scene_of(patient, classes, config, guesses, options.colours)
+    file = io.BytesIO()
+    write_preview(
+        file, scene, f"{patient.name}, segmented from {', '.join(map(heading, result.modalities.split('+')))}"
+    )
     return file.getvalue()
 
 
@@ -214,13 +221,6 @@ def _write_images(
     for weight in prediction.attention.values() if options.attention else ():
         write_map(route.to_file(weight), *grid, next(remaining))
     return outputs
-
-
-def entropy(probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the entropy over the classes (C, d, h, w) as a share of its largest value, log C: (d, h, w)."""
-    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
-    share: npt.NDArray[np.float32] = -(probabilities * logarithms).sum(axis=0) / np.float32(np.log(len(probabilities)))
-    return share
 
 
 def _result_warnings(name: str, masks: Mapping[str, npt.NDArray[np.bool_]]) -> list[str]:

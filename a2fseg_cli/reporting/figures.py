@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from a2fseg_cli.files import atomic_write_bytes
 
 DPI = 170
@@ -22,14 +24,18 @@ def png_figure(path: Path | BinaryIO, width_in: float, height_in: float) -> Iter
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's matplotlibrc may name fonts that are not there, or a dark style
         figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
         FigureCanvasAgg(figure)
         yield figure
+        figure.canvas.draw()
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+        # Without the alpha channel, which is full everywhere: 3 million pixels take 0.4 s to write, not 0.7.
+        picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+        picture.save(buffer, format="png", dpi=(DPI, DPI))
     if isinstance(path, Path):
         atomic_write_bytes(path, buffer.getvalue())
     else:
