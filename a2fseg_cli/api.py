@@ -199,6 +199,7 @@ def predict(
     options: OutputOptions | None = None,
     preview: str | PathLike[str] | None = None,
     report: str | PathLike[str] | None = None,
+    viewer: str | PathLike[str] | None = None,
     stats: str | PathLike[str] | None = None,
     existing: str = "refuse",
     with_stats: bool = False,
@@ -222,6 +223,7 @@ def predict(
         options: What is written beside the segmentations.
         preview: A PNG for one patient, or a folder.
         report: An HTML page for one patient, or a folder.
+        viewer: An HTML page with the images inside for one patient, or a folder.
         stats: A file that ends in .json or .csv.
         existing: refuse, skip (redo only what is missing or outdated) or overwrite.
         with_stats: The results have their `stats`, even if no file of them is written.
@@ -257,6 +259,7 @@ def predict(
         options=options,
         preview=_path(preview),
         report=_path(report),
+        viewer=_path(viewer),
         stats=_path(stats),
         existing=existing,
         with_stats=with_stats,

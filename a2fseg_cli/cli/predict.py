@@ -143,6 +143,15 @@ def predict(
             **PATH,
         ),
     ] = None,
+    viewer: Annotated[
+        Path | None,
+        typer.Option(
+            help="HTML page to look at images and mask in, slices and 3D; it holds the images; a folder for a cohort",
+            metavar="PATH",
+            rich_help_panel=MORE,
+            **PATH,
+        ),
+    ] = None,
     stats: Annotated[
         Path | None,
         typer.Option(
@@ -217,6 +226,7 @@ def predict(
             selection=selection,
             preview=preview,
             report=report,
+            viewer=viewer,
             stats=stats,
             existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
             with_stats=json_,

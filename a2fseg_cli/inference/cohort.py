@@ -165,7 +165,7 @@ class Cohort:
         def load(case: Case) -> tuple[_Work, Patient | A2FSegError]:
             work = _Work(case, prints[case.name], time.perf_counter())
             try:
-                pictures = bool(self.places.preview or self.places.report)
+                pictures = bool(self.places.preview or self.places.report or self.places.viewer)
                 return work, load_patient(case, self.segmenter.config, self.reading, pictures)
             except A2FSegError as error:
                 return work, error

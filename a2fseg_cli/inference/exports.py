@@ -26,12 +26,13 @@ from a2fseg_cli.inference.pictures import entropy, scene_of
 from a2fseg_cli.inference.places import PatientFiles
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.inference.stats import patient_stats
+from a2fseg_cli.inference.viewing import patient_viewer
 from a2fseg_cli.inference.windows import WindowPlan
 from a2fseg_cli.modalities import heading
 from a2fseg_cli.reporting.page import patient_page
 from a2fseg_cli.reporting.preview import write_preview
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
-from a2fseg_cli.weights.card import guesses, subset_cost
+from a2fseg_cli.weights.card import guess_sentence, guesses, subset_cost
 
 ClassMap = npt.NDArray[np.uint8]
 
@@ -150,7 +151,9 @@ def finish_patient(
         picture = _picture(patient, classes, config, result, options, predicted.prediction)
     if preview is not None:
         atomic_write_bytes(preview, picture)
-    outputs += [path for path in (preview, report) if path is not None]
+    if files.viewer is not None:
+        atomic_write_text(files.viewer, _viewer(patient, classes, config, result, options, predicted.prediction))
+    outputs += [path for path in (preview, report, files.viewer) if path is not None]
     seconds = {**result.seconds, "write": time.perf_counter() - started}
     result = replace(result, segmentation=files.segmentation, outputs=tuple(outputs), seconds=seconds)
     if not with_stats and report is None:
@@ -188,6 +191,23 @@ def _picture(
         file, scene, f"{patient.name}, segmented from {', '.join(map(heading, result.modalities.split('+')))}"
     )
     return file.getvalue()
+
+
+def _viewer(
+    patient: Patient,
+    classes: ClassMap,
+    config: ModelConfig,
+    result: PatientResult,
+    options: OutputOptions,
+    prediction: Prediction,
+) -> str:
+    """Return the page with the images inside, with the uncertainty where that was asked for."""
+    guessed = [row.name for row in result.rows if row.guess and row.label is not None]
+    unsure = prediction if options.uncertainty else None
+    scene = scene_of(patient, classes, config, guessed, options.colours, unsure)
+    remarks = (guess_sentence(result.guesses, result.modalities), *result.warnings)
+    picture = _picture(patient, classes, config, result, options, prediction)
+    return patient_viewer(patient, scene, tuple(filter(None, remarks)), picture)
 
 
 def _diameters(patient: Patient, classes: ClassMap, config: ModelConfig) -> dict[str, tuple[float, float]]:

@@ -28,6 +28,7 @@ class PatientFiles:
         segmentation: The label map; the maps' names follow from it.
         preview: The picture, a PNG.
         report: The page, HTML.
+        viewer: The page with the images inside, HTML.
         layout: How what lies beside the segmentation is named.
     """
 
@@ -35,6 +36,7 @@ class PatientFiles:
     preview: Path | None = None
     report: Path | None = None
     layout: Layout = PLAIN
+    viewer: Path | None = None
 
     @property
     def sidecar(self) -> Path | None:
@@ -77,6 +79,7 @@ class Places:
         share: Ending of the tables of a part of the cohort, e.g. `-0-of-4`.
         layout: How the files of a cohort are named.
         label_file: Whether names and colours of the labels are written for ITK-SNAP.
+        viewer: An HTML page of one patient with the images inside, or a folder with one a patient.
     """
 
     output: Path
@@ -87,12 +90,14 @@ class Places:
     share: str = ""
     layout: Layout = PLAIN
     label_file: bool = False
+    viewer: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse a file where a folder is needed, and the reverse. Raises: UsageError."""
         if self.stats is not None and self.stats.suffix not in (".json", ".csv"):
             raise UsageError(f"stats {self.stats}: expected a name ending in .json or .csv.")
-        for name, path, suffix in (("preview", self.preview, ".png"), ("report", self.report, ".html")):
+        pages = (("preview", self.preview, ".png"), ("report", self.report, ".html"), ("viewer", self.viewer, ".html"))
+        for name, path, suffix in pages:
             if path is not None and self.single != (path.suffix.lower() == suffix):
                 expected = f"a name ending in {suffix}" if self.single else f"a folder, for {self.output} is one"
                 raise UsageError(f"{name} {path}: expected {expected}.")
@@ -109,9 +114,14 @@ class Places:
         """Return where a case's page goes."""
         return self.report / f"{case.name}.html" if self.report and not self.single else self.report
 
+    def viewer_of(self, case: Case) -> Path | None:
+        """Return where a case's page with the images inside goes."""
+        return self.viewer / f"{case.name}.html" if self.viewer and not self.single else self.viewer
+
     def files_of(self, case: Case) -> PatientFiles:
         """Return where all files of a case go."""
-        return PatientFiles(self.segmentation(case), self.preview_of(case), self.report_of(case), self.layout)
+        pages = self.preview_of(case), self.report_of(case)
+        return PatientFiles(self.segmentation(case), *pages, self.layout, self.viewer_of(case))
 
     @property
     def table(self) -> Path | None:
@@ -126,7 +136,7 @@ class Places:
     def of_case(self, case: Case, config: ModelConfig, options: OutputOptions) -> list[Path]:
         """Return every file of a case that a run will write but tables, the segmentation first."""
         files = self.files_of(case)
-        beside = (files.sidecar, files.preview, files.report)
+        beside = (files.sidecar, files.preview, files.report, files.viewer)
         return files.images(config, case.images, options) + [path for path in beside if path]
 
     def of_run(self, config: ModelConfig, options: OutputOptions, weights: WeightsFile) -> dict[Path, str]:
@@ -167,7 +177,7 @@ class Places:
         files = [path for case in cases for path in self.of_case(case, config, options)]
         for path in [*tables, *(files[:1] if not self.single else files)]:
             check_place(path)
-        for folder in (self.preview, self.report) if not self.single else ():
+        for folder in (self.preview, self.report, self.viewer) if not self.single else ():
             if folder:
                 check_place(folder / "x")
         _check_names([*files, *tables], cases, inputs)

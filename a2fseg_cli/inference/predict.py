@@ -59,6 +59,7 @@ def run_cases(
     options: OutputOptions | None = None,
     preview: Path | None = None,
     report: Path | None = None,
+    viewer: Path | None = None,
     stats: Path | None = None,
     existing: str = "refuse",
     with_stats: bool = False,
@@ -83,6 +84,7 @@ def run_cases(
         options: What to write beside the segmentations.
         preview: A PNG for one patient, or a folder.
         report: An HTML page for one patient, or a folder.
+        viewer: An HTML page with the images inside for one patient, or a folder.
         stats: A file that ends in .json or .csv.
         existing: refuse, skip or overwrite: see `Cohort`.
         with_stats: The results have their `stats`, even if no file of them is written.
@@ -121,7 +123,7 @@ def run_cases(
             raise UsageError("longitudinal needs all examinations in one run, and a folder as output.")
         check_time_points(longitudinal, cases)
     ending = f"-{part}-of-{parts}" if parts > 1 else ""
-    places = Places(output, single, preview, report, stats, ending, naming, label_file)
+    places = Places(output, single, preview, report, stats, ending, naming, label_file, viewer)
     cohort = Cohort(segmenter, reading or ReadingOptions(), options, places, existing, with_stats, inputs)
     outcomes = cohort.run(cases, progress or (lambda _: None))
     if single and outcomes[0].error is not None:

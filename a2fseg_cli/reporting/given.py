@@ -1,8 +1,7 @@
-"""A mask that exists, such as one corrected by hand: looked at in the viewer, measured, with a page; no network runs."""
+"""A mask that exists, such as one corrected by hand: looked at in the viewer, measured, with a page. No network."""
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,15 +16,19 @@ from a2fseg_cli.cases.selection import Selection
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.files import atomic_write_text, check_place, csv_text, json_text
-from a2fseg_cli.imaging.geometry import axes_to_canonical, cropped, reoriented
+from a2fseg_cli.imaging.geometry import Geometry, axes_to_canonical, cropped, reoriented
 from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.imaging.preprocessing import Reorient, bounding_box, canonical_spacing_mm
-from a2fseg_cli.reporting.viewer import ViewerCase, size_sentence, viewer_page
+from a2fseg_cli.modalities import picture_order
+from a2fseg_cli.reporting.page import patient_page
+from a2fseg_cli.reporting.preview import write_preview
+from a2fseg_cli.reporting.scene import Scene
+from a2fseg_cli.reporting.slices import Backdrop, grey_limits, with_margin
+from a2fseg_cli.reporting.viewer import ViewerCase, size_sentence, viewer_page, without_folders
 from a2fseg_cli.reporting.volumes import largest_axial_diameters_mm, tissue_table
 
 # What is darker than this share of the brightest tissue is taken for air.
 _AIR_BELOW = 0.1
-_MARGIN_MM = 5.0
 
 
 def write_view(
@@ -59,9 +62,14 @@ def write_view(
     config = ModelConfig()
     _check_outputs([output], [source, seg, uncertainty], overwrite)
     marked = load_marked(source, seg, config, labels, selection)
-    sure = read_uncertainty(uncertainty, marked) if uncertainty else None
-    shown, picture = _shown(marked, config, sure)
-    page = viewer_page(shown, picture)
+    unsure = read_uncertainty(uncertainty, marked) if uncertainty else None
+    scene, geometry = _scene(marked, config, unsure)
+    files = [image.path for image in marked.images.images.values()]
+    remarks = without_folders(marked.warnings, [*files, *([seg] if seg else [])])
+    page = viewer_page(
+        ViewerCase(marked.images.name, scene, geometry, marked.mask is not None, remarks),
+        _picture(scene, marked.images.name),
+    )
     atomic_write_text(output, page)
     return marked.warnings, size_sentence(page, output)
 
@@ -99,8 +107,8 @@ def write_report(
     _check_outputs([output, *([stats] if stats else [])], [source, seg], overwrite)
     marked = load_marked(source, seg, config, labels, selection)
     facts = given_stats(marked, config)
-    _, picture = _shown(marked, config)
-    atomic_write_text(output, given_page(facts, picture))
+    scene, _ = _scene(marked, config)
+    atomic_write_text(output, patient_page(facts, _picture(scene, f"{facts['case']}, {seg.name}")))
     if stats is not None:
         atomic_write_text(stats, json_text(facts) if stats.suffix == ".json" else csv_text([_row(facts)]))
     return facts
@@ -133,6 +141,43 @@ def given_stats(marked: MarkedCase, config: ModelConfig) -> dict[str, Any]:
         "warnings": [*unseen, *marked.warnings],
         "versions": {"a2fseg": __version__},
     }
+
+
+def _scene(
+    marked: MarkedCase, config: ModelConfig, uncertainty: npt.NDArray[np.float32] | None = None
+) -> tuple[Scene, Geometry]:
+    """Return what pictures are drawn from, the box around head and mask, and the grid of that box."""
+    images = marked.images
+    reorient = Reorient(*axes_to_canonical(images.geometry))
+    spacing_mm = canonical_spacing_mm(images.geometry, reorient)
+    arrays = {name: reorient.apply(images.images[name].array) for name in picture_order(images.images)}
+    heads = {name: array > _AIR_BELOW * np.percentile(array, 99.5) for name, array in arrays.items()}
+    first = next(iter(arrays.values()))
+    classes = reorient.apply(marked.mask.classes) if marked.mask else np.zeros(first.shape, np.uint8)
+    visible = np.logical_or.reduce([*heads.values(), classes > 0])
+    frame = with_margin(*bounding_box(visible), visible.shape, spacing_mm)
+    z, y, x = (part.start for part in frame)
+    scene = Scene(
+        backdrops={
+            name: Backdrop(np.ascontiguousarray(array[frame]), grey_limits(array[heads[name]]))
+            for name, array in arrays.items()
+        },
+        classes=np.ascontiguousarray(classes[frame]),
+        spacing_mm=spacing_mm,
+        class_names=config.classes,
+        members={region: config.region_classes(region) for region, _ in config.regions},
+        start=(z, y, x),
+        whole=first.shape,
+        uncertainty=None if uncertainty is None else np.ascontiguousarray(reorient.apply(uncertainty)[frame]),
+    )
+    return scene, cropped(reoriented(images.geometry, reorient.permutation, reorient.flips), frame)
+
+
+def _picture(scene: Scene, title: str) -> bytes:
+    """Return the preview, a PNG."""
+    file = io.BytesIO()
+    write_preview(file, scene, title)
+    return file.getvalue()
 
 
 def _row(facts: Mapping[str, Any]) -> dict[str, object]:

@@ -125,7 +125,9 @@ def longitudinal_plot(measured: Sequence[Measurement]) -> bytes:
             axes = figure.add_subplot(2, 1, 2)
             values = [one.product_mm2 for one in measured]
             unsure = [_MEASURED in one.guesses for one in measured]
-            _line(axes, places, values, unsure, _GREY, f"{_MEASURED}: largest diameter x diameter across it", _MARKS[-1])
+            _line(
+                axes, places, values, unsure, _GREY, f"{_MEASURED}: largest diameter x diameter across it", _MARKS[-1]
+            )
             for place, one in zip(places, measured, strict=True):
                 if not one.measurable:
                     axes.annotate(
@@ -148,7 +150,7 @@ def _line(
     label: str,
     mark: str,
 ) -> None:
-    """Draw one course; marks have a dark edge, since the colours are made for grey images and some are pale on white."""
+    """Draw one course; marks have a dark edge, since colours made for grey images may be pale on white."""
     looks: dict[str, Any] = {"color": colour, "marker": mark, "markeredgecolor": _GREY, "markersize": 6}
     axes.plot(places, values, linewidth=1.8, label=printable(label), **looks)
     open_ = [(place, value) for place, value, guess in zip(places, values, unsure, strict=True) if guess]
@@ -185,7 +187,10 @@ def longitudinal_page(measured: Sequence[Measurement], plot: bytes, version: str
     subject = escape(measured[0].point.subject)
     image = base64.b64encode(plot).decode("ascii")
     guessed = [f"{_when(one)} ({', '.join(one.guesses)})" for one in measured if one.guesses]
-    remarks = [NO_ASSESSMENT, *([f"Guesses, open marks in the plot and ? in the table: {'; '.join(guessed)}."] if guessed else [])]
+    remarks = [
+        NO_ASSESSMENT,
+        *([f"Guesses, open marks in the plot and ? in the table: {'; '.join(guessed)}."] if guessed else []),
+    ]
     if len({one.modalities for one in measured}) > 1:
         remarks.append("The examinations do not have the same sequences, which alone changes the volumes.")
     names = list(measured[0].volumes_ml)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -25,7 +25,9 @@ import numpy.typing as npt
 from a2fseg_cli.imaging.formats.contract import format_for
 from a2fseg_cli.imaging.geometry import Geometry, reoriented
 from a2fseg_cli.modalities import heading
-from a2fseg_cli.reporting.colours import DEFAULT_PALETTE, class_colours, long_name
+from a2fseg_cli.reporting.colours import class_colours, long_name
+from a2fseg_cli.reporting.scene import Scene
+from a2fseg_cli.reporting.slices import Backdrop
 
 FloatVolume = npt.NDArray[np.float32]
 ClassMap = npt.NDArray[np.uint8]
@@ -43,37 +45,26 @@ _TURNED_AXES = (1, 2)
 
 @dataclass(frozen=True)
 class ViewerCase:
-    """What the viewer shows of a patient. Arrays (d, h, w) are on canonical axes and of one shape.
+    """What the viewer shows of a patient.
 
     Attributes:
         name: The case.
-        images: Voxels of each sequence, in the order to show.
-        limits: What of each is black and white at first.
-        geometry: The grid of the arrays.
-        classes: Class indices, 0 background; None without a mask.
-        class_names: The background first.
-        uncertainty: Entropy, 0 (sure) to 1; None without.
-        guesses: Classes that the sequences at hand cannot show.
+        scene: Images and classes, and an uncertainty where there is one.
+        geometry: The grid of the scene's arrays.
+        has_mask: Whether the scene's classes are a mask; else the images are shown alone.
         remarks: Sentences for the reader.
-        palette: Colours of the classes, a key of PALETTES.
     """
 
     name: str
-    images: Mapping[str, FloatVolume]
-    limits: Mapping[str, tuple[float, float]]
+    scene: Scene
     geometry: Geometry
-    classes: ClassMap | None
-    class_names: Sequence[str]
-    uncertainty: FloatVolume | None = None
-    guesses: Collection[str] = ()
+    has_mask: bool = True
     remarks: Sequence[str] = ()
-    palette: str = DEFAULT_PALETTE
 
     def __post_init__(self) -> None:
-        """Refuse what does not fit together. Raises: ValueError."""
-        shapes = {array.shape for array in (*self.images.values(), self.classes, self.uncertainty) if array is not None}
-        if not self.images or shapes != {self.geometry.size}:
-            raise ValueError(f"expected images and maps of the shape {self.geometry.size}; got {shapes}")
+        """Refuse a grid of another size. Raises: ValueError."""
+        if self.scene.classes.shape != self.geometry.size:
+            raise ValueError(f"a scene of {self.scene.classes.shape} voxels on a grid of {self.geometry.size}")
 
 
 def viewer_page(shown: ViewerCase, picture: bytes) -> str:
@@ -83,14 +74,12 @@ def viewer_page(shown: ViewerCase, picture: bytes) -> str:
         shown: The patient.
         picture: A PNG for browsers that cannot run the viewer.
     """
-    grid = reoriented(shown.geometry, (0, 1, 2), _TURNED_AXES)
-    volumes = {
-        name: _nifti(*_stored(image, shown.limits[name]), grid) for name, image in shown.images.items()
-    }
-    if shown.classes is not None:
-        volumes["mask"] = _nifti(shown.classes, 1.0, 0.0, grid)
-    if shown.uncertainty is not None:
-        volumes["uncertainty"] = _nifti(_as_bytes(shown.uncertainty), 1 / 255, 0.0, grid)
+    scene, grid = shown.scene, reoriented(shown.geometry, (0, 1, 2), _TURNED_AXES)
+    volumes = {name: _nifti(*_stored(image), grid) for name, image in scene.backdrops.items()}
+    if shown.has_mask:
+        volumes["mask"] = _nifti(scene.classes, 1.0, 0.0, grid)
+    if scene.uncertainty is not None:
+        volumes["uncertainty"] = _nifti(_as_bytes(scene.uncertainty), 1 / 255, 0.0, grid)
     niivue, script = _read("niivue", "niivue.umd.js"), _read("viewer_page", "viewer.js")
     remarks = (HOLDS_IMAGES, *shown.remarks)
     parts = {
@@ -112,6 +101,17 @@ def viewer_page(shown: ViewerCase, picture: bytes) -> str:
     return re.sub(r"{{(\w+)}}", lambda place: parts[place[1]], _read("viewer_page", "page.html"))
 
 
+def without_folders(texts: Iterable[str], paths: Iterable[Path]) -> tuple[str, ...]:
+    """Return sentences in which these files stand by their names alone: a page is passed on, folders are nobody's."""
+    named = sorted(((str(path), path.name) for path in paths), reverse=True)  # the longer of two that begin alike first
+    told = []
+    for text in texts:
+        for path, name in named:
+            text = text.replace(path, name)
+        told.append(text)
+    return tuple(told)
+
+
 def size_sentence(page: str, path: Path) -> str:
     """Return what a user should know of a page that is written: how large it is, and what it holds."""
     return f"{path}: {len(page.encode()) / 1e6:.1f} MB. {HOLDS_IMAGES}"
@@ -131,19 +131,21 @@ def _policy(*scripts: str) -> str:
     )
 
 
-def _stored(image: FloatVolume, limits: tuple[float, float]) -> tuple[npt.NDArray[Any], float, float]:
+def _stored(image: Backdrop) -> tuple[npt.NDArray[Any], float, float]:
     """Return an image as whole numbers, with slope and intercept: its own where they fit 16 bits, else in fine steps.
 
     A byte where that loses nothing: the file gets half as large.
     """
-    low, high = float(image.min()), float(image.max())
-    whole = not np.any(image != np.rint(image))
+    voxels = image.voxels
+    low, high = float(voxels.min()), float(voxels.max())
+    whole = not np.any(voxels != np.rint(voxels))
     if whole and low >= 0 and high <= 255:
-        return image.astype(np.uint8), 1.0, 0.0
+        return voxels.astype(np.uint8), 1.0, 0.0
     if whole and low >= -32768 and high <= 32767:
-        return image.astype(np.int16), 1.0, 0.0
-    step = max((limits[1] - limits[0]) / _GREY_STEPS, (high - low) / 32767)
-    return np.rint((image - low) / step).astype(np.int16), step, low
+        return voxels.astype(np.int16), 1.0, 0.0
+    black, white = image.limits
+    step = max((white - black) / _GREY_STEPS, (high - low) / 32767)
+    return np.rint((voxels - low) / step).astype(np.int16), step, low
 
 
 def _as_bytes(share: FloatVolume) -> npt.NDArray[np.uint8]:
@@ -161,45 +163,40 @@ def _nifti(array: npt.NDArray[Any], slope: float, intercept: float, grid: Geomet
 
 def _facts(shown: ViewerCase, volumes: Sequence[str]) -> dict[str, Any]:
     """Return what the script needs beside the voxels."""
+    sequences = []
+    for name, image in shown.scene.backdrops.items():
+        low, high = float(image.voxels.min()), float(image.voxels.max())
+        black, white = image.limits
+        levels = {"low": low, "high": high, "black": max(black, low), "white": white}
+        sequences.append({"name": heading(name), "volume": volumes.index(name), **levels})
     return {
-        "sequences": [
-            {
-                "name": heading(name),
-                "volume": volumes.index(name),
-                "low": float(image.min()),
-                "high": float(image.max()),
-                "black": max(shown.limits[name][0], float(image.min())),
-                "white": shown.limits[name][1],
-            }
-            for name, image in shown.images.items()
-        ],
-        "classes": _classes(shown),
+        "sequences": sequences,
+        "classes": _classes(shown) if shown.has_mask else [],
         "mask": volumes.index("mask") if "mask" in volumes else None,
         "uncertainty": volumes.index("uncertainty") if "uncertainty" in volumes else None,
-        "start": _start(shown.classes),
+        "start": _start(shown.scene.classes),
     }
 
 
 def _classes(shown: ViewerCase) -> list[dict[str, Any]]:
     """Return name, colour and volume of each class of the mask."""
-    if shown.classes is None:
-        return []
-    names = list(shown.class_names)[1:]
-    counts = np.bincount(shown.classes.ravel(), minlength=len(shown.class_names))[1:]
+    scene = shown.scene
+    names = list(scene.class_names)[1:]
+    counts = np.bincount(scene.classes.ravel(), minlength=len(scene.class_names))[1:]
     return [
         {
             "name": long_name(name),
             "colour": [round(255 * part) for part in colour],
             "ml": round(float(count) * shown.geometry.voxel_volume_ml, 2),
-            "guess": name in shown.guesses,
+            "guess": name in scene.guesses,
         }
-        for name, colour, count in zip(names, class_colours(names, shown.palette), counts, strict=True)
+        for name, colour, count in zip(names, class_colours(names, scene.palette), counts, strict=True)
     ]
 
 
-def _start(classes: ClassMap | None) -> list[float]:
-    """Return where the crosshair begins, a share of the box to the right, front and head: the most tumour in each plane."""
-    if classes is None or not classes.any():
+def _start(classes: ClassMap) -> list[float]:
+    """Return where the crosshair begins, shares of the box to the right, front, head: the most tumour in each plane."""
+    if not classes.any():
         return [0.5, 0.5, 0.5]
     tumour = np.flip(classes > 0, _TURNED_AXES)
     areas = [tumour.sum(tuple(other for other in range(3) if other != axis)) for axis in (2, 1, 0)]
