@@ -195,9 +195,16 @@ def _classes(shown: ViewerCase) -> list[dict[str, Any]]:
 
 
 def _start(classes: ClassMap) -> list[float]:
-    """Return where the crosshair begins, shares of the box to the right, front, head: the most tumour in each plane."""
+    """Return where the crosshair begins, shares of the box to the right, front and head.
+
+    In the axial slice with most of the tumour, in the voxel of the tumour that is nearest to the middle of it there.
+    """
     if not classes.any():
         return [0.5, 0.5, 0.5]
     tumour = np.flip(classes > 0, _TURNED_AXES)
-    areas = [tumour.sum(tuple(other for other in range(3) if other != axis)) for axis in (2, 1, 0)]
-    return [(float(area.argmax()) + 0.5) / len(area) for area in areas]
+    areas = tumour.sum((1, 2))
+    largest = np.flatnonzero(areas == areas.max())
+    z = int(largest[len(largest) // 2])
+    voxels = np.argwhere(tumour[z])
+    y, x = voxels[((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1).argmin()].tolist()
+    return [(index + 0.5) / size for index, size in zip((x, y, z), tumour.shape[::-1], strict=True)]

@@ -181,7 +181,7 @@
     }
     at("viewer").hidden = false;
     nv = new niivue.Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [1, 0.8, 0, 0.6], crosshairWidth: 1, isRadiologicalConvention: true,
+      backColor: [0, 0, 0, 1], crosshairColor: [1, 0.8, 0, 0.6], crosshairWidth: 0.6, crosshairWidthUnit: "mm", isRadiologicalConvention: true,
       sagittalNoseLeft: true, dragAndDropEnabled: false, dragMode: niivue.DRAG_MODE.windowing, logLevel: "error",
       multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS, show3Dcrosshair: true, isNearestInterpolation: true,
       showAllOrientationMarkers: true,
