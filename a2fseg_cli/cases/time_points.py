@@ -41,8 +41,8 @@ class TimePoint:
     @property
     def order(self) -> tuple[object, ...]:
         """What examinations of one person are sorted by: their dates, then their names, in which numbers count."""
-        parts = [(part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", self.session)]
-        return (self.day or date.max, *((number, str(part), part if number else 0) for number, part in parts))
+        parts = re.split(r"(\d+)", self.session)  # text and numbers take turns
+        return (self.day or date.max, *(int(part) if index % 2 else part for index, part in enumerate(parts)))
 
 
 def time_point(case: Case) -> TimePoint:
