@@ -35,8 +35,8 @@ def test_contributing_names_files_and_tables_that_exist() -> None:
 
 def test_the_container_is_run_by_nobody_special() -> None:
     lines = (PROJECT / "Containerfile").read_text().splitlines()
-    assert "USER a2fseg" in lines
-    assert lines.index("USER a2fseg") > max(i for i, line in enumerate(lines) if line.startswith("RUN"))
+    assert "USER 1000" in lines
+    assert lines.index("USER 1000") > max(i for i, line in enumerate(lines) if line.startswith("RUN"))
     assert 'ENTRYPOINT ["a2fseg"]' in lines
     torch = next(line for line in (PROJECT / "pyproject.toml").read_text().splitlines() if line.startswith('  "torch'))
     assert torch.strip(" ,") in "\n".join(lines)
