@@ -43,15 +43,15 @@ SNAP_HEADING = """\
 """
 # The preview's colours: green (0.10, 0.75, 0.20), red (0.90, 0.12, 0.12), blue (0.16, 0.36, 1.00), times 255.
 SNAP_BRATS2018 = """\
-    1    26  191   51        1  1  1    "NCR necrotic and non-enhancing core"
-    2   230   31   31        1  1  1    "ED oedema"
-    4    41   92  255        1  1  1    "ET enhancing"
+    1   204   82   10        1  1  1    "NCR necrotic and non-enhancing core"
+    2    51  128  255        1  1  1    "ED oedema"
+    4   191  255   26        1  1  1    "ET enhancing"
 """
 DSEG_TSV = """\
 index\tname\tabbreviation\tcolor
-1\tnecrotic and non-enhancing core\tNCR\t#1abf33
-2\toedema\tED\t#e61f1f
-3\tenhancing\tET\t#295cff
+1\tnecrotic and non-enhancing core\tNCR\t#cc520a
+2\toedema\tED\t#3380ff
+3\tenhancing\tET\t#bfff1a
 """
 
 
@@ -263,7 +263,7 @@ def test_the_label_file_of_a_cohort_that_is_finished(
     code, said, _ = run(*arguments, "--label-file")
     assert (code, said.startswith("0 ok, 1 skipped")) == (0, True)
     assert (
-        (tmp_path / "out/labels.txt").read_text().endswith('    3    41   92  255        1  1  1    "ET enhancing"\n')
+        (tmp_path / "out/labels.txt").read_text().endswith('    3   191  255   26        1  1  1    "ET enhancing"\n')
     )
 
 
@@ -278,11 +278,11 @@ def test_labels_of_another_task_by_value_and_without_what_breaks_a_table() -> No
     """Values need not rise with the classes; a quotation mark would end ITK-SNAP's name."""
     classes, values = ("background", 'the "core"', "rim"), (0, 7, 2)
     assert itk_snap_labels(classes, values) == SNAP_HEADING + (
-        '    2   217   64  217        1  1  1    "rim"\n    7   255  204   26        1  1  1    "the \'core\'"\n'
+        '    2   204  178  128        1  1  1    "rim"\n    7     0  204  255        1  1  1    "the \'core\'"\n'
     )
     assert bids_lookup_table(classes, values).splitlines()[1:] == [
-        "2\trim\trim\t#d940d9",
-        '7\tthe "core"\tthe "core"\t#ffcc1a',
+        "2\trim\trim\t#ccb280",
+        '7\tthe "core"\tthe "core"\t#00ccff',
     ]
 
 

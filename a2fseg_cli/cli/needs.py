@@ -119,7 +119,8 @@ ALWAYS: dict[str, frozenset[str]] = {
         ("output", "on_mismatch", "reference", "brain_mask", "require", "case",
          "dry_run", "weights", "device", "precision", "window", "overlap", "tta", "threads", "deterministic", "labels",
          "regions", "probabilities", "uncertainty", "attention", "agreement", "preview", "report", "stats", "viewer",
-         "layout", "label_file", "fail_on_empty", "overwrite", "json_", "quiet")
+         "layout", "label_file", "colours", "remove_small", "fill_holes", "fail_on_empty", "overwrite", "json_",
+         "quiet")
     ),
     "evaluate": frozenset(
         ("data", "subset", "split", "metrics", "policy", "labels", "output", "weights", "device", "precision", "window",

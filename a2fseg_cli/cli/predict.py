@@ -176,6 +176,23 @@ def predict(
             **PATH,
         ),
     ] = None,
+    colours: Annotated[
+        str,
+        typer.Option(
+            help="ours (the colour-blind tell them apart), or paper: those of its Figure 2", rich_help_panel=MORE
+        ),
+    ] = "ours",
+    remove_small: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGION=MM3",
+            help="Remove parts of a region under so many mm3: ET becomes NCR, TC becomes ED, WT background; repeatable",
+            rich_help_panel=MORE,
+        ),
+    ] = None,
+    fill_holes: Annotated[
+        bool, typer.Option(help="Fill holes: of the core with NCR, others with ED", rich_help_panel=MORE)
+    ] = False,
     fail_on_empty: Annotated[bool, typer.Option(help="Count an empty mask as a failure", rich_help_panel=MORE)] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Redo only what is missing or outdated.", rich_help_panel=BATCH)
@@ -210,6 +227,8 @@ def predict(
         found = api.overview(source, images=given, weights=weights, selection=selection, reading=reading)
         show_overview(found, json_)
         return
+    maps = (regions, probabilities, uncertainty, attention, agreement)
+    options = api.OutputOptions(labels, *maps, colours, _sizes(remove_small or []), fill_holes)
     network = api.load_network(
         weights, device=device, precision=precision, window=three(window, "--window"), overlap=overlap, tta=tta
     )
@@ -221,7 +240,7 @@ def predict(
             output=output,
             images=given,
             network=network,
-            options=api.OutputOptions(labels, regions, probabilities, uncertainty, attention, agreement),
+            options=options,
             reading=reading,
             selection=selection,
             preview=preview,
@@ -269,6 +288,24 @@ def _given(flags: Mapping[str, Path | None], named: Sequence[str], order: Sequen
                 raise UsageError(f"two images for {name}: {given[name]} and {path}. Keep one.")
             given[name] = path
     return given
+
+
+def _sizes(pairs: Sequence[str]) -> dict[str, float]:
+    """Return the volume in mm3 of each region, from texts such as `ET=50`. Raises: UsageError."""
+    sizes: dict[str, float] = {}
+    for pair in pairs:
+        region, _, text = pair.partition("=")
+        region = region.strip().upper()
+        try:
+            size = float(text)
+        except ValueError:
+            size = -1.0
+        if not region or not size > 0:
+            raise UsageError(f"--remove-small {pair}: expected REGION=MM3, such as ET=50.")
+        if region in sizes:
+            raise UsageError(f"--remove-small {pair}: {region} was given twice. Keep one.")
+        sizes[region] = size
+    return sizes
 
 
 def _named_images(pairs: Sequence[str]) -> list[tuple[str, Path]]:

@@ -16,7 +16,9 @@ from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.errors import A2FSegError, ResourceError, UsageError
 from a2fseg_cli.files import atomic_write_text, file_state, fingerprint, remove_abandoned
+from a2fseg_cli.inference.cleaning import check_cleaning
 from a2fseg_cli.inference.exports import PatientResult, finish_patient
+from a2fseg_cli.inference.index import write_index
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.inference.patient import Patient, PatientPrediction, load_patient, segment_patient
 from a2fseg_cli.inference.places import Places
@@ -50,7 +52,9 @@ class _Work:
         taken = round(time.perf_counter() - self.began, 2) if kind != RUNNING else 0.0
         volumes, guesses = (result.volumes_ml, "+".join(result.guesses)) if result else (None, "")
         modalities = result.modalities if result else "+".join(self.case.images)
-        return Status(self.case.name, modalities, kind, reason, taken, volumes, guesses, self.settings)
+        warnings = [text.removeprefix(f"{self.case.name}: ") for text in result.warnings] if result else []
+        numbers = (taken, volumes, guesses, "; ".join(warnings))
+        return Status(self.case.name, modalities, kind, reason, *numbers, self.settings)
 
 
 Report = Callable[[Outcome], None]
@@ -105,6 +109,7 @@ class Cohort:
         """
         places, config = self.places, self.segmenter.config
         self.options.label_values(config)  # refuses a scheme before any work is done
+        check_cleaning(config, self.options.remove_small)
         if self.options.attention and not self.segmenter.model.has_attention:
             raise UsageError(f"attention: a network of architecture {config.architecture} has none.")
         of_run = places.of_run(config, self.options, self.segmenter.weights)
@@ -132,6 +137,7 @@ class Cohort:
         if not places.single:  # what describes a folder is there from the first patient on, as the status table is
             _write_changed(of_run)
         self._segment(todo, prints, done)
+        write_index(places, self._table, [region for region, _ in config.regions])
         if places.single and outcomes[0].result is not None:
             _write_changed(of_run)
         return outcomes

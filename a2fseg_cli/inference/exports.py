@@ -19,6 +19,7 @@ from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
 from a2fseg_cli.imaging.restoring import Box, classes_to_file
 from a2fseg_cli.imaging.writing import write_label_map, write_map
 from a2fseg_cli.inference.agreement import Agreement
+from a2fseg_cli.inference.cleaning import cleaned
 from a2fseg_cli.inference.layouts import segmentation_record
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.inference.patient import Patient, PatientPrediction
@@ -29,8 +30,8 @@ from a2fseg_cli.inference.stats import patient_stats
 from a2fseg_cli.inference.viewing import patient_viewer
 from a2fseg_cli.inference.windows import WindowPlan
 from a2fseg_cli.modalities import heading
-from a2fseg_cli.reporting.page import patient_page
-from a2fseg_cli.reporting.preview import write_preview
+from a2fseg_cli.reporting.page import PagePictures, page_pictures, patient_page
+from a2fseg_cli.reporting.preview import write_preview, write_thumbnail
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
 from a2fseg_cli.weights.card import guess_sentence, guesses, subset_cost
 
@@ -139,30 +140,30 @@ def finish_patient(
     """
     started = time.perf_counter()
     config = segmenter.config
-    classes = class_map(patient, predicted.prediction)
-    preview, report = files.preview, files.report
+    classes, changes = cleaned(
+        class_map(patient, predicted.prediction),
+        config,
+        patient.geometry.spacing_mm,
+        options.remove_small,
+        options.fill_holes,
+    )
     outputs = _write_images(patient, predicted.prediction, classes, config, options, files)
     result = summarise(patient, predicted, classes, segmenter, options)
+    result = replace(result, warnings=(*result.warnings, *(f"{patient.name}: {change}" for change in changes)))
     if files.sidecar is not None:
         atomic_write_text(files.sidecar, json_text(_sidecar(result)))
         outputs.append(files.sidecar)
-    picture = b""
-    if preview is not None or report is not None:
-        picture = _picture(patient, classes, config, result, options, predicted.prediction)
-    if preview is not None:
-        atomic_write_bytes(preview, picture)
-    if files.viewer is not None:
-        atomic_write_text(files.viewer, _viewer(patient, classes, config, result, options, predicted.prediction))
-    outputs += [path for path in (preview, report, files.viewer) if path is not None]
+    picture = _draw(patient, classes, config, result, options, predicted.prediction, files)
+    outputs += files.pictures
     seconds = {**result.seconds, "write": time.perf_counter() - started}
     result = replace(result, segmentation=files.segmentation, outputs=tuple(outputs), seconds=seconds)
-    if not with_stats and report is None:
+    if not with_stats and files.report is None:
         return result
     stats = patient_stats(
         result, patient, predicted.prediction, segmenter, _diameters(patient, classes, config), settings or {}
     )
-    if report is not None:
-        atomic_write_text(report, patient_page(stats, picture))
+    if files.report is not None and picture is not None:
+        atomic_write_text(files.report, patient_page(stats, picture, options.colours))
     return replace(result, stats=stats)
 
 
@@ -175,39 +176,33 @@ def _sidecar(result: PatientResult) -> dict[str, Any]:
     }
 
 
-def _picture(
+def _draw(
     patient: Patient,
     classes: ClassMap,
     config: ModelConfig,
     result: PatientResult,
     options: OutputOptions,
     prediction: Prediction,
-) -> bytes:
-    """Return the preview, a PNG."""
+    files: PatientFiles,
+) -> PagePictures | None:
+    """Write the preview, the viewer and what an index shows; return the pictures of the page, None without one."""
+    if files.preview is None and files.report is None and files.viewer is None:
+        return None
     guesses = [row.name for row in result.rows if row.guess and row.label is not None]
-    scene = scene_of(patient, classes, config, guesses, options.colours)
+    unsure = prediction if files.report is not None or files.viewer is not None else None
+    scene = scene_of(patient, classes, config, guesses, options.colours, unsure)
     file = io.BytesIO()
-    write_preview(
-        file, scene, f"{patient.name}, segmented from {', '.join(map(heading, result.modalities.split('+')))}"
-    )
-    return file.getvalue()
-
-
-def _viewer(
-    patient: Patient,
-    classes: ClassMap,
-    config: ModelConfig,
-    result: PatientResult,
-    options: OutputOptions,
-    prediction: Prediction,
-) -> str:
-    """Return the page with the images inside, with the uncertainty where that was asked for."""
-    guessed = [row.name for row in result.rows if row.guess and row.label is not None]
-    unsure = prediction if options.uncertainty else None
-    scene = scene_of(patient, classes, config, guessed, options.colours, unsure)
-    remarks = (guess_sentence(result.guesses, result.modalities), *result.warnings)
-    picture = _picture(patient, classes, config, result, options, prediction)
-    return patient_viewer(patient, scene, tuple(filter(None, remarks)), picture)
+    given = ", ".join(map(heading, result.modalities.split("+")))
+    write_preview(file, scene, f"{patient.name}, segmented from {given}")
+    if files.preview is not None:
+        atomic_write_bytes(files.preview, file.getvalue())
+    if files.thumbnail is not None:
+        write_thumbnail(files.thumbnail, scene)
+    if files.viewer is not None:
+        remarks = (guess_sentence(result.guesses, result.modalities), *result.warnings)
+        page = patient_viewer(patient, scene, tuple(filter(None, remarks)), file.getvalue())
+        atomic_write_text(files.viewer, page)
+    return page_pictures(scene, file.getvalue()) if files.report is not None else None
 
 
 def _diameters(patient: Patient, classes: ClassMap, config: ModelConfig) -> dict[str, tuple[float, float]]:

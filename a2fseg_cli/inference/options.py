@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import UsageError
@@ -25,6 +26,9 @@ class OutputOptions:
         attention: Also write the mean attention weight of each modality.
         agreement: Also compare with the result of every smaller subset of the modalities.
         colours: Of the classes in pictures, pages and label files, a key of PALETTES.
+        remove_small: Region to the volume in mm3 under which its connected parts are removed: ET becomes necrotic and
+            non-enhancing core, TC oedema, WT background. Before anything is written or counted.
+        fill_holes: Then also fill holes: in the core with necrotic and non-enhancing core, else with oedema.
     """
 
     labels: str | None = None
@@ -34,6 +38,8 @@ class OutputOptions:
     attention: bool = False
     agreement: bool = False
     colours: str = DEFAULT_PALETTE
+    remove_small: Mapping[str, float] = field(default_factory=dict)
+    fill_holes: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an unknown scheme, and unknown colours. Raises: UsageError."""

@@ -19,6 +19,8 @@ from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.reporting.label_tables import itk_snap_labels
 from a2fseg_cli.weights.file_format import WeightsFile
 
+THUMBNAILS = "thumbnails"  # folder of the small pictures, beside a cohort's pages
+
 
 @dataclass(frozen=True)
 class PatientFiles:
@@ -29,14 +31,21 @@ class PatientFiles:
         preview: The picture, a PNG.
         report: The page, HTML.
         viewer: The page with the images inside, HTML.
+        thumbnail: The small picture for a cohort's index, a PNG.
         layout: How what lies beside the segmentation is named.
     """
 
     segmentation: Path
     preview: Path | None = None
     report: Path | None = None
+    thumbnail: Path | None = None
     layout: Layout = PLAIN
     viewer: Path | None = None
+
+    @property
+    def pictures(self) -> list[Path]:
+        """Those of preview, thumbnail, viewer and page that are written, the page last."""
+        return [path for path in (self.preview, self.thumbnail, self.viewer, self.report) if path]
 
     @property
     def sidecar(self) -> Path | None:
@@ -118,10 +127,19 @@ class Places:
         """Return where a case's page with the images inside goes."""
         return self.viewer / f"{case.name}.html" if self.viewer and not self.single else self.viewer
 
+    def thumbnail_of(self, case: Case) -> Path | None:
+        """Return where the small picture of a case goes that the cohort's index shows."""
+        return self.report / THUMBNAILS / f"{case.name}.png" if self.report and not self.single else None
+
     def files_of(self, case: Case) -> PatientFiles:
         """Return where all files of a case go."""
-        pages = self.preview_of(case), self.report_of(case)
-        return PatientFiles(self.segmentation(case), *pages, self.layout, self.viewer_of(case))
+        pictures = self.preview_of(case), self.report_of(case), self.thumbnail_of(case)
+        return PatientFiles(self.segmentation(case), *pictures, self.layout, self.viewer_of(case))
+
+    @property
+    def index(self) -> Path | None:
+        """The page that lists a cohort's pages."""
+        return self.report / "index.html" if self.report and not self.single else None
 
     @property
     def table(self) -> Path | None:
@@ -136,8 +154,8 @@ class Places:
     def of_case(self, case: Case, config: ModelConfig, options: OutputOptions) -> list[Path]:
         """Return every file of a case that a run will write but tables, the segmentation first."""
         files = self.files_of(case)
-        beside = (files.sidecar, files.preview, files.report, files.viewer)
-        return files.images(config, case.images, options) + [path for path in beside if path]
+        beside = [files.sidecar] if files.sidecar else []
+        return files.images(config, case.images, options) + beside + files.pictures
 
     def of_run(self, config: ModelConfig, options: OutputOptions, weights: WeightsFile) -> dict[Path, str]:
         """Return the files that hold for all patients, and their texts: of the labels, and of the whole folder."""
@@ -173,7 +191,7 @@ class Places:
         """
         if not self.single:
             self.layout.check(self.output, cases)
-        tables = [*(path for path in (self.table, self.stats_file) if path), *of_run]
+        tables = [*(path for path in (self.table, self.stats_file, self.index) if path), *of_run]
         files = [path for case in cases for path in self.of_case(case, config, options)]
         for path in [*tables, *(files[:1] if not self.single else files)]:
             check_place(path)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from a2fseg_cli.cases.bids_names import bids_name
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write_text, csv_text, json_text, parse_json
 from a2fseg_cli.inference.agreement import attention_inside, found_classes
@@ -42,13 +44,18 @@ def patient_stats(
     weights = prediction.attention
     inside = attention_inside(weights, found_classes(prediction), segmenter.config.classes) if weights else {}
     network = network_origin(segmenter)
+    name = bids_name(result.name)
     return {
         "case": result.name,
+        "subject": name.subject if name and result.name.startswith("sub-") else result.name,
+        "session": name.session if name else "",
+        "date": datetime.now().astimezone().date().isoformat(),
         "modalities": result.modalities,
         "inputs": {m: str(path) for m, path in patient.files.items()},
         "outputs": [str(path) for path in result.outputs],
         "labels": [vars(row) for row in result.rows],
         "volumes_ml": dict(result.volumes_ml),
+        "regions": {region: list(members) for region, members in segmenter.config.regions},
         "guesses": dict(result.guesses),
         "largest_axial_diameters_mm": dict(diameters_mm),
         "warnings": list(result.warnings),
@@ -127,10 +134,9 @@ class StatsFile:
 
 def as_row(stats: Mapping[str, Any]) -> dict[str, object]:
     """Return a patient's statistics as one flat row; volumes in mL, diameters in mm, times in s."""
-    row: dict[str, object] = {"case": stats["case"], "modalities": stats["modalities"]}
-    for part in stats["labels"]:
-        if part["label"] is None:  # a region
-            row |= {f"{part['name']}_voxels": part["voxels"], f"{part['name']}_ml": round(part["volume_ml"], 3)}
+    row: dict[str, object] = {name: stats[name] for name in ("case", "subject", "session", "modalities")}
+    for part in stats["labels"]:  # a region behind the classes: ET, which is both, has one pair of columns
+        row |= {f"{part['name']}_voxels": part["voxels"], f"{part['name']}_ml": round(part["volume_ml"], 3)}
     row["guesses"] = "+".join(stats["guesses"])
     for region, (longest, across) in stats["largest_axial_diameters_mm"].items():
         row |= {f"{region}_diameter_mm": round(longest, 2), f"{region}_diameter_across_mm": round(across, 2)}

@@ -15,7 +15,7 @@ from a2fseg_cli.files import atomic_write_text, csv_text
 
 OK, FAILED, SKIPPED, RUNNING = "ok", "failed", "skipped", "running"
 _COLUMNS = ("case", "modalities", "status", "reason", "seconds")
-_LAST = ("guesses", "settings", "time")  # behind the volumes
+_LAST = ("guesses", "warnings", "settings", "time")  # behind the volumes
 _TABLE_NAME = re.compile(r"status(-\d+-of-\d+)?\.csv")
 
 
@@ -32,6 +32,7 @@ class Status:
         seconds: From reading to the last file.
         volumes_ml: Region to volume.
         guesses: Regions, joined by +, whose volume the modalities at hand cannot tell.
+        warnings: What to know of the result, one after the other, without the patient's name.
         settings: Fingerprint of inputs, weights and settings; a result is only "finished" for the same one.
         time: When this was noted, UTC; of several tables the latest counts.
     """
@@ -43,6 +44,7 @@ class Status:
     seconds: float = 0.0
     volumes_ml: Mapping[str, float] | None = None
     guesses: str = ""
+    warnings: str = ""
     settings: str = ""
     time: str = ""
 
@@ -64,13 +66,19 @@ class StatusTable:
         self.path, self._regions = path, tuple(regions)
         self._lock = threading.Lock()
         self.rows = self._read(path) if path else {}
-        for table in sorted(path.parent.glob("status*.csv")) if path else ():
-            if not _TABLE_NAME.fullmatch(table.name) or table == path:
+        wanted = set(cases)
+        self.rows |= {name: status for name, status in self.everyone().items() if name in wanted}
+
+    def everyone(self) -> dict[str, Status]:
+        """Return what is known last of every patient, those of other parts' tables included."""
+        known = dict(self.rows)
+        for table in sorted(self.path.parent.glob("status*.csv")) if self.path else ():
+            if not _TABLE_NAME.fullmatch(table.name) or table == self.path:
                 continue
-            theirs = self._read(table)
-            for name in theirs.keys() & set(cases):
-                if name not in self.rows or self.rows[name].time < theirs[name].time:
-                    self.rows[name] = theirs[name]
+            for name, status in self._read(table).items():
+                if name not in known or known[name].time < status.time:
+                    known[name] = status
+        return known
 
     def note(self, status: Status) -> None:
         """Put a status in the place of the patient's former one, and write the table."""
@@ -109,6 +117,7 @@ class StatusTable:
             seconds=float(row["seconds"]),
             volumes_ml=volumes,
             guesses=row.get("guesses") or "",
+            warnings=row.get("warnings") or "",
             settings=row["settings"],
             time=row.get("time") or "",
         )

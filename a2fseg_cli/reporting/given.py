@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from a2fseg_cli.imaging.geometry import Geometry, axes_to_canonical, cropped, re
 from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.imaging.preprocessing import Reorient, bounding_box, canonical_spacing_mm
 from a2fseg_cli.modalities import picture_order
-from a2fseg_cli.reporting.page import patient_page
+from a2fseg_cli.reporting.page import page_pictures, patient_page
 from a2fseg_cli.reporting.preview import write_preview
 from a2fseg_cli.reporting.scene import Scene
 from a2fseg_cli.reporting.slices import Backdrop, grey_limits, with_margin
@@ -108,7 +110,8 @@ def write_report(
     marked = load_marked(source, seg, config, labels, selection)
     facts = given_stats(marked, config)
     scene, _ = _scene(marked, config)
-    atomic_write_text(output, patient_page(facts, _picture(scene, f"{facts['case']}, {seg.name}")))
+    pictures = page_pictures(scene, _picture(scene, f"{facts['case']}, {seg.name}"))
+    atomic_write_text(output, patient_page(facts, pictures))
     if stats is not None:
         atomic_write_text(stats, json_text(facts) if stats.suffix == ".json" else csv_text([_row(facts)]))
     return facts
@@ -134,11 +137,17 @@ def given_stats(marked: MarkedCase, config: ModelConfig) -> dict[str, Any]:
         "modalities": subset_name(images.images, config.modalities),
         "inputs": {m: str(image.path) for m, image in images.images.items()},
         "mask": str(mask.path),
+        "mask_sha256": hashlib.sha256(mask.path.read_bytes()).hexdigest(),
         "labels": [vars(row) for row in rows],
         "volumes_ml": {row.name: row.volume_ml for row in rows if row.label is None},
         "guesses": {},
         "largest_axial_diameters_mm": {r: largest_axial_diameters_mm(m, spacing_mm) for r, m in masks.items()},
+        "regions": {region: list(members) for region, members in config.regions},
         "warnings": [*unseen, *marked.warnings],
+        "note": "",
+        "mean_attention": {},
+        "agreement_with_fewer": {},
+        "date": date.today().isoformat(),
         "versions": {"a2fseg": __version__},
     }
 

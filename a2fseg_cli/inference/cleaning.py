@@ -1,0 +1,140 @@
+"""Small parts of a segmentation removed and its holes filled, on the file's grid, where the user asks for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.errors import UsageError
+from a2fseg_cli.imaging.components import connected_components
+from a2fseg_cli.imaging.labels import region_mask
+from a2fseg_cli.imaging.preprocessing import bounding_box
+from a2fseg_cli.reporting.colours import LONG_NAMES
+
+Classes = npt.NDArray[np.uint8]
+
+
+def check_cleaning(config: ModelConfig, remove_small: Mapping[str, float]) -> None:
+    """Return if small parts of these regions can be removed.
+
+    Raises:
+        UsageError: a region that the network does not have, a size that is none, or no class that could take its place.
+    """
+    for region, mm3 in remove_small.items():
+        if region not in dict(config.regions):
+            known = ", ".join(name for name, _ in config.regions)
+            raise UsageError(f"remove_small {region}: the network knows {known}.")
+        if not (math.isfinite(mm3) and mm3 > 0):
+            raise UsageError(f"remove_small {region}={mm3:g}: expected a volume in mm3, more than 0.")
+        successor(config, region)
+
+
+def successor(config: ModelConfig, region: str) -> int:
+    """Return the class that takes the place of a part of a region: what the region round it has beside the region.
+
+    Of BraTS: ET becomes necrotic and non-enhancing core, TC oedema, WT background.
+
+    Raises:
+        UsageError: the region round it has several such classes.
+    """
+    sets = {name: set(config.region_classes(name)) for name, _ in config.regions}
+    around = [members for members in sets.values() if members > sets[region]]
+    if not around:
+        return 0
+    left = min(around, key=len) - sets[region]
+    if len(left) > 1:
+        names = ", ".join(config.classes[index] for index in sorted(left))
+        raise UsageError(f"remove_small {region}: its parts could become {names}; nothing says which.")
+    return left.pop()
+
+
+def cleaned(
+    classes: Classes,
+    config: ModelConfig,
+    spacing_mm: tuple[float, float, float],
+    remove_small: Mapping[str, float] | None = None,
+    fill_holes: bool = False,
+) -> tuple[Classes, list[str]]:
+    """Return the class map (D, H, W) without small parts and holes, and what was done, a sentence each.
+
+    A part is connected by faces, edges or corners (26 neighbours), as lesions are counted. Parts under the volume get
+    the class of `successor`; the outermost region comes first, so that nothing is said of what lies in a removed part.
+    Then holes are filled, see `_fill`.
+
+    Args:
+        classes: Class indices (D, H, W); it stays as it is.
+        config: Names of classes and regions.
+        spacing_mm: Voxel spacing (z, y, x).
+        remove_small: Region to the volume in mm3 under which its parts are removed.
+        fill_holes: Whether holes are filled.
+    """
+    if not classes.any() or not (remove_small or fill_holes):
+        return classes, []
+    start, stop = bounding_box(classes != 0)
+    box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    result, sentences = classes.copy(), []
+    part, voxel_mm3 = result[box], math.prod(spacing_mm)
+    for region, _ in config.regions:
+        if region in (remove_small or {}):
+            sentences += _remove(part, config, region, (remove_small or {})[region], voxel_mm3)
+    if fill_holes:
+        sentences += _fill(part, config, voxel_mm3)
+    return result, sentences
+
+
+def _remove(classes: Classes, config: ModelConfig, region: str, mm3: float, voxel_mm3: float) -> list[str]:
+    """Give the small parts of a region, in place, the class that takes theirs; say so."""
+    parts = connected_components(region_mask(classes, config.region_classes(region)))
+    sizes = np.bincount(parts.ravel())
+    small = sizes * voxel_mm3 < mm3
+    small[0] = False
+    if not small.any():
+        return []
+    target = successor(config, region)
+    classes[small[parts]] = target
+    count, volume = int(small.sum()), float(sizes[small].sum() * voxel_mm3)
+    became = f"became {_words(config.classes[target])}" if target else "were removed"
+    became = became.replace("were", "was") if count == 1 else became
+    noun = f"part{'s' * (count != 1)} of {_words(region)}"
+    return [f"{count} {noun} under {mm3:g} mm3 (together {volume:.0f} mm3) {became}"]
+
+
+def _fill(classes: Classes, config: ModelConfig, voxel_mm3: float) -> list[str]:
+    """Fill, in place, background that a region encloses on all sides; say so.
+
+    A hole in the core becomes necrotic and non-enhancing core, any other hole in the tumour oedema: the class of the
+    region that its inner regions leave. A hole in the enhancing rim is one of the core too, since the rim belongs to
+    it. Only background is filled: oedema in the core stays. Water gets out through faces, not through corners (6
+    neighbours), as in scipy's and ITK's filling of holes.
+    """
+    sets = {name: set(config.region_classes(name)) for name, _ in config.regions}
+    sentences = []
+    for region in sorted(sets, key=lambda name: len(sets[name])):
+        inner = set().union(*(members for members in sets.values() if members < sets[region]))
+        outer = any(members > sets[region] for members in sets.values())
+        left = sets[region] - inner
+        if len(left) != 1 or (outer and not inner):
+            continue
+        hole = _enclosed(region_mask(classes, sorted(sets[region]))) & (classes == 0)
+        if hole.any():
+            target = left.pop()
+            classes[hole] = target
+            volume = float(hole.sum() * voxel_mm3)
+            sentences.append(f"holes of {volume:.0f} mm3 in {_words(region)} became {_words(config.classes[target])}")
+    return sentences
+
+
+def _enclosed(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Return where a mask (D, H, W) has holes."""
+    outside = connected_components(~np.pad(mask, 1), by_faces=True)
+    holes: npt.NDArray[np.bool_] = ((outside != 0) & (outside != outside[0, 0, 0]))[1:-1, 1:-1, 1:-1]
+    return holes
+
+
+def _words(name: str) -> str:
+    long = LONG_NAMES.get(name.upper())
+    return f"{name} ({long})" if long else name
