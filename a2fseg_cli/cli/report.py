@@ -40,5 +40,6 @@ def report(
         return
     for warning in facts["warnings"]:
         say(f"Warning: {warning}")
-    rows = [(row["name"], row["voxels"], f"{row['volume_ml']:.2f}") for row in facts["labels"]]
-    print_table(("name", "voxels", "mL"), rows, title=f"{output}: {seg.name}, a mask that was given")
+    rows = {row["name"]: (row["name"], row["voxels"], f"{row['volume_ml']:.2f}") for row in facts["labels"]}
+    print_table(("name", "voxels", "mL"), rows.values())  # ET is a class and a region, of the same voxels
+    print(output)

@@ -13,8 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli import __version__
+from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.marked import MarkedCase, load_marked, read_uncertainty
 from a2fseg_cli.cases.selection import Selection
+from a2fseg_cli.cases.time_points import time_point
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.files import atomic_write_text, check_place, csv_text, json_text
@@ -111,7 +113,8 @@ def write_report(
     facts = given_stats(marked, config)
     scene, _ = _scene(marked, config)
     pictures = page_pictures(scene, _picture(scene, f"{facts['case']}, {seg.name}"))
-    atomic_write_text(output, patient_page(facts, pictures))
+    told = without_folders(facts["warnings"], [seg, *(image.path for image in marked.images.images.values())])
+    atomic_write_text(output, patient_page(facts | {"warnings": told}, pictures))
     if stats is not None:
         atomic_write_text(stats, json_text(facts) if stats.suffix == ".json" else csv_text([_row(facts)]))
     return facts
@@ -132,8 +135,11 @@ def given_stats(marked: MarkedCase, config: ModelConfig) -> dict[str, Any]:
     spacing_mm = canonical_spacing_mm(geometry, reorient)
     masks = {r: reorient.apply(region_mask(mask.classes, config.region_classes(r))) for r, _ in config.regions}
     unseen = () if "t1c" in images.images else ("Without T1c nothing in these images shows what enhances.",)
+    point = time_point(Case(images.name, {}))
     return {
         "case": images.name,
+        "subject": point.subject,
+        "session": point.session,
         "modalities": subset_name(images.images, config.modalities),
         "inputs": {m: str(image.path) for m, image in images.images.items()},
         "mask": str(mask.path),
@@ -191,7 +197,7 @@ def _picture(scene: Scene, title: str) -> bytes:
 
 def _row(facts: Mapping[str, Any]) -> dict[str, object]:
     """Return the numbers as one flat row; volumes in mL, diameters in mm."""
-    row: dict[str, object] = {"case": facts["case"], "modalities": facts["modalities"]}
+    row: dict[str, object] = {name: facts[name] for name in ("case", "subject", "session", "modalities")}
     row |= {f"{part['name']}_ml": round(part["volume_ml"], 3) for part in facts["labels"]}
     for region, (longest, across) in facts["largest_axial_diameters_mm"].items():
         row |= {f"{region}_diameter_mm": round(longest, 2), f"{region}_diameter_across_mm": round(across, 2)}
