@@ -299,7 +299,7 @@ def test_cohort_statistics_and_pages_are_made_when_asked_for_later_and_kept(
     arguments = ("predict", cohort, "-o", out, "--weights", toy_weights)
     assert run(*arguments)[0] == 0
     assert run(*arguments, "--stats", table, "--report", pages)[0] == 0
-    assert sorted(path.name for path in pages.iterdir()) == ["case0.html", "case1.html"]
+    assert sorted(path.name for path in pages.iterdir()) == ["case0.html", "case1.html", "index.html", "thumbnails"]
     first = table.read_text()
     stamps = [path.stat().st_mtime_ns for path in sorted(out.glob("*_seg.nii.gz"))]
     shutil.copytree(cohort / "case0", cohort / "case2")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +26,7 @@ from a2fseg_cli.cli.options import (
     Window,
     with_modality_options,
 )
+from a2fseg_cli.cli.pairs import given_images, listed, sizes_mm3
 from a2fseg_cli.cli.runtime import prepare_process, three
 from a2fseg_cli.cli.summaries import PatientLines, device_line, show_run
 from a2fseg_cli.errors import CohortError, UsageError
@@ -213,7 +213,7 @@ def predict(
 
     a2fseg predict COHORT_FOLDER -o OUT_FOLDER
     """
-    given = _given(flags, image or [], list(context.params))
+    given = given_images(flags, image or [], list(context.params))
     if (source is None) == (not given):
         raise UsageError("Give images by flag (--t1c FILE --flair FILE) or one folder or CSV, not both or neither.")
     if not dry_run and output is None:
@@ -221,14 +221,23 @@ def predict(
     prepare_process(threads, deterministic)
     from a2fseg_cli import api
 
-    selection = api.Selection(split, tuple(require or ()), ignore_unknown, tuple(select or ()), _listed(channels), case)
+    selection = api.Selection(split, tuple(require or ()), ignore_unknown, tuple(select or ()), listed(channels), case)
     reading = api.ReadingOptions(on_mismatch, reference, brain_mask, allow_skull)
     if dry_run or output is None:
         found = api.overview(source, images=given, weights=weights, selection=selection, reading=reading)
         show_overview(found, json_)
         return
-    maps = (regions, probabilities, uncertainty, attention, agreement)
-    options = api.OutputOptions(labels, *maps, colours, _sizes(remove_small or []), fill_holes)
+    options = api.OutputOptions(
+        labels=labels,
+        regions=regions,
+        probabilities=probabilities,
+        uncertainty=uncertainty,
+        attention=attention,
+        agreement=agreement,
+        colours=colours,
+        remove_small=sizes_mm3(remove_small or []),
+        fill_holes=fill_holes,
+    )
     network = api.load_network(
         weights, device=device, precision=precision, window=three(window, "--window"), overlap=overlap, tta=tta
     )
@@ -263,56 +272,3 @@ def predict(
         raise CohortError(f"{failed}; see the reasons above and in {output}.")
     if fail_on_empty and run.empty:
         raise CohortError(f"no tumour was found in {', '.join(run.empty)} (--fail-on-empty).")
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",")) if text else ()
-
-
-def _given(flags: Mapping[str, Path | None], named: Sequence[str], order: Sequence[str]) -> dict[str, Path]:
-    """Return the images given by flag, the first of the command line first.
-
-    Args:
-        flags: File by modality.
-        named: NAME=FILE of other modalities.
-        order: Names of the parameters, in the order of the command line; `image` is that of `named`.
-
-    Raises:
-        UsageError: a modality is given twice, or a pair is none.
-    """
-    given: dict[str, Path] = {}
-    for option in order:
-        pairs = _named_images(named) if option == "image" else [(option, path)] if (path := flags.get(option)) else []
-        for name, path in pairs:
-            if name in given:
-                raise UsageError(f"two images for {name}: {given[name]} and {path}. Keep one.")
-            given[name] = path
-    return given
-
-
-def _sizes(pairs: Sequence[str]) -> dict[str, float]:
-    """Return the volume in mm3 of each region, from texts such as `ET=50`. Raises: UsageError."""
-    sizes: dict[str, float] = {}
-    for pair in pairs:
-        region, _, text = pair.partition("=")
-        region = region.strip().upper()
-        try:
-            size = float(text)
-        except ValueError:
-            size = -1.0
-        if not region or not size > 0:
-            raise UsageError(f"--remove-small {pair}: expected REGION=MM3, such as ET=50.")
-        if region in sizes:
-            raise UsageError(f"--remove-small {pair}: {region} was given twice. Keep one.")
-        sizes[region] = size
-    return sizes
-
-
-def _named_images(pairs: Sequence[str]) -> list[tuple[str, Path]]:
-    images = []
-    for pair in pairs:
-        name, separator, path = pair.partition("=")
-        if not separator or not name or not path:
-            raise UsageError(f"--image {pair}: expected NAME=FILE.")
-        images.append((name.lower(), Path(path)))
-    return images

@@ -18,19 +18,27 @@ from a2fseg_cli.reporting.colours import LONG_NAMES
 Classes = npt.NDArray[np.uint8]
 
 
-def check_cleaning(config: ModelConfig, remove_small: Mapping[str, float]) -> None:
-    """Return if small parts of these regions can be removed.
+def least_volumes(config: ModelConfig, remove_small: Mapping[str, float]) -> dict[str, float]:
+    """Return the volume in mm3 under which parts of a region are removed, by the names that the network gives regions.
+
+    Args:
+        config: The network's regions.
+        remove_small: Region, in any case, to volume.
 
     Raises:
         UsageError: a region that the network does not have, a size that is none, or no class that could take its place.
     """
+    names = {name.lower(): name for name, _ in config.regions}
+    volumes = {}
     for region, mm3 in remove_small.items():
-        if region not in dict(config.regions):
-            known = ", ".join(name for name, _ in config.regions)
-            raise UsageError(f"remove_small {region}: the network knows {known}.")
+        if region.lower() not in names:
+            raise UsageError(f"remove_small {region}: the network knows {', '.join(names.values())}.")
         if not (math.isfinite(mm3) and mm3 > 0):
             raise UsageError(f"remove_small {region}={mm3:g}: expected a volume in mm3, more than 0.")
-        successor(config, region)
+        name = names[region.lower()]
+        successor(config, name)
+        volumes[name] = mm3
+    return volumes
 
 
 def successor(config: ModelConfig, region: str) -> int:
@@ -71,16 +79,20 @@ def cleaned(
         spacing_mm: Voxel spacing (z, y, x).
         remove_small: Region to the volume in mm3 under which its parts are removed.
         fill_holes: Whether holes are filled.
+
+    Raises:
+        UsageError: see `least_volumes`.
     """
-    if not classes.any() or not (remove_small or fill_holes):
+    least_mm3 = least_volumes(config, remove_small or {})
+    if not classes.any() or not (least_mm3 or fill_holes):
         return classes, []
     start, stop = bounding_box(classes != 0)
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     result, sentences = classes.copy(), []
     part, voxel_mm3 = result[box], math.prod(spacing_mm)
     for region, _ in config.regions:
-        if region in (remove_small or {}):
-            sentences += _remove(part, config, region, (remove_small or {})[region], voxel_mm3)
+        if region in least_mm3:
+            sentences += _remove(part, config, region, least_mm3[region], voxel_mm3)
     if fill_holes:
         sentences += _fill(part, config, voxel_mm3)
     return result, sentences

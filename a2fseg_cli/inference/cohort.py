@@ -16,7 +16,7 @@ from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.errors import A2FSegError, ResourceError, UsageError
 from a2fseg_cli.files import atomic_write_text, file_state, fingerprint, remove_abandoned
-from a2fseg_cli.inference.cleaning import check_cleaning
+from a2fseg_cli.inference.cleaning import least_volumes
 from a2fseg_cli.inference.exports import PatientResult, finish_patient
 from a2fseg_cli.inference.index import write_index
 from a2fseg_cli.inference.options import OutputOptions
@@ -109,7 +109,7 @@ class Cohort:
         """
         places, config = self.places, self.segmenter.config
         self.options.label_values(config)  # refuses a scheme before any work is done
-        check_cleaning(config, self.options.remove_small)
+        least_volumes(config, self.options.remove_small)  # and regions that there are not
         if self.options.attention and not self.segmenter.model.has_attention:
             raise UsageError(f"attention: a network of architecture {config.architecture} has none.")
         of_run = places.of_run(config, self.options, self.segmenter.weights)

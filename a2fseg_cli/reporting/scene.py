@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,7 @@ class Scene:
         if self.classes.max(initial=0) >= len(self.class_names):
             raise ValueError(f"class {self.classes.max()} has no name among {tuple(self.class_names)}")
 
-    @property
+    @cached_property
     def cuts(self) -> list[Cut]:
         """The slices that show what was segmented."""
         return main_cuts(self.classes, self.members, self.spacing_mm)
