@@ -140,7 +140,7 @@ def test_a_rim_is_measured_from_outside_to_outside() -> None:
 
 
 def test_an_oblique_line_of_voxels() -> None:
-    """12 voxels from corner to corner: nothing is left of it by smoothing, so its sides count: 12 mm up and 11 mm across."""
+    """Nothing is left of it by smoothing, so the voxels' sides count: 12 mm up and 11 mm across."""
     longest, across = largest_axial_diameters_mm(np.eye(12, dtype=bool)[None], (1.0, 1.0, 1.0))
     assert longest == pytest.approx(np.hypot(12, 11), abs=0.01)
     assert 0.5 < across < 1.5
