@@ -26,7 +26,7 @@ from a2fseg_cli.imaging.formats.contract import format_for
 from a2fseg_cli.imaging.geometry import Geometry, reoriented
 from a2fseg_cli.modalities import heading
 from a2fseg_cli.reporting.colours import class_colours, long_name
-from a2fseg_cli.reporting.scene import Scene
+from a2fseg_cli.reporting.scene import Scene, uncertainty_colours, uncertainty_gradient
 from a2fseg_cli.reporting.slices import Backdrop
 
 FloatVolume = npt.NDArray[np.float32]
@@ -174,6 +174,7 @@ def _facts(shown: ViewerCase, volumes: Sequence[str]) -> dict[str, Any]:
         "classes": _classes(shown) if shown.has_mask else [],
         "mask": volumes.index("mask") if "mask" in volumes else None,
         "uncertainty": volumes.index("uncertainty") if "uncertainty" in volumes else None,
+        "unsure": {"colours": uncertainty_colours()[::51].tolist(), "gradient": uncertainty_gradient()},
         "start": _start(shown.scene.classes),
     }
 

@@ -150,6 +150,7 @@
     });
     at("mask-controls").hidden = !mask;
     at("uncertainty-controls").hidden = !uncertainty;
+    at("unsure-key").style.backgroundImage = facts.unsure.gradient;
     [0, 1, 2].forEach((axis) => {
       at("slice-" + axis).max = images[0].hdr.dims[axis + 1] - 1;
       at("slice-" + axis).addEventListener("input", (event) => go(axis, Number(event.target.value)));
@@ -161,7 +162,9 @@
       nv.updateGLVolume();
       follow();
     });
-    at("mask-opacity").addEventListener("input", (event) => nv.setOpacity(nv.volumes.indexOf(mask), Number(event.target.value)));
+    at("mask-opacity").addEventListener("input", (event) => {
+      nv.setOpacity(nv.volumes.indexOf(mask), Number(event.target.value));
+    });
     at("outline").addEventListener("change", paint);
     const unsure = () => nv.setOpacity(
       nv.volumes.indexOf(uncertainty), at("uncertainty-on").checked ? Number(at("uncertainty-opacity").value) : 0);
@@ -181,7 +184,8 @@
     }
     at("viewer").hidden = false;
     nv = new niivue.Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [1, 0.8, 0, 0.6], crosshairWidth: 0.6, crosshairWidthUnit: "mm", isRadiologicalConvention: true,
+      backColor: [0, 0, 0, 1], crosshairColor: [1, 0.8, 0, 0.6], crosshairWidth: 0.6, crosshairWidthUnit: "mm",
+      isRadiologicalConvention: true,
       sagittalNoseLeft: true, dragAndDropEnabled: false, dragMode: niivue.DRAG_MODE.windowing, logLevel: "error",
       multiplanarShowRender: niivue.SHOW_RENDER.ALWAYS, show3Dcrosshair: true, isNearestInterpolation: true,
       showAllOrientationMarkers: true,
@@ -202,8 +206,13 @@
       nv.addVolume(mask);
     }
     if (uncertainty) {
-      Object.assign(uncertainty, { cal_min: 0.05, cal_max: 1, opacity: 0 });
-      uncertainty.colormap = "warm";
+      const part = (k) => facts.unsure.colours.map((c) => c[k]);
+      nv.addColormap("unsure", {
+        R: part(0), G: part(1), B: part(2), A: [0, 255, 255, 255, 255, 255], I: [0, 51, 102, 153, 204, 255],
+      });
+      uncertainty.colormap = "unsure"; // which sets the limits, too
+      // Below 0.25 the image and the mask stay visible: NiiVue's colormapType 1.
+      Object.assign(uncertainty, { cal_min: 0.25, cal_max: 1, colormapType: 1, opacity: 0 });
       nv.addVolume(uncertainty);
     }
     nv.setClipPlaneColor([0, 0, 0, 0]);
