@@ -207,3 +207,14 @@ def test_by_the_command(run: Run, phantom: Path, toy_weights: Path, tmp_path: Pa
     made = out / "P1_seg_uncertainty.nii.gz" if several else tmp_path / "s_uncertainty.nii.gz"
     assert made.is_file()
     assert not list(tmp_path.rglob("*attention*"))
+
+
+def test_the_title_is_the_name_that_the_user_gives(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    images = ("--t1c", phantom / "P1_t1c.nii.gz", "--flair", phantom / "P1_flair.nii.gz", "--case", "Patient 7")
+    places = ("-o", tmp_path / "s.nii.gz", "--report", tmp_path / "r.html")
+    code, _, err = run("predict", *images, *places, "--colours", "paper", "--weights", toy_weights)
+    assert code == 0, err
+    text = (tmp_path / "r.html").read_text()
+    assert "<title>Patient 7 (a2fseg)</title>" in text
+    assert "<h1>Patient 7</h1>" in text
+    assert '<path data-name="ED" stroke="#e61f1f"/>' in text  # the paper's red

@@ -11,8 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import SimpleITK as sitk
+from scipy import ndimage
 
+from a2fseg_cli.api import ReadingOptions, find_cases
+from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import ResourceError
+from a2fseg_cli.inference.patient import load_patient
 from a2fseg_cli.modalities import picture_order
 from a2fseg_cli.reporting.colours import PALETTES, Colour
 from a2fseg_cli.reporting.outlines import outlines
@@ -274,3 +279,26 @@ assert matplotlib.rcParams["font.size"] == 17.5
 assert "matplotlib.pyplot" not in sys.modules
 """
         subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_pictures_are_windowed_by_the_brain_whatever_lies_round_it(phantom: Path, tmp_path: Path) -> None:
+    """A scalp ten times as bright as the brain changes neither black nor white; without pictures nothing is kept."""
+    folder, mask = tmp_path / "P", tmp_path / "mask.nii.gz"
+    folder.mkdir()
+    source = sitk.ReadImage(str(phantom / "P1_t1c.nii.gz"))
+    array = sitk.GetArrayFromImage(source).astype(np.float32)
+    brain = array != array[0, 0, 0]
+    scalp = ndimage.binary_dilation(brain, iterations=4) & ~brain
+    for name, voxels in (("P_t1c.nii.gz", np.where(scalp, 10 * array.max(), array)), ("mask.nii.gz", brain)):
+        image = sitk.GetImageFromArray(voxels.astype(np.float32))
+        image.CopyInformation(source)
+        sitk.WriteImage(image, str(folder / name if "t1c" in name else mask))
+    (bare,), (skull,) = find_cases(phantom), find_cases(folder)
+    bare = replace(bare, images={"t1c": bare.images["t1c"]})
+    reading = ReadingOptions(brain_mask=mask)
+    without = load_patient(bare, ModelConfig(), pictures=True).backdrops["t1c"]
+    patient = load_patient(skull, ModelConfig(), reading, pictures=True)
+    assert patient.backdrops["t1c"].limits == pytest.approx(without.limits, rel=0.02)
+    assert patient.backdrops["t1c"].voxels.max() == pytest.approx(10 * array.max(), rel=1e-5)
+    assert patient.backdrops["t1c"].voxels.shape == patient.framed(array).shape
+    assert load_patient(skull, ModelConfig(), reading).backdrops == {}

@@ -1,4 +1,4 @@
-"""Texts of options taken apart: lists with commas, NAME=FILE, REGION=MM3."""
+"""Texts of options taken apart: lists with commas, and images by NAME=FILE."""
 
 from __future__ import annotations
 
@@ -32,24 +32,6 @@ def given_images(flags: Mapping[str, Path | None], named: Sequence[str], order: 
                 raise UsageError(f"two images for {name}: {given[name]} and {path}. Keep one.")
             given[name] = path
     return given
-
-
-def sizes_mm3(pairs: Sequence[str]) -> dict[str, float]:
-    """Return the volume in mm3 of each region, from texts such as `ET=50`. Raises: UsageError."""
-    sizes: dict[str, float] = {}
-    for pair in pairs:
-        region, _, text = pair.partition("=")
-        region = region.strip()
-        try:
-            size = float(text)
-        except ValueError:
-            size = -1.0
-        if not region or not size > 0:
-            raise UsageError(f"--remove-small {pair}: expected REGION=MM3, such as ET=50.")
-        if region.lower() in map(str.lower, sizes):
-            raise UsageError(f"--remove-small {pair}: {region} was given twice. Keep one.")
-        sizes[region] = size
-    return sizes
 
 
 def _named_images(pairs: Sequence[str]) -> list[tuple[str, Path]]:

@@ -26,8 +26,8 @@ from a2fseg_cli.cli.options import (
     Window,
     with_modality_options,
 )
-from a2fseg_cli.cli.pairs import given_images, listed, sizes_mm3
-from a2fseg_cli.cli.runtime import prepare_process, three
+from a2fseg_cli.cli.pairs import given_images, listed
+from a2fseg_cli.cli.runtime import prepare_process, region_sizes, three
 from a2fseg_cli.cli.summaries import PatientLines, device_line, show_run
 from a2fseg_cli.errors import CohortError, UsageError
 
@@ -235,7 +235,7 @@ def predict(
         attention=attention,
         agreement=agreement,
         colours=colours,
-        remove_small=sizes_mm3(remove_small or []),
+        remove_small=region_sizes(remove_small or []),
         fill_holes=fill_holes,
     )
     network = api.load_network(

@@ -1,8 +1,9 @@
-"""What every command that computes sets up: threads, determinism, memory; options of three numbers."""
+"""What every command that computes sets up: threads, determinism, memory; options that hold several values."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from a2fseg_cli.errors import ResourceError, UsageError
 
@@ -84,3 +85,21 @@ def three_numbers(text: str | None, option: str) -> tuple[float, float, float] |
     if len(numbers) != 3 or not all(0 < number < 1e6 for number in numbers):
         raise UsageError(f"{option} {text}: expected one or three positive numbers, e.g. 96 or 96,112,96.")
     return numbers[0], numbers[1], numbers[2]
+
+
+def region_sizes(pairs: Sequence[str]) -> dict[str, float]:
+    """Return the volume in mm3 of each region, from texts such as `ET=50`. Raises: UsageError."""
+    sizes: dict[str, float] = {}
+    for pair in pairs:
+        region, _, text = pair.partition("=")
+        region = region.strip()
+        try:
+            size = float(text)
+        except ValueError:
+            size = -1.0
+        if not region or not size > 0:
+            raise UsageError(f"--remove-small {pair}: expected REGION=MM3, such as ET=50.")
+        if region.lower() in map(str.lower, sizes):
+            raise UsageError(f"--remove-small {pair}: {region} was given twice. Keep one.")
+        sizes[region] = size
+    return sizes

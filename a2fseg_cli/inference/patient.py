@@ -111,20 +111,17 @@ def prepared_patient(
         case.warnings,
         0.0,
     )
-    backdrops = _backdrops(patient, case, config) if pictures else {}
+    backdrops = _backdrops(patient, case) if pictures else {}
     return replace(patient, backdrops=backdrops, seconds=time.perf_counter() - started)
 
 
-def _backdrops(patient: Patient, case: CaseImages, config: ModelConfig) -> dict[str, Backdrop]:
+def _backdrops(patient: Patient, case: CaseImages) -> dict[str, Backdrop]:
     """Return the images for pictures; black and white are those of the brain, whatever lies round it."""
-    images, route = patient.prepared.images, patient.prepared.route
-    backdrops = {}
-    for name in picture_order(case.images):
-        array = case.images[name].array
-        brain = images[config.modalities.index(name)] != 0
-        limits = grey_limits(route.to_network(array)[brain])
-        backdrops[name] = Backdrop(np.ascontiguousarray(patient.framed(array)), limits)
-    return backdrops
+    arrays = {name: case.images[name].array for name in picture_order(case.images)}
+    return {
+        name: Backdrop(np.ascontiguousarray(patient.framed(array)), grey_limits(array[case.masks[name]]))
+        for name, array in arrays.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -93,10 +93,10 @@ def write_dice_boxes(path: Path, scores: Mapping[str, Mapping[str, Sequence[floa
                     widths=0.6,
                     showmeans=True,
                     patch_artist=True,
-                    boxprops={"facecolor": colour, "alpha": 0.45, "edgecolor": colour},
+                    boxprops={"facecolor": (*colour, 0.6), "edgecolor": "#444444"},
                     medianprops={"color": "black"},
                     meanprops={"marker": "D", "markersize": 3, "markerfacecolor": "black", "markeredgecolor": "none"},
-                    flierprops={"marker": "o", "markersize": 2.5, "markeredgecolor": colour},
+                    flierprops={"marker": "o", "markersize": 2.5, "markeredgecolor": "#444444"},
                 )
             counts = sorted({len(box) for box in boxes})
             patients = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"

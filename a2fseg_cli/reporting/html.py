@@ -21,9 +21,9 @@ th { border-bottom: 1px solid #888; } td:first-child, th:first-child { text-alig
 .guess { font-style: italic; }
 @media (max-width: 40rem) { td, th { padding-right: .5rem; } table { font-size: .85rem; } }
 @page { size: A4; margin: 12mm; }
-@media print { html { font-size: 12px; } body { margin: 0; padding: 0; font-size: 12px; max-width: none; }
-  h2 { margin: .8rem 0 .2rem; break-after: avoid; } tr, img { break-inside: avoid; }
-  .wide { overflow: visible; } .wide img { min-width: 0; } }
+@media print { html { font-size: 11px; } body { margin: 0; padding: 0; font-size: 11px; max-width: none; }
+  h2 { margin: .7rem 0 .2rem; break-after: avoid; } tr, img { break-inside: avoid; } td, th { padding-bottom: .05rem; }
+  .wide { overflow: visible; } .wide img { min-width: 0; width: auto; max-height: 165mm; } }
 """
 
 

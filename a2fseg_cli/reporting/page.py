@@ -141,10 +141,11 @@ def _regions_in_words(regions: Mapping[str, Sequence[str]]) -> str:
 
 
 def _contributions(stats: Mapping[str, Any]) -> list[str]:
+    """Return the attention weights of the sequences, where there are several."""
     weights = stats["mean_attention"]
-    if not weights:
+    names = list(next(iter(weights.values()), ()))
+    if len(names) < 2:  # one sequence contributes everything
         return []
-    names = list(next(iter(weights.values())))
     rows = [(name, *(f"{100 * row[column]:.1f}" for column in names)) for name, row in weights.items()]
     return [
         "<h2>What each sequence contributed</h2>",

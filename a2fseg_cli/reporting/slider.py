@@ -55,8 +55,11 @@ if (slider) {
     slider.querySelectorAll('path').forEach(path => {
       if (path.dataset.name === box.value) path.style.display = box.checked ? '' : 'none';
     })));
-  slider.querySelectorAll('figure').forEach(figure =>
-    figure.addEventListener('click', () => figure.classList.toggle('large')));
+  slider.querySelectorAll('figure').forEach(figure => {
+    const turn = () => figure.classList.toggle('large');
+    figure.addEventListener('click', turn);
+    figure.addEventListener('keydown', event => { if (event.key === 'Enter') turn(); });
+  });
   document.documentElement.classList.add('live');
   show();
 }
@@ -88,8 +91,8 @@ def slider(scene: Scene) -> str:
             f'<input type="range" min="0" max="{len(cuts) - 1}" value="{start}"></label><output></output>',
             *_boxes(scene),
             "</div>",
-            '<p class="small">Arrow keys move through the slices. A click on a picture makes it large, another one '
-            "small.</p>",
+            '<p class="small">Arrow keys move through the slices. A click on a picture, or Enter, makes it large; '
+            "once more, small.</p>",
             f'<script type="application/json" id="slices">{data}</script></div>',
         ]
     )
@@ -154,7 +157,7 @@ def _figure(scene: Scene, name: str, heading: str) -> str:
     bar = 50 if wide > 100 else 10
     y = tall - 4
     return (
-        f'<figure data-image="{escape(name)}"><figcaption>{escape(heading)}</figcaption>'
+        f'<figure tabindex="0" data-image="{escape(name)}"><figcaption>{escape(heading)}</figcaption>'
         f'<svg viewBox="0 0 {wide:.1f} {tall:.1f}" role="img" aria-label="{escape(heading)}, axial slice">'
         f'<image width="{wide:.1f}" height="{tall:.1f}" preserveAspectRatio="none"/>{lines}'
         f'<text x="2" y="{0.86 * tall:.1f}">R</text><text x="{wide - 7:.1f}" y="{0.86 * tall:.1f}">L</text>'
