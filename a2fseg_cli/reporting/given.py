@@ -166,15 +166,16 @@ def _scene(
     reorient = Reorient(*axes_to_canonical(images.geometry))
     spacing_mm = canonical_spacing_mm(images.geometry, reorient)
     arrays = {name: reorient.apply(images.images[name].array) for name in picture_order(images.images)}
-    heads = {name: array > _AIR_BELOW * np.percentile(array, 99.5) for name, array in arrays.items()}
+    heads = [array > _AIR_BELOW * np.percentile(array, 99.5) for array in arrays.values()]
+    tissue = {name: reorient.apply(mask) for name, mask in images.masks.items()}
     first = next(iter(arrays.values()))
     classes = reorient.apply(marked.mask.classes) if marked.mask else np.zeros(first.shape, np.uint8)
-    visible = np.logical_or.reduce([*heads.values(), classes > 0])
+    visible = np.logical_or.reduce([*heads, classes > 0])
     frame = with_margin(*bounding_box(visible), visible.shape, spacing_mm)
     z, y, x = (part.start for part in frame)
     scene = Scene(
         backdrops={
-            name: Backdrop(np.ascontiguousarray(array[frame]), grey_limits(array[heads[name]]))
+            name: Backdrop(np.ascontiguousarray(array[frame]), grey_limits(array[tissue[name]]))
             for name, array in arrays.items()
         },
         classes=np.ascontiguousarray(classes[frame]),

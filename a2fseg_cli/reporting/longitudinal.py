@@ -159,7 +159,7 @@ def _line(
 
 def _dress(axes: Any, places: Sequence[float], measured: Sequence[Measurement], unit: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(1.0, axes.dataLim.ymax))
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     slanted = len(places) > 4
