@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from a2fseg_cli.cases.time_points import TimePoint, places_in_time
+from a2fseg_cli.cases.time_points import TimePoint, parsed_date, places_in_time
 from a2fseg_cli.files import csv_text
 from a2fseg_cli.reporting.colours import Colour, class_colours, long_name
 from a2fseg_cli.reporting.figures import png_figure, printable
@@ -26,7 +26,7 @@ _GREY = (0.2, 0.2, 0.2)
 _STYLE = """
 body { font: 15px/1.45 sans-serif; color: #1a1a1a; max-width: 60rem; margin: 1rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem; overflow-wrap: anywhere; } img { width: 100%; } .wide { overflow-x: auto; }
-table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0; text-align: right; }
+table { border-collapse: collapse; } td, th { padding: .15rem .8rem .15rem 0; text-align: right; white-space: nowrap; }
 th { border-bottom: 1px solid #888; } td:first-child, th:first-child { text-align: left; }
 .warning { background: #fff3cd; padding: .3rem .6rem; } .small { color: #555; font-size: .85rem; }
 """
@@ -195,9 +195,10 @@ def longitudinal_page(measured: Sequence[Measurement], plot: bytes, version: str
         remarks.append("The examinations do not have the same sequences, which alone changes the volumes.")
     names = list(measured[0].volumes_ml)
     measuring = measured[0].diameters_mm is not None
-    heading = ["examination", *(["date"] if any(one.point.day for one in measured) else []), "sequences"]
+    dated = any(one.point.day and one.point.day != parsed_date(one.point.session) for one in measured)
+    heading = ["examination", *(["date"] if dated else []), "sequences"]
     heading += [f"{name} mL" for name in names] + ([f"{_MEASURED}, largest axial diameters"] if measuring else [])
-    rows = [_cells(one, "date" in heading, measuring) for one in measured]
+    rows = [_cells(one, dated, measuring) for one in measured]
     explained = (
         f"The largest axial diameter of any lesion of {_MEASURED} and the largest one across it at a right angle, in "
         f"the same slice; RANO calls a lesion measurable if both have at least {MEASURABLE_MM:.0f} mm."
