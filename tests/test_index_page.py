@@ -47,6 +47,41 @@ def test_a_thousand_patients_are_as_many_rows() -> None:
     assert large - small < 500 * 250
 
 
+def test_every_part_of_a_cohort_and_every_run_is_in_it(
+    run: Run, phantom: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    """Two parts, then the first again, of which nothing is computed: always all that is done, with page and picture."""
+    data, pages = tmp_path / "data", tmp_path / "pages"
+    for name in ("P1", "P2", "P3"):
+        (data / name).mkdir(parents=True)
+        shutil.copy(phantom / "P1_flair.nii.gz", data / name)
+    command = ("predict", data, "-o", tmp_path / "out", "--report", pages, "--weights", toy_weights)
+    for part, known in ((0, {"P1", "P3"}), (1, {"P1", "P2", "P3"}), (0, {"P1", "P2", "P3"})):
+        code, _, err = run(*command, "--num-parts", 2, "--part-id", part)
+        assert code == 0, err
+        page = (pages / "index.html").read_text()
+        assert {row[1] for row in cells(page)} == known
+        assert {row[2] for row in cells(page)} == {"ok"}
+        assert all(row[5].endswith("?") for row in cells(page))  # TC: from FLAIR a guess
+        links = re.findall(r'(?:href|src)="([^"]*)"', page)
+        assert len(links) == 3 * len(known)
+        assert all((pages / link).is_file() for link in links)
+
+
+def test_an_index_of_others_is_not_written_over(run: Run, phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "index.html").write_text("<h1>My own</h1>")
+    command = ("predict", phantom, "-o", tmp_path / "out", "--report", pages, "--weights", toy_weights)
+    code, _, err = run(*command)
+    assert code == 2
+    assert "exists and is not ours" in " ".join(err.split())
+    assert (pages / "index.html").read_text() == "<h1>My own</h1>"
+    assert not list((tmp_path / "out").glob("*.nii.gz"))
+    assert run(*command, "--overwrite")[0] == 0
+    assert run(*command)[0] == 0
+
+
 @pytest.fixture(scope="module")
 def browser() -> str:
     """Path of a Chromium."""

@@ -118,6 +118,26 @@ class TestOutlines:
         assert {tuple(point) for point in line.tolist()} == {(3.0, 2.5), (4.0, 2.5), (3.5, 2.0), (3.5, 3.0)}
         assert outlines(mask & False) == []
 
+    def test_only_pieces_along_some_pixels(self) -> None:
+        """Of a row of three pixels the first: from above its middle round its left side to below its middle, and on."""
+        mask = np.zeros((3, 5), np.bool_)
+        mask[1, 1:4] = True
+        own = np.zeros_like(mask)
+        own[1, 1] = True
+        (piece,) = outlines(mask, own)
+        assert {(1.0, 1.5), (1.5, 1.0), (1.5, 2.0)} <= {tuple(point) for point in piece.tolist()}
+        assert piece[:, 0].max() == 2.5  # the steps that begin there reach the next pixel's middle
+        assert piece[0].tolist() != piece[-1].tolist()
+        (whole,) = outlines(mask, mask)
+        assert whole[0].tolist() == whole[-1].tolist()
+        assert outlines(mask, np.zeros_like(mask)) == []
+
+    def test_a_core_without_a_rim_has_no_line_of_the_rim_under_its_own(self) -> None:
+        scene = block_scene()
+        classes = np.where(scene.classes == 3, 1, scene.classes).astype(np.uint8)
+        found = {name: len(lines) for name, _, lines in replace(scene, classes=classes).lines(Cut(0, 27))}
+        assert found == {"ED": 1, "ET": 0, "NCR": 1}
+
     def test_a_border_of_two_classes_is_one_line_of_the_inner_one(self) -> None:
         scene = block_scene()
         found = {name: lines for name, _, lines in scene.lines(Cut(0, 27))}

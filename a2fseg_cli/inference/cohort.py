@@ -18,7 +18,7 @@ from a2fseg_cli.errors import A2FSegError, ResourceError, UsageError
 from a2fseg_cli.files import atomic_write_text, file_state, fingerprint, remove_abandoned
 from a2fseg_cli.inference.cleaning import least_volumes
 from a2fseg_cli.inference.exports import PatientResult, finish_patient
-from a2fseg_cli.inference.index import write_index
+from a2fseg_cli.inference.index import refuse_other_index, write_index
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.inference.patient import Patient, PatientPrediction, load_patient, segment_patient
 from a2fseg_cli.inference.places import Places
@@ -122,6 +122,7 @@ class Cohort:
         todo = [case for case in cases if case not in finished]
         if self.existing != "overwrite":
             self._refuse_edited(todo)
+            refuse_other_index(places)
         if self.existing == "refuse":
             self._refuse_foreign(todo, prints)
             _refuse_others(of_run)

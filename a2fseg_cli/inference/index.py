@@ -7,10 +7,24 @@ from datetime import datetime
 from pathlib import Path
 
 from a2fseg_cli import __version__
+from a2fseg_cli.errors import UsageError
 from a2fseg_cli.files import atomic_write_text
 from a2fseg_cli.inference.places import THUMBNAILS, Places
 from a2fseg_cli.inference.status import OK, Status, StatusTable
+from a2fseg_cli.reporting.html import GENERATOR
 from a2fseg_cli.reporting.index_page import IndexRow, index_page
+
+
+def refuse_other_index(places: Places) -> None:
+    """Return if no page of others has the index's name. Raises: UsageError."""
+    if places.index is None or not places.index.exists():
+        return
+    try:
+        ours = GENERATOR in places.index.read_text("utf-8", errors="replace")
+    except OSError:
+        ours = False
+    if not ours:
+        raise UsageError(f"{places.index} exists and is not ours. Move it away, or give the pages another folder.")
 
 
 def write_index(places: Places, table: StatusTable, regions: Sequence[str]) -> None:

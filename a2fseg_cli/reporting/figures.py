@@ -33,9 +33,10 @@ def png_figure(path: Path | BinaryIO, width_in: float, height_in: float) -> Iter
         yield figure
         canvas.draw()
         buffer = io.BytesIO()
-        # Without the alpha channel, which is full everywhere: 3 million pixels take 0.4 s to write, not 0.7.
+        # The alpha channel is full everywhere. Level 3 takes half the time of zlib's 6 and no more bytes: 3 million
+        # pixels of brain 0.09 and 0.19 s, 1.10 and 1.09 MB.
         picture = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
-        picture.save(buffer, format="png", dpi=(DPI, DPI))
+        picture.save(buffer, format="png", dpi=(DPI, DPI), compress_level=3)
     if isinstance(path, Path):
         atomic_write_bytes(path, buffer.getvalue())
     else:

@@ -7,6 +7,8 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from html import escape
 
+GENERATOR = '<meta name="generator" content="a2fseg">'  # by which a page is known as ours
+
 STYLE = """
 * { box-sizing: border-box; }
 body { font: 15px/1.45 sans-serif; color: #1a1a1a; max-width: 76rem; margin: 1.2rem auto; padding: 0 1rem;
@@ -42,7 +44,7 @@ def document(title: str, body: Iterable[str], style: str = "", script: str = "")
     run = f"script-src 'sha256-{digest}'" if script else "script-src 'none'"
     policy = f"default-src 'none'; img-src data: 'self' file:; style-src 'unsafe-inline'; {run}"
     head = [
-        '<meta charset="utf-8">',
+        f'<meta charset="utf-8">{GENERATOR}',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         f"<title>{escape(title)}</title><style>{STYLE}{style}</style>",

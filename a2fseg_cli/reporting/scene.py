@@ -94,7 +94,7 @@ class Scene:
         """Yield name, colour and outlines of each class, in pixels of the slice, in the order to draw.
 
         A border between two classes is one line, in the colour of the inner class: round an enhancing rim, and
-        inside it round the necrosis. Two lines side by side, each inside its class, ran into one another.
+        inside it round the necrosis. Two lines side by side, or one over the other, mixed their colours.
         """
         picture = cut.of(self.classes)
         names = list(self.class_names)
@@ -102,7 +102,7 @@ class Scene:
         nested = [name for name in _OUTERMOST_FIRST if name in names]
         for place, name in enumerate(nested):
             inner = [names.index(other) for other in nested[place:]]
-            yield name, colours[name], outlines(np.isin(picture, inner))
+            yield name, colours[name], outlines(np.isin(picture, inner), picture == inner[0])
         for name in names[1:]:
             if name not in nested:
                 yield name, colours[name], outlines(picture == names.index(name))

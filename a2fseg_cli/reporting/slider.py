@@ -138,8 +138,9 @@ def _paths(scene: Scene, cut: Cut) -> Mapping[str, str]:
 
 
 def _path(line: Line) -> str:
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in line[:-1].tolist())
-    return f"M{points}Z"
+    closed = bool((line[0] == line[-1]).all())
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (line[:-1] if closed else line).tolist())
+    return f"M{points}{'Z' if closed else ''}"
 
 
 def _figure(scene: Scene, name: str, heading: str) -> str:
