@@ -131,7 +131,7 @@ def test_a_page_loads_nothing_and_names_are_text() -> None:
     assert "connect-src" not in policy
     assert "unsafe-eval" not in policy
     outside = page.replace((files("a2fseg_cli.reporting") / "niivue" / "niivue.umd.js").read_text(), "")
-    assert not re.findall(r"(?:src|href)=\"(?!data:image/png;base64,)", outside)
+    assert not re.findall(r"(?:src|href)=\"(?!data:image/jpeg;base64,)", outside)
     assert "This file holds the MR images of this patient." in page
 
 

@@ -30,6 +30,7 @@ from a2fseg_cli.inference.stats import patient_stats
 from a2fseg_cli.inference.viewing import patient_viewer
 from a2fseg_cli.inference.windows import WindowPlan
 from a2fseg_cli.modalities import heading
+from a2fseg_cli.reporting.figures import as_jpeg
 from a2fseg_cli.reporting.page import PagePictures, page_pictures, patient_page
 from a2fseg_cli.reporting.preview import write_preview, write_thumbnail
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
@@ -200,7 +201,7 @@ def _draw(
         write_thumbnail(files.thumbnail, scene)
     if files.viewer is not None:
         remarks = (guess_sentence(result.guesses, result.modalities), *result.warnings)
-        page = patient_viewer(patient, scene, tuple(filter(None, remarks)), file.getvalue())
+        page = patient_viewer(patient, scene, tuple(filter(None, remarks)), as_jpeg(file.getvalue()))
         atomic_write_text(files.viewer, page)
     return page_pictures(scene, file.getvalue()) if files.report is not None else None
 

@@ -15,7 +15,7 @@ def patient_viewer(patient: Patient, scene: Scene, remarks: tuple[str, ...], pic
         patient: Read with its pictures.
         scene: What pictures of it are drawn from.
         remarks: Sentences for the reader.
-        picture: The preview, a PNG.
+        picture: The preview, a JPEG.
     """
     reorient = patient.prepared.route.reorient
     grid = cropped(reoriented(patient.geometry, reorient.permutation, reorient.flips), patient.frame)

@@ -24,6 +24,7 @@ from a2fseg_cli.imaging.geometry import Geometry, axes_to_canonical, cropped, re
 from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.imaging.preprocessing import Reorient, bounding_box, canonical_spacing_mm
 from a2fseg_cli.modalities import picture_order
+from a2fseg_cli.reporting.figures import as_jpeg
 from a2fseg_cli.reporting.page import page_pictures, patient_page
 from a2fseg_cli.reporting.preview import write_preview
 from a2fseg_cli.reporting.scene import Scene
@@ -72,7 +73,7 @@ def write_view(
     remarks = without_folders(marked.warnings, [*files, *([seg] if seg else [])])
     page = viewer_page(
         ViewerCase(marked.images.name, scene, geometry, marked.mask is not None, remarks),
-        _picture(scene, marked.images.name),
+        as_jpeg(_picture(scene, marked.images.name)),
     )
     atomic_write_text(output, page)
     return marked.warnings, size_sentence(page, output)

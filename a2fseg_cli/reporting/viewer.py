@@ -72,7 +72,7 @@ def viewer_page(shown: ViewerCase, picture: bytes) -> str:
 
     Args:
         shown: The patient.
-        picture: A PNG for browsers that cannot run the viewer.
+        picture: A JPEG for browsers that cannot run the viewer.
     """
     scene, grid = shown.scene, reoriented(shown.geometry, (0, 1, 2), _TURNED_AXES)
     volumes = {name: _nifti(*_stored(image), grid) for name, image in scene.backdrops.items()}
