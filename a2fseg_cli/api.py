@@ -205,12 +205,14 @@ def predict(
     options: OutputOptions | None = None,
     preview: str | PathLike[str] | None = None,
     report: str | PathLike[str] | None = None,
+    viewer: str | PathLike[str] | None = None,
     stats: str | PathLike[str] | None = None,
     existing: str = "refuse",
     with_stats: bool = False,
     layout: str = "plain",
     label_file: bool = False,
     keep_prepared: str | PathLike[str] | None = None,
+    longitudinal: str | PathLike[str] | None = None,
     num_parts: int | None = None,
     part_id: int | None = None,
     started: Callable[[int, str, bool], None] | None = None,
@@ -228,12 +230,14 @@ def predict(
         options: What is written beside the segmentations.
         preview: A PNG for one patient, or a folder.
         report: An HTML page for one patient, or a folder.
+        viewer: An HTML page with the images inside for one patient, or a folder.
         stats: A file that ends in .json or .csv.
         existing: refuse, skip (redo only what is missing or outdated) or overwrite.
         with_stats: The results have their `stats`, even if no file of them is written.
         layout: plain, or bids: the folder becomes a BIDS derivative.
         label_file: Also write names and colours of the labels for ITK-SNAP.
         keep_prepared: Folder for what raw images became, registered and without the skull.
+        longitudinal: A folder for the table, plots and pages of persons with two or more examinations.
         num_parts: Work on one of so many parts of the cohort; SLURM arrays and torchrun are asked by default.
         part_id: Which part, from 0.
         started: Told how many patients there are, which share of the cohort they are, in words, and whether the
@@ -265,6 +269,7 @@ def predict(
             options=options,
             preview=_path(preview),
             report=_path(report),
+            viewer=_path(viewer),
             stats=_path(stats),
             existing=existing,
             with_stats=with_stats,
@@ -274,6 +279,7 @@ def predict(
             layout=layout,
             label_file=label_file,
             keep_prepared=_path(keep_prepared),
+            longitudinal=_path(longitudinal),
             progress=progress,
         )
 

@@ -163,7 +163,7 @@ def test_volumes_as_csv(run: Run, phantom: Path, toy_weights: Path, tmp_path: Pa
     assert code == 0, err
     with (tmp_path / "s.csv").open(newline="") as file:
         smith, bids = csv.DictReader(file)
-    assert (bids["case"], bids["subject"], bids["session"]) == ("sub-01_ses-2", "01", "2")
+    assert (bids["case"], bids["subject"], bids["session"]) == ("sub-01_ses-2", "sub-01", "ses-2")
     assert (smith["case"], smith["subject"], smith["session"]) == ("Smith", "Smith", "")
     parts = [float(bids[f"{name}_ml"]) for name in ("NCR", "ED", "ET")]
     assert float(bids["WT_ml"]) == pytest.approx(sum(parts), abs=0.002)

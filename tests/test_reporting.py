@@ -183,13 +183,13 @@ class TestDiameters:
         assert largest_axial_diameters_mm(mask, (1, 1, 1)) == pytest.approx((1, 1))
 
     def test_rectangle(self) -> None:
-        # 41 x 31 voxels: from the middle of one side's end voxel to the opposite one's, (41, 30) apart. Across,
-        # at a right angle, a chord of the rectangle as steep as 41/30 spans its whole lower side of 31.
+        # 41 x 31 voxels: from corner to corner, less what smoothing rounds off. Across, at a right angle, a chord of
+        # the rectangle as steep as 41/31 spans its whole lower side of 31.
         mask = np.zeros((1, 40, 50), np.bool_)
         mask[0, 5:36, 5:46] = True
         longest, across = largest_axial_diameters_mm(mask, (1, 1, 1))
-        assert longest == pytest.approx(math.hypot(41, 30))
-        assert across == pytest.approx(31 * math.hypot(41, 30) / 41, abs=0.7)
+        assert math.hypot(41, 31) - 2 < longest < math.hypot(41, 31)
+        assert across == pytest.approx(31 * math.hypot(41, 31) / 41, abs=1)
 
     @pytest.mark.parametrize("angle", [0.0, 0.3, 0.8, 1.4, 2.5])
     def test_ellipse_at_any_angle(self, angle: float) -> None:
@@ -201,7 +201,7 @@ class TestDiameters:
     def test_spacing_stretches(self) -> None:
         y, x = np.ogrid[-50:50, -50:50]
         disc = (x**2 + y**2 <= 40**2)[None]
-        assert largest_axial_diameters_mm(disc, (1, 0.5, 1.5)) == pytest.approx((121, 40.5), abs=1)
+        assert largest_axial_diameters_mm(disc, (1, 0.5, 1.5)) == pytest.approx((120, 40), abs=1)
 
     def test_slices_and_lesions_are_not_joined(self) -> None:
         mask = np.zeros((9, 30, 30), np.bool_)
@@ -216,9 +216,9 @@ class TestDiameters:
     @given(st.integers(0, 2**32 - 1), st.floats(0.4, 3), st.floats(0.4, 3))
     def test_longest_is_the_brute_force_one(self, seed: int, height_mm: float, width_mm: float) -> None:
         rng = np.random.default_rng(seed)
-        mask = np.zeros((1, 9, 9), np.bool_)
-        mask[0, 1:8, 1:8] = rng.random((7, 7)) < 0.9
-        mask[0, 4] = mask[0, :, 4] = True
+        mask = np.zeros((1, 7, 7), np.bool_)  # 8 voxels across, and the outline would be smoothed
+        mask[0, 1:6, 1:6] = rng.random((5, 5)) < 0.9
+        mask[0, 3] = mask[0, :, 3] = True
         parts, count = ndimage.label(mask[0], np.ones((3, 3)))
         expected = 0.0
         for part in range(1, count + 1):

@@ -31,6 +31,9 @@ class Case:
         truth_labels: voxel value of each class of the truth as its data set's own list says; None without one.
         series: DICOM series of each modality that is none of files; its `images` entry is then the series' folder.
         aside: DICOM series that are not used, each with why.
+        subject: the person, where a table says it; else the name tells (`time_points`).
+        session: which examination of the person, likewise.
+        date: when that was, likewise, as `2019-01-31`.
     """
 
     name: str
@@ -42,6 +45,9 @@ class Case:
     folder: Path | None = None
     channels: tuple[str, ...] = ()
     truth_labels: Mapping[str, int] | None = None
+    subject: str = ""
+    session: str = ""
+    date: str = ""
     series: Mapping[str, Series] = field(default_factory=dict)
     aside: tuple[tuple[Series, str], ...] = ()
 

@@ -13,11 +13,13 @@ from typing import Any
 
 from a2fseg_cli.cases.case import Case, too_long
 from a2fseg_cli.cases.names import modality_words
+from a2fseg_cli.cases.time_points import parsed_date
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import parse_json
 from a2fseg_cli.modalities import BRATS_MODALITIES
 
 TRUTH_COLUMN = "seg"
+TIME_COLUMNS = ("subject", "session", "date")
 
 Split = dict[str, list[str]]
 
@@ -25,7 +27,8 @@ Split = dict[str, list[str]]
 def read_case_table(csv_path: Path, modalities: Sequence[str] = BRATS_MODALITIES) -> list[Case]:
     """Return the patients of a CSV: columns `case`, the modalities (or their aliases), optionally `seg`.
 
-    An empty cell is an absent modality; paths are relative to the table's folder.
+    An empty cell is an absent modality; paths are relative to the table's folder. `subject`, `session` and `date` say
+    which examination of whom a case is; without `case` its name is made of the first two.
 
     Raises:
         InputError: unreadable, unknown or missing columns, a case twice or without image, with the line.
@@ -110,17 +113,17 @@ def _numbered_rows(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _columns(csv_path: Path, cells: Sequence[str], modalities: Sequence[str]) -> list[str]:
-    """Return for each column `case`, a modality or `seg`."""
+    """Return for each column `case`, a modality, `seg`, or one of the time."""
     words = modality_words(modalities) | {name: name for name in modalities}
-    known = {"case": "case", TRUTH_COLUMN: TRUTH_COLUMN} | words
+    known = {name: name for name in ("case", TRUTH_COLUMN, *TIME_COLUMNS)} | words
     columns = [known.get(cell.lower(), "") for cell in cells]
-    expected = f"Expected case, {', '.join(modalities)}, and optionally {TRUTH_COLUMN}"
+    expected = f"Expected case, {', '.join(modalities)}, and optionally {', '.join((TRUTH_COLUMN, *TIME_COLUMNS))}"
     for cell, column in zip(cells, columns, strict=True):
         if not column:
             raise InputError(f"{csv_path}, line 1: unknown column {cell!r}. {expected}.")
         if columns.count(column) > 1:
             raise InputError(f"{csv_path}, line 1: two columns for {column}. {expected}.")
-    if "case" not in columns:
+    if "case" not in columns and not {"subject", "session"} <= set(columns):
         raise InputError(f"{csv_path}, line 1: no column case. {expected}.")
     return columns
 
@@ -131,13 +134,20 @@ def _table_case(
     if len(cells) < len(columns) or any(cells[len(columns) :]):
         raise InputError(f"{where}: {len(cells)} cells, expected {len(columns)}.")
     row = dict(zip(columns, cells, strict=False))
-    name = row["case"]
-    if not name or name in (".", "..") or re.search(r"[/\\\0]", name) or too_long(name):
-        raise InputError(f"{where}: the case is named {name[:80]!r}. Expected a name that can be a file name.")
+    subject, session, day = (row.get(column, "") for column in TIME_COLUMNS)
+    if not subject and (session or day):
+        raise InputError(f"{where}: a session or a date without a subject.")
+    if day and parsed_date(day) is None:
+        raise InputError(f"{where}: the date {day[:40]!r}. Expected year, month and day, such as 2019-01-31.")
+    name = row.get("case") or "_".join(filter(None, (subject, session)))
+    for kind, text in (("case", name), *([("subject", subject)] if subject else [])):
+        if not text or text in (".", "..") or re.search(r"[/\\\0]", text) or too_long(text):
+            raise InputError(f"{where}: the {kind} is named {text[:80]!r}. Expected a name that can be a file name.")
     # os.path leaves a `~name` that nobody has as it is; reading then says that there is no such file.
     images = {m: folder / os.path.expanduser(row[m]) for m in modalities if row.get(m)}
     if not images:
         raise InputError(f"{where}: case {name} has no image. Give at least one of {', '.join(modalities)}.")
     truth = row.get(TRUTH_COLUMN)
     decided = dict.fromkeys(images, "the table")
-    return Case(name, images, folder / os.path.expanduser(truth) if truth else None, decided=decided)
+    place = folder / os.path.expanduser(truth) if truth else None
+    return Case(name, images, place, decided=decided, subject=subject, session=session, date=day)

@@ -18,7 +18,9 @@ from a2fseg_cli.cli.info import info
 from a2fseg_cli.cli.needs import Command
 from a2fseg_cli.cli.predict import predict
 from a2fseg_cli.cli.prepare import prepare
+from a2fseg_cli.cli.report import report
 from a2fseg_cli.cli.train import train
+from a2fseg_cli.cli.view import view
 from a2fseg_cli.errors import A2FSegError, ResourceError, is_out_of_memory
 
 app = typer.Typer(
@@ -33,6 +35,8 @@ app.command("predict", cls=Command)(predict)
 app.command("prepare", cls=Command)(prepare)
 app.command("evaluate", cls=Command)(evaluate)
 app.command("train", cls=Command)(train)
+app.command("view", cls=Command)(view)
+app.command("report", cls=Command)(report)
 app.command("download-weights", cls=Command)(download_weights)
 app.command("demo", cls=Command)(demo)
 app.command("info", cls=Command)(info)

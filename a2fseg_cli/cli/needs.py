@@ -87,6 +87,12 @@ RULES: dict[str, dict[str, Rule]] = {
         "drop_unregistered": Rule(needs=("raw",)),
         "keep_prepared": Rule(needs=("raw",)),
         "verbose": Rule(without=("quiet",)),
+        "longitudinal": Rule(
+            without=("num_parts", *_IMAGES, "image"), why="It is for several examinations, all of them in one process."
+        ),
+    },
+    "view": {
+        "labels": Rule(needs=("seg",)),
     },
     "prepare": {
         **{name: Rule(without=("source",)) for name in _IMAGES},
@@ -130,7 +136,7 @@ ALWAYS: dict[str, frozenset[str]] = {
     "predict": frozenset(
         ("output", "raw", "reference", "brain_mask", "require", "case",
          "dry_run", "weights", "device", "precision", "window", "overlap", "tta", "threads", "deterministic", "labels",
-         "regions", "probabilities", "uncertainty", "attention", "agreement", "preview", "report", "stats",
+         "regions", "probabilities", "uncertainty", "attention", "agreement", "preview", "report", "stats", "viewer",
          "layout", "label_file", "colours", "remove_small", "fill_holes", "fail_on_empty", "overwrite", "json_",
          "quiet")
     ),
@@ -150,6 +156,8 @@ ALWAYS: dict[str, frozenset[str]] = {
          "mix_share", "scanner_share", "gradient_clip", "ema_decay", "seed", "name", "licence", "device", "precision",
          "threads", "cache", "workers", "quiet")
     ),
+    "view": frozenset(("source", "output", "seg", "uncertainty", "select", "case", "overwrite", "quiet")),
+    "report": frozenset(("source", "output", "seg", "stats", "labels", "select", "case", "overwrite", "json_")),
     "demo": frozenset(("output", "modalities", "seed", "device", "json_")),
     "info": frozenset(("weights", "json_")),
     "download-weights": frozenset(("name", "manifest", "verify", "allow_http", "json_", "quiet")),

@@ -57,6 +57,14 @@ FillHoles = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
+# Of the commands that take a patient and a mask that exists.
+CasePath = Annotated[
+    Path, typer.Argument(metavar="CASE", help="The patient's folder, or a CSV with one patient", **PATH)
+]
+GivenLabels = Annotated[
+    str, typer.Option(help="Values in the mask: auto, brats2013, 2018, 2023, 2024, or e.g. NCR=2,ED=1,ET=3")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Write over a page that exists.")]
 
 Reference = Annotated[
     str | None,

@@ -9,7 +9,6 @@ import typer
 
 from a2fseg_cli.cli.console import Bar, say
 from a2fseg_cli.cli.dry_run import show_overview
-from a2fseg_cli.cli.given import given_images, listed
 from a2fseg_cli.cli.options import (
     BATCH,
     IMAGES,
@@ -42,6 +41,7 @@ from a2fseg_cli.cli.options import (
     by_series,
     with_modality_options,
 )
+from a2fseg_cli.cli.pairs import given_images, listed
 from a2fseg_cli.cli.runtime import prepare_process, region_sizes, three
 from a2fseg_cli.cli.summaries import PatientLines, device_line, show_run
 from a2fseg_cli.errors import CohortError, UsageError
@@ -150,6 +150,15 @@ def predict(
             **PATH,
         ),
     ] = None,
+    viewer: Annotated[
+        Path | None,
+        typer.Option(
+            help="HTML page to look at images and mask in, slices and 3D; it holds the images; a folder for a cohort",
+            metavar="PATH",
+            rich_help_panel=MORE,
+            **PATH,
+        ),
+    ] = None,
     stats: Annotated[
         Path | None,
         typer.Option(
@@ -165,6 +174,15 @@ def predict(
     label_file: Annotated[
         bool, typer.Option("--label-file", help="Names and colours of the labels for ITK-SNAP", rich_help_panel=MORE)
     ] = False,
+    longitudinal: Annotated[
+        Path | None,
+        typer.Option(
+            help="Volumes and diameters of each person over time: table, plots, pages",
+            metavar="FOLDER",
+            rich_help_panel=BATCH,
+            **PATH,
+        ),
+    ] = None,
     colours: Annotated[
         str,
         typer.Option(
@@ -244,12 +262,14 @@ def predict(
             selection=selection,
             preview=preview,
             report=report,
+            viewer=viewer,
             stats=stats,
             existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
             with_stats=json_,
             layout=layout,
             label_file=label_file,
             keep_prepared=keep_prepared,
+            longitudinal=longitudinal,
             num_parts=num_parts,
             part_id=part_id,
             started=lines.started,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from a2fseg_cli.cli.console import Bar, print_json, print_table, say
@@ -91,6 +92,22 @@ def show_run(run: Run, json_: bool) -> None:
         _show_result(run.outcomes[0].result, json_)
     else:
         _show_cohort(run, json_)
+    for note in run.notes:
+        say(f"Warning: {note}")
+    if run.places.viewer is not None:
+        say(_viewers_line(run.places.viewer))
+    if run.longitudinal and not json_:
+        persons = sum(path.suffix == ".html" for path in run.longitudinal)
+        print(f"Over time, {persons} person{'s' * (persons != 1)}: {run.longitudinal[0]}")
+
+
+def _viewers_line(place: Path) -> str:
+    """Return how large the pages with images inside are, and what that means."""
+    pages = [place] if place.is_file() else list(place.glob("*.html"))
+    size = f"{sum(page.stat().st_size for page in pages) / 1e6:.1f} MB"
+    if place.is_file():
+        return f"{place}: {size}. It holds the MR images of the patient. Handle it like the images themselves."
+    return f"{place}: {len(pages)} pages, {size}. They hold the patients' MR images. Handle them like these."
 
 
 def _show_result(result: PatientResult, json_: bool) -> None:

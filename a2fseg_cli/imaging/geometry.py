@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,6 +176,21 @@ def axes_between(
     flips = tuple(axis for axis in range(3) if signs[2 - axis] < 0)
     turned = _turned(source, columns, signs)
     return ((first, second, third), flips) if same_grid(turned, target, tolerance_mm) else None
+
+
+def reoriented(geometry: Geometry, permutation: Sequence[int], flips: Sequence[int]) -> Geometry:
+    """Return the grid of an array (D, H, W) of this one after `numpy.transpose` and `numpy.flip`."""
+    columns = np.array([2 - permutation[2 - axis] for axis in range(3)])
+    signs = np.array([-1.0 if 2 - axis in flips else 1.0 for axis in range(3)])
+    return _turned(geometry, columns, signs)
+
+
+def cropped(geometry: Geometry, box: Sequence[slice]) -> Geometry:
+    """Return the grid of a box (z, y, x) of an array of this one; its slices have a start and a stop."""
+    depth, height, width = (part.stop - part.start for part in box)
+    steps = np.array([part.start for part in box[::-1]]) * np.asarray(geometry.spacing_mm[::-1])
+    x, y, z = (np.asarray(geometry.origin_mm) + geometry.direction_matrix @ steps).tolist()
+    return Geometry((depth, height, width), geometry.spacing_mm, (x, y, z), geometry.direction)
 
 
 def _turned(geometry: Geometry, columns: npt.NDArray[np.int64], signs: npt.NDArray[np.float64]) -> Geometry:

@@ -27,12 +27,21 @@ ClassMap = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class LabelMap:
-    """A label map as read: class indices (D, H, W) on the file's grid, and what was assumed of its values."""
+    """A label map as read.
+
+    Attributes:
+        path: The file.
+        classes: Class indices (D, H, W) on its grid.
+        geometry: That grid.
+        note: What was assumed of its values.
+        values: Its voxel value of each class.
+    """
 
     path: Path
     classes: ClassMap
     geometry: Geometry
     note: str | None
+    values: tuple[int, ...] = ()
 
 
 def read_classes(path: Path, config: ModelConfig, scheme: str = "auto", parameter: str = "labels") -> LabelMap:
@@ -54,7 +63,8 @@ def read_classes(path: Path, config: ModelConfig, scheme: str = "auto", paramete
         raise UsageError(f"{parameter} {scheme}: expected auto, {', '.join(SCHEMES)}, or an order such as {example}.")
     labels, geometry = read_label_map(path)
     if order is not None or not has_schemes(config):
-        return LabelMap(path, to_classes(labels, order or config.label_values, str(path)), geometry, None)
+        order = order or config.label_values
+        return LabelMap(path, to_classes(labels, order, str(path)), geometry, None, order)
     values = np.unique(labels).tolist()
     note = None
     if scheme == "auto":
@@ -67,7 +77,7 @@ def read_classes(path: Path, config: ModelConfig, scheme: str = "auto", paramete
         note = (
             f"{volume_ml:.1f} mL of resection cavity (label {cavity}) count as background, as in BraTS 2024's regions"
         )
-    return LabelMap(path, classes, geometry, note)
+    return LabelMap(path, classes, geometry, note, SCHEMES[scheme])
 
 
 def check_on_grid(label_map: LabelMap, path: Path, geometry: Geometry) -> LabelMap:

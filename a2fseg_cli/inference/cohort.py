@@ -176,7 +176,7 @@ class Cohort:
         def load(case: Case) -> tuple[_Work, Patient | A2FSegError]:
             work = _Work(case, prints[case.name], time.perf_counter())
             try:
-                pictures = bool(self.places.preview or self.places.report)
+                pictures = bool(self.places.preview or self.places.report or self.places.viewer)
                 keep = self.keep_prepared / case.name if self.keep_prepared else None
                 patient = load_patient(case, self.segmenter.config, self.reading, pictures, keep)
                 check_segmentation_file(patient, self.places.files_of(case))

@@ -28,12 +28,14 @@ from a2fseg_cli.inference.places import PatientFiles
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.inference.segmentation_file import write_segmentation_file
 from a2fseg_cli.inference.stats import patient_stats
+from a2fseg_cli.inference.viewing import patient_viewer
 from a2fseg_cli.inference.windows import WindowPlan
 from a2fseg_cli.modalities import heading
+from a2fseg_cli.reporting.figures import as_jpeg
 from a2fseg_cli.reporting.page import PagePictures, page_pictures, patient_page
 from a2fseg_cli.reporting.preview import write_preview, write_thumbnail
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
-from a2fseg_cli.weights.card import guesses, subset_cost
+from a2fseg_cli.weights.card import guess_sentence, guesses, subset_cost
 
 ClassMap = npt.NDArray[np.uint8]
 
@@ -187,11 +189,11 @@ def _draw(
     prediction: Prediction,
     files: PatientFiles,
 ) -> PagePictures | None:
-    """Write the preview and what an index shows; return the pictures of the page, None without one."""
-    if files.preview is None and files.report is None:
+    """Write the preview, the viewer and what an index shows; return the pictures of the page, None without one."""
+    if files.preview is None and files.report is None and files.viewer is None:
         return None
     guesses = [row.name for row in result.rows if row.guess and row.label is not None]
-    unsure = prediction if files.report is not None else None
+    unsure = prediction if files.report is not None or files.viewer is not None else None
     scene = scene_of(patient, classes, config, guesses, options.colours, unsure)
     file = io.BytesIO()
     given = ", ".join(map(heading, result.modalities.split("+")))
@@ -200,6 +202,10 @@ def _draw(
         atomic_write_bytes(files.preview, file.getvalue())
     if files.thumbnail is not None:
         write_thumbnail(files.thumbnail, scene)
+    if files.viewer is not None:
+        remarks = (guess_sentence(result.guesses, result.modalities), *result.warnings)
+        page = patient_viewer(patient, scene, tuple(filter(None, remarks)), as_jpeg(file.getvalue()))
+        atomic_write_text(files.viewer, page)
     return page_pictures(scene, file.getvalue(), patient.registration) if files.report is not None else None
 
 

@@ -23,7 +23,7 @@ BIDS_VERSION = "1.11.2"
 DESCRIPTION = "dataset_description.json"
 MAKER = "a2fseg"
 # What lies in the folder and has no name in the specification; a validator passes over it.
-_NOT_BIDS = "status*.csv\nlabels.txt\n*_uncertainty.nii.gz\n*_attention.nii.gz\n*.png\n*.html\n"
+_NOT_BIDS = "status*.csv\nlongitudinal.csv\nlabels.txt\n*_uncertainty.nii.gz\n*_attention.nii.gz\n*.png\n*.html\n"
 
 
 class Layout(Protocol):

@@ -30,6 +30,7 @@ class PatientFiles:
         segmentation: The label map; the maps' names follow from it.
         preview: The picture, a PNG.
         report: The page, HTML.
+        viewer: The page with the images inside, HTML.
         thumbnail: The small picture for a cohort's index, a PNG.
         layout: How what lies beside the segmentation is named.
     """
@@ -39,11 +40,12 @@ class PatientFiles:
     report: Path | None = None
     thumbnail: Path | None = None
     layout: Layout = PLAIN
+    viewer: Path | None = None
 
     @property
     def pictures(self) -> list[Path]:
-        """Those of preview, page and thumbnail that are written, the page last."""
-        return [path for path in (self.preview, self.thumbnail, self.report) if path]
+        """Those of preview, thumbnail, viewer and page that are written, the page last."""
+        return [path for path in (self.preview, self.thumbnail, self.viewer, self.report) if path]
 
     @property
     def is_dicom(self) -> bool:
@@ -91,6 +93,7 @@ class Places:
         share: Ending of the tables of a part of the cohort, e.g. `-0-of-4`.
         layout: How the files of a cohort are named.
         label_file: Whether names and colours of the labels are written for ITK-SNAP.
+        viewer: An HTML page of one patient with the images inside, or a folder with one a patient.
     """
 
     output: Path
@@ -101,12 +104,14 @@ class Places:
     share: str = ""
     layout: Layout = PLAIN
     label_file: bool = False
+    viewer: Path | None = None
 
     def __post_init__(self) -> None:
         """Refuse a file where a folder is needed, and the reverse. Raises: UsageError."""
         if self.stats is not None and self.stats.suffix not in (".json", ".csv"):
             raise UsageError(f"stats {self.stats}: expected a name ending in .json or .csv.")
-        for name, path, suffix in (("preview", self.preview, ".png"), ("report", self.report, ".html")):
+        pages = (("preview", self.preview, ".png"), ("report", self.report, ".html"), ("viewer", self.viewer, ".html"))
+        for name, path, suffix in pages:
             if path is not None and self.single != (path.suffix.lower() == suffix):
                 expected = f"a name ending in {suffix}" if self.single else f"a folder, for {self.output} is one"
                 raise UsageError(f"{name} {path}: expected {expected}.")
@@ -123,6 +128,10 @@ class Places:
         """Return where a case's page goes."""
         return self.report / f"{case.name}.html" if self.report and not self.single else self.report
 
+    def viewer_of(self, case: Case) -> Path | None:
+        """Return where a case's page with the images inside goes."""
+        return self.viewer / f"{case.name}.html" if self.viewer and not self.single else self.viewer
+
     def thumbnail_of(self, case: Case) -> Path | None:
         """Return where the small picture of a case goes that the cohort's index shows."""
         return self.report / THUMBNAILS / f"{case.name}.png" if self.report and not self.single else None
@@ -130,7 +139,7 @@ class Places:
     def files_of(self, case: Case) -> PatientFiles:
         """Return where all files of a case go."""
         pictures = self.preview_of(case), self.report_of(case), self.thumbnail_of(case)
-        return PatientFiles(self.segmentation(case), *pictures, self.layout)
+        return PatientFiles(self.segmentation(case), *pictures, self.layout, self.viewer_of(case))
 
     @property
     def index(self) -> Path | None:
@@ -191,7 +200,7 @@ class Places:
         files = [path for case in cases for path in self.of_case(case, config, options)]
         for path in [*tables, *(files[:1] if not self.single else files)]:
             check_place(path)
-        for folder in (self.preview, self.report) if not self.single else ():
+        for folder in (self.preview, self.report, self.viewer) if not self.single else ():
             if folder:
                 check_place(folder / "x")
         _check_names([*files, *tables], cases, inputs)

@@ -11,6 +11,7 @@ from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.inference.cohort import Cohort, Outcome
 from a2fseg_cli.inference.layouts import PLAIN, layout_named
+from a2fseg_cli.inference.longitudinal import check_time_points, write_longitudinal
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.inference.places import Places, is_image_name
 from a2fseg_cli.inference.predictor import Segmenter
@@ -27,11 +28,15 @@ class Run:
         outcomes: One a patient, in the order in which they were done.
         places: Where the files are.
         share: Which patients these were, in words, where a batch system or an option shared them out.
+        longitudinal: The files on persons with several examinations, the table first.
+        notes: What a user should know of the run as a whole.
     """
 
     outcomes: tuple[Outcome, ...]
     places: Places
     share: str = ""
+    longitudinal: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def failed(self) -> list[Outcome]:
@@ -54,6 +59,7 @@ def run_cases(
     options: OutputOptions | None = None,
     preview: Path | None = None,
     report: Path | None = None,
+    viewer: Path | None = None,
     stats: Path | None = None,
     existing: str = "refuse",
     with_stats: bool = False,
@@ -63,6 +69,7 @@ def run_cases(
     layout: str = "plain",
     label_file: bool = False,
     keep_prepared: Path | None = None,
+    longitudinal: Path | None = None,
     progress: Callable[[Outcome], None] | None = None,
 ) -> Run:
     """Segment patients into files.
@@ -78,6 +85,7 @@ def run_cases(
         options: What to write beside the segmentations.
         preview: A PNG for one patient, or a folder.
         report: An HTML page for one patient, or a folder.
+        viewer: An HTML page with the images inside for one patient, or a folder.
         stats: A file that ends in .json or .csv.
         existing: refuse, skip or overwrite: see `Cohort`.
         with_stats: The results have their `stats`, even if no file of them is written.
@@ -87,6 +95,7 @@ def run_cases(
         layout: plain, or bids: the folder is a BIDS derivative.
         label_file: Also write names and colours of the labels for ITK-SNAP.
         keep_prepared: Folder for what raw images became, a folder for each patient in it.
+        longitudinal: A folder for the table, plots and pages of persons with two or more examinations.
         progress: Told what became of each patient.
 
     Raises:
@@ -111,12 +120,21 @@ def run_cases(
     options = options or OutputOptions()
     if options.agreement and not single and report is None and (stats is None or stats.suffix != ".json"):
         raise UsageError("agreement of a cohort goes to report (a folder) or stats (a .json file): give one.")
+    if longitudinal is not None:
+        if single or parts > 1:
+            raise UsageError("longitudinal needs all examinations in one run, and a folder as output.")
+        check_time_points(longitudinal, cases)
     ending = f"-{part}-of-{parts}" if parts > 1 else ""
-    places = Places(output, single, preview, report, stats, ending, naming, label_file)
-    cohort = Cohort(
-        segmenter, reading or ReadingOptions(), options, places, existing, with_stats, inputs, keep_prepared
-    )
+    places = Places(output, single, preview, report, stats, ending, naming, label_file, viewer)
+    how = (segmenter, reading or ReadingOptions(), options, places, existing, with_stats, inputs, keep_prepared)
+    cohort = Cohort(*how)
     outcomes = cohort.run(cases, progress or (lambda _: None))
     if single and outcomes[0].error is not None:
         raise outcomes[0].error
-    return Run(tuple(outcomes), places, words)
+    files: Sequence[Path] = ()
+    notes: Sequence[str] = ()
+    if longitudinal is not None:
+        statuses = {outcome.status.case: outcome.status for outcome in outcomes}
+        masks = {case.name: places.segmentation(case) for case in cases}
+        files, notes = write_longitudinal(longitudinal, cases, statuses, masks, segmenter.config, options)
+    return Run(tuple(outcomes), places, words, tuple(files), tuple(notes))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from a2fseg_cli.cases.bids_names import bids_name
+from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.time_points import time_point
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.files import atomic_write_text, csv_text, json_text, parse_json
 from a2fseg_cli.inference.agreement import attention_inside, found_classes
@@ -46,11 +47,11 @@ def patient_stats(
     inside = attention_inside(weights, found_classes(prediction), segmenter.config.classes) if weights else {}
     network = network_origin(segmenter)
     mirrored = [name for name, axis in DIRECTIONS.items() if axis in segmenter.mirrored]
-    name = bids_name(result.name)
+    point = time_point(Case(result.name, {}))
     return {
         "case": result.name,
-        "subject": name.subject if name and result.name.startswith("sub-") else result.name,
-        "session": name.session if name else "",
+        "subject": point.subject,
+        "session": point.session,
         "date": datetime.now().astimezone().date().isoformat(),
         "modalities": result.modalities,
         "inputs": {m: str(path) for m, path in patient.files.items()},

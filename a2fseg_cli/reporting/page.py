@@ -73,11 +73,10 @@ def patient_page(stats: Mapping[str, Any], pictures: PagePictures, palette: str 
         pictures: From `page_pictures`.
         palette: Colours of the regions' bars, as in the pictures.
     """
-    given = ", ".join(heading(m) for m in stats["modalities"].split("+"))
     still = f'<img alt="{escape(pictures.words)}" src="{data_uri(pictures.still)}">'
     parts = [
         f"<h1>{escape(stats['case'])}</h1>",
-        f"<p>Tumour outlined by a2fseg from {escape(given)}, {escape(stats['date'])}.</p>",
+        f"<p>{escape(_origin(stats))}</p>",
         *(f'<p class="warning">{escape(text)}</p>' for text in _to_read_first(stats)),
         pictures.moving,
         f'<div class="static wide">{still}</div>',
@@ -103,10 +102,19 @@ def patient_page(stats: Mapping[str, Any], pictures: PagePictures, palette: str 
         ]
     parts += [*_contributions(stats), *_agreement(stats, palette), "<h2>How it was made</h2>"]
     parts.append(table((), _settings(stats), "settings"))
-    made_for = escape(stats["weights"]["made_for"])
+    made_for = escape(stats["weights"]["made_for"]) if "weights" in stats else ""
     parts.append(f'<p class="small">{made_for} For research. Not a medical device.</p>')
     script = SCRIPT if pictures.moving else ""
     return document(f"{stats['case']} (a2fseg)", parts, SLIDER_STYLE + _STYLE, script)
+
+
+def _origin(stats: Mapping[str, Any]) -> str:
+    """Return where the outlines come from: the network, or a file that was given."""
+    sequences = ", ".join(heading(m) for m in stats["modalities"].split("+"))
+    if "mask" not in stats:
+        return f"Tumour outlined by a2fseg from {sequences}, {stats['date']}."
+    name = PurePath(stats["mask"]).name
+    return f"The mask {name} was given, not made by a2fseg: no network ran. Measured on {sequences}, {stats['date']}."
 
 
 def _to_read_first(stats: Mapping[str, Any]) -> list[str]:
@@ -183,15 +191,19 @@ def _bar(share: float, colour: str) -> str:
 
 
 def _settings(stats: Mapping[str, Any]) -> list[tuple[str, str]]:
+    inputs = [(m, PurePath(path).name) for m, path in stats["inputs"].items()]
+    made_with = ("versions", ", ".join(f"{name} {version}" for name, version in stats["versions"].items()))
+    if "mask" in stats:
+        return [*inputs, ("mask", f"{PurePath(stats['mask']).name}, sha256 {stats['mask_sha256']}"), made_with]
     device, windows = stats["device"], stats["windows"]
     return [
-        *((m, PurePath(path).name) for m, path in stats["inputs"].items()),
+        *inputs,
         ("weights", f"{stats['weights']['file']}, sha256 {stats['weights']['sha256']}"),
         ("device", f"{device['name']} ({device['reason']}), {device['precision']}, {device['threads']} threads"),
         ("windows", f"{windows['count']} of {' x '.join(map(str, windows['edges']))} voxels"),
         *(("afterwards", "; ".join(done)) for done in [_afterwards(stats["settings"])] if done),
         ("seconds", ", ".join(f"{step} {value:.2f}" for step, value in stats["seconds"].items())),
-        ("versions", ", ".join(f"{name} {version}" for name, version in stats["versions"].items())),
+        made_with,
     ]
 
 

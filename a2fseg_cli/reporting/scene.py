@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.modalities import heading
-from a2fseg_cli.reporting.colours import DEFAULT_PALETTE, Colour, class_colours, long_name
+from a2fseg_cli.reporting.colours import DEFAULT_PALETTE, Colour, class_colours, hex_colour, long_name
 from a2fseg_cli.reporting.figures import RGB
 from a2fseg_cli.reporting.outlines import Line, outlines
 from a2fseg_cli.reporting.slices import PLANES, Backdrop, Classes, Cut, main_cuts
@@ -140,3 +140,9 @@ def uncertainty_colours() -> RGB:
     from matplotlib import colormaps
 
     return np.asarray(np.round(colormaps["inferno"](np.arange(256))[:, :3] * 255), np.uint8)
+
+
+def uncertainty_gradient() -> str:
+    """Return the same colours as a gradient of CSS, from left to right."""
+    stops = uncertainty_colours()[::51] / 255
+    return f"linear-gradient(to right, {', '.join(hex_colour((r, g, b)) for r, g, b in stops.tolist())})"

@@ -1,4 +1,4 @@
-"""Images given by flag, and other values that one text holds."""
+"""Texts of options taken apart: lists with commas, and images by NAME=FILE."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from a2fseg_cli.errors import UsageError
 
 
 def listed(text: str | None) -> tuple[str, ...]:
-    """Return the parts of a list with commas."""
+    """Return the words of a text with commas."""
     return tuple(part.strip() for part in text.split(",")) if text else ()
 
 
