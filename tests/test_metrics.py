@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.evaluation.lesions import LesionScores, find_lesions, score_lesions
-from a2fseg_cli.evaluation.metrics import METRICS, POLICIES, Counts, TruthMask, metric_definition, score
+from a2fseg_cli.evaluation.metrics import MASK_METRICS, POLICIES, Counts, TruthMask, metric_definition, score
 from a2fseg_cli.evaluation.surfaces import Surface, surfel_areas_mm2
 
 Mask = npt.NDArray[np.bool_]
@@ -167,8 +167,10 @@ def test_penalty_of_brats2020_is_the_diagonal_of_its_images() -> None:
 
 
 def test_score_keys_come_in_the_order_asked_for() -> None:
-    scores = score(TruthMask(FULL, UNIT), FULL, METRICS)
-    assert list(scores.values) == [key for metric in METRICS.values() for key in metric.score_keys]
+    scores = score(TruthMask(FULL, UNIT), FULL, list(MASK_METRICS)[::-1])
+    assert list(scores.values) == [
+        key for metric in list(MASK_METRICS)[::-1] for key in MASK_METRICS[metric].score_keys
+    ]
 
 
 def test_definitions_name_the_policy_and_the_hd95() -> None:
@@ -216,8 +218,8 @@ padding = st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 3)
 def test_padding_both_masks_changes_nothing(
     truth: Mask, prediction: Mask, pad: Any, spacing: tuple[float, float, float], policy: str
 ) -> None:
-    tight = score(TruthMask(truth, spacing), prediction, METRICS, policy)
-    wide = score(TruthMask(np.pad(truth, pad), spacing), np.pad(prediction, pad), METRICS, policy)
+    tight = score(TruthMask(truth, spacing), prediction, MASK_METRICS, policy)
+    wide = score(TruthMask(np.pad(truth, pad), spacing), np.pad(prediction, pad), MASK_METRICS, policy)
     assert wide.values == pytest.approx(tight.values, abs=1e-6, nan_ok=True)
     assert (wide.counts, wide.convention) == (tight.counts, tight.convention)
 
@@ -240,7 +242,9 @@ def test_a_reference_gives_the_same_scores_however_often_and_in_whatever_order()
     before[0, 1, 2] = behind[-1, -2, -3] = True
     reference = TruthMask(truth, (3, 2, 1))
     for prediction in (near, behind, near, truth, before, behind):
-        assert score(reference, prediction, METRICS) == score(TruthMask(truth, (3, 2, 1)), prediction, METRICS)
+        assert score(reference, prediction, MASK_METRICS) == score(
+            TruthMask(truth, (3, 2, 1)), prediction, MASK_METRICS
+        )
 
 
 def test_a_reference_is_independent_of_later_changes_to_its_mask() -> None:
@@ -481,5 +485,5 @@ def test_real_truth_against_oracles(cases_dir: Path, index: int, change: str) ->
     (window,) = ndimage.find_objects((truth | prediction).astype(np.uint8))
     spacing = image.GetSpacing()[::-1]
     assert_agrees_with_oracles(truth[window], prediction[window], spacing)
-    whole = values(truth, prediction, spacing, "brats2020", *METRICS)
-    assert whole == pytest.approx(values(truth[window], prediction[window], spacing, "brats2020", *METRICS))
+    whole = values(truth, prediction, spacing, "brats2020", *MASK_METRICS)
+    assert whole == pytest.approx(values(truth[window], prediction[window], spacing, "brats2020", *MASK_METRICS))

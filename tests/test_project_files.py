@@ -57,7 +57,7 @@ def complete(line: str, word: int) -> set[str]:
 @pytest.mark.parametrize(
     ("line", "word", "proposed"),
     [
-        ("a2fseg pre", 1, {"predict"}),
+        ("a2fseg pre", 1, {"predict", "prepare"}),
         ("a2fseg re", 1, {"report"}),
         ("a2fseg predict --vi", 2, {"--viewer"}),
         ("a2fseg view case seg.nii.gz --unc", 4, {"--uncertainty"}),

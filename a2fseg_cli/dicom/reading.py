@@ -65,6 +65,8 @@ def series_in_folder(place: Path) -> Series:
         return volumes[0]
     if len(headers.series) == 1:
         return headers.series[0]
+    if not headers.series and headers.damaged == (place,):
+        raise InputError(f"{place}: a DICOM file that is damaged. Copy it, or export its series, again.")
     if not headers.series:
         raise InputError(f"{place}: no DICOM image. {_others(headers)}")
     rows = "\n".join(f"  {one.label}: {grid_text(one)}" for one in headers.series)

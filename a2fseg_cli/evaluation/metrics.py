@@ -45,7 +45,7 @@ class Metric:
     definition: str
 
 
-METRICS: dict[str, Metric] = {
+MASK_METRICS: dict[str, Metric] = {
     "dice": Metric(("dice",), "2 TP / (2 TP + FP + FN)"),
     "hd95": Metric(("hd95_mm",), "95th percentile of the surface distances, in the definition of the policy"),
     "nsd": Metric(("nsd",), "normalised surface Dice at a tolerance, as google-deepmind/surface-distance defines it"),
@@ -58,6 +58,9 @@ METRICS: dict[str, Metric] = {
     "sensitivity": Metric(("sensitivity",), "TP / (TP + FN)"),
     "precision": Metric(("precision",), "TP / (TP + FP)"),
     "volume": Metric(("volume_ml", "reference_volume_ml"), "predicted and true volume"),
+}
+METRICS = {
+    **MASK_METRICS,
     CALIBRATION: Metric(
         ("ece",),
         "expected calibration error: mean distance between the probability of a bin's voxels and their share in the "
@@ -163,7 +166,7 @@ def score(
     Args:
         reference: The true mask, prepared once and used for any number of predictions.
         prediction: Predicted mask (D, H, W), the reference's shape.
-        metrics: Keys of `METRICS`.
+        metrics: Keys of `MASK_METRICS`.
         policy: Key of `POLICIES`.
         tolerance_mm: Distance up to which surfaces agree, for `nsd`.
 
@@ -178,8 +181,8 @@ def score(
     counts = _count(reference.mask, predicted)
     values: dict[str, float] = {}
     for metric in metrics:
-        if metric not in METRICS:
-            raise UsageError(f"Unknown metric {metric!r}; expected some of {', '.join(METRICS)}.")
+        if metric not in MASK_METRICS:
+            raise UsageError(f"Unknown metric {metric!r}; expected some of {', '.join(MASK_METRICS)}.")
         if metric == "lesionwise":
             lesions = score_lesions(
                 reference.lesions, predicted, rules.both_empty_overlap, rules.both_empty_distance_mm

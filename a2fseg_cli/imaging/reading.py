@@ -192,7 +192,7 @@ def _check_file(path: Path) -> None:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}.") from error
     if start[128:132] == b"DICM":
-        raise InputError(f"{path}: a DICOM file. Convert the series to NIfTI first, for example with dcm2niix.")
+        raise InputError(f"{path}: a DICOM file. Give the folder of its series.")
     if not start:
         raise InputError(f"{path}: the file has no bytes. Copy it again.")
 
