@@ -123,7 +123,8 @@ ALWAYS: dict[str, frozenset[str]] = {
     # network has such parts.
     "train": frozenset(
         ("data", "output", "resume", "split", "preset", "network", "ablation", "modalities", "labels", "regions",
-         "spacing", "features", "init_weights", "time_budget", "iterations", "patch_size", "batch_size", "optimizer", "learning_rate",
+         "spacing", "features", "init_weights", "time_budget", "iterations", "patch_size", "batch_size", "optimizer",
+         "learning_rate",
          "weight_decay", "random_subsets", "foreground_share", "foreground_weight", "dice_over", "draw", "augment",
          "mix_share", "scanner_share", "gradient_clip", "ema_decay", "seed", "name", "licence", "device", "precision",
          "threads", "cache", "workers", "quiet")
