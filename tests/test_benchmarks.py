@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -14,6 +15,8 @@ import SimpleITK as sitk
 
 from a2fseg_cli.core.config import PRESETS
 from a2fseg_cli.core.device import choose_compute
+from a2fseg_cli.core.networks import parameter_shapes
+from a2fseg_cli.core.presets import preset_config
 from a2fseg_cli.inference.predictor import Segmenter
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -89,3 +92,21 @@ def test_resources_prints_its_table(toy_weights: Path, tmp_path: Path) -> None:
     assert [row[0] for row in rows] == ["60 x 60 x 39 voxels, four modalities", "flair", "2 patients"]
     assert all(float(seconds) > float(network) for _, seconds, network, _ in rows)
     assert all(0.1 < float(peak) < 2 for *_, peak in rows)
+
+
+def test_networks_prints_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both share the encoders over subsets, so that all 15 take less than 15 times the arithmetic of one."""
+    module = load("networks")
+
+    def here(network: str, preset: str, *rest: Any) -> Any:
+        return module.run_one(preset_config(preset, network), *rest)
+
+    monkeypatch.setattr(module, "in_its_own_process", here)
+    table = module.measure(["a2fseg", "hemis"], "tiny", (16, 16, 16), repeats=0)
+    rows = re.findall(r"^\| (\w+) \| ([0-9.]+) \| 1 of (.+?) \| \d+ \| \d+ \| ([0-9.]+) \|", table, re.MULTILINE)
+    assert [row[0] for row in rows] == ["a2fseg", "hemis"]
+    assert [row[2] for row in rows] == ["32 x 32 x 32", "16 x 16 x 16"]
+    for name, parameters, _, ratio in rows:
+        shapes = parameter_shapes(preset_config("tiny", name))
+        assert float(parameters) == pytest.approx(sum(math.prod(shape) for shape in shapes.values()) / 1e6, abs=0.006)
+        assert 1 < float(ratio) < 15

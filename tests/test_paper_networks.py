@@ -334,6 +334,19 @@ def test_the_trainer_tells_how_far_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     assert told == [0, 0.25, 0.5, 0.75]
 
 
+@pytest.mark.parametrize("name", ["uhved", "mmformer"])
+def test_chances_follow_from_the_seed_and_the_step(name: str, tmp_path: Path) -> None:
+    """Whatever was drawn before, as after a resumption: the second step of one is the first of another."""
+    recipe = Recipe(random_subsets=1, ema_decay=0)
+    one, resumed = (_trainer(tmp_path, name, [_sample()], recipe) for _ in range(2))
+    first = one.step()
+    resumed.learner.load_state_dict(one.learner.state_dict())
+    resumed.state.step = 1
+    torch.manual_seed(99)
+    second = one.step()
+    assert resumed.step() == second != first
+
+
 # Real patients, and the commands
 
 

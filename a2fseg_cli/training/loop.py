@@ -235,6 +235,8 @@ class Trainer:
             DivergenceError: the loss or its gradient is not finite; the weights stay as they were.
         """
         state, rate = self.state, self.learning_rate
+        draw = np.random.SeedSequence([self.setup.recipe.seed, state.step, self.setup.processes.rank])
+        torch.manual_seed(int(draw.generate_state(1)[0]))  # samples of U-HVED and dropout of mmFormer, resumed or not
         loss, norm = self.learner.backward(self.crops(state.step), self.progress)
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise DivergenceError(
