@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from a2fseg_cli.core.shared_fusion import sum_of
+from a2fseg_cli.core.unet import InstanceNorm
 
 # Bias of the background's logit in every head of a new network: tumour has 5 % of four classes. Undecided heads
 # (0) soon settle on features that are silent in the tumour, where LeakyReLU passes a hundredth of the gradient;
@@ -18,33 +19,13 @@ BACKGROUND_PRIOR = 4.0
 LEAST_PROBABILITY = 1e-7
 
 
-class Norm(nn.Module):
-    """Instance normalisation of (B, C, D, H, W), by batch normalisation where B is 1, as `unet.InstanceNorm`.
-
-    Args:
-        channels: C.
-        affine: With a weight and a bias a channel.
-    """
-
-    def __init__(self, channels: int, affine: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
-        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x with each channel of each sample normalised over its voxels."""
-        if x.shape[0] == 1:
-            return F.batch_norm(x, None, None, self.weight, self.bias, training=True, eps=1e-5)
-        return F.group_norm(x, x.shape[1], self.weight, self.bias, eps=1e-5)
-
-
 class ConvNorm(nn.Sequential):
     """Convolution with a bias, instance norm, LeakyReLU(0.2): the block of RobustSeg, and of RFNet without `affine`."""
 
     def __init__(self, before: int, after: int, kernel: int = 3, stride: int = 1, affine: bool = False) -> None:
         super().__init__(
             nn.Conv3d(before, after, kernel, stride, padding=kernel // 2),
-            Norm(after, affine),
+            InstanceNorm(after, affine),
             nn.LeakyReLU(0.2, inplace=True),
         )
 
@@ -63,7 +44,7 @@ class NormConv(nn.Sequential):
         bias: bool = True,
     ) -> None:
         super().__init__(
-            Norm(before, affine),
+            InstanceNorm(before, affine),
             nn.LeakyReLU(slope, inplace=True),
             nn.Conv3d(before, after, kernel, stride, padding=kernel // 2, bias=bias),
         )
@@ -101,7 +82,7 @@ class ConcatNorm(nn.Sequential):
         self, modalities: Sequence[str], before: int, after: int, kernel: int = 1, affine: bool = False
     ) -> None:
         super().__init__(
-            ConcatConv(modalities, before, after, kernel), Norm(after, affine), nn.LeakyReLU(0.2, inplace=True)
+            ConcatConv(modalities, before, after, kernel), InstanceNorm(after, affine), nn.LeakyReLU(0.2, inplace=True)
         )
 
 
@@ -133,5 +114,6 @@ def upsampled_head(logits: Tensor, like: Tensor) -> Tensor:
 def kaiming(module: nn.Module) -> None:
     """Draw the kernels of all 3D convolutions anew, with the variance 2 / (inputs of a value) (He et al. 2015)."""
     for part in module.modules():
-        if isinstance(part, nn.Conv3d):
+        # A meta tensor has no values, and torch would load its kernels in Python for it: 0.8 s of every start.
+        if isinstance(part, nn.Conv3d) and not part.weight.is_meta:
             nn.init.kaiming_normal_(part.weight)

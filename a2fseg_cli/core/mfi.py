@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.layers import ConvNorm, Norm, kaiming, new_head
+from a2fseg_cli.core.layers import ConvNorm, kaiming, new_head
 from a2fseg_cli.core.network import Present, TrainingOutputs, union
 from a2fseg_cli.core.pyramid import Levels, PyramidNetwork
 from a2fseg_cli.core.residual import ResidualDecoder, ResidualEncoder
 from a2fseg_cli.core.shared_fusion import average, sum_of
+from a2fseg_cli.core.unet import InstanceNorm
 
 
 class Interaction(nn.Module):
@@ -44,7 +45,7 @@ class Interaction(nn.Module):
         self.code = nn.Linear(len(modalities), width)
         self.score = nn.Sequential(nn.LeakyReLU(0.2), nn.Linear(width, width))
         self.messages = nn.ModuleDict({m: nn.Conv3d(width, width, 1) for m in modalities})
-        self.settle = nn.Sequential(Norm(width, affine=False), nn.LeakyReLU(0.2, inplace=True))
+        self.settle = nn.Sequential(InstanceNorm(width, affine=False), nn.LeakyReLU(0.2, inplace=True))
 
     def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
         """Return the mean of the nodes (B, C, d, h, w) after they have learnt from each other.

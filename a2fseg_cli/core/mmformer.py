@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.layers import ConcatConv, Norm, NormConv, kaiming, new_head, upsampled_head
+from a2fseg_cli.core.layers import ConcatConv, NormConv, kaiming, new_head, upsampled_head
 from a2fseg_cli.core.network import Present, TrainingOutputs, union
 from a2fseg_cli.core.pyramid import Levels, PyramidNetwork
 from a2fseg_cli.core.residual import ResidualDecoder, ResidualEncoder
+from a2fseg_cli.core.unet import InstanceNorm
 from a2fseg_cli.errors import UsageError
 
 HEADS = 8
@@ -68,7 +69,7 @@ class JoinedLevel(nn.Module):
 
     def __init__(self, modalities: Sequence[str], width: int) -> None:
         super().__init__()
-        self.normalise = nn.Sequential(Norm(width, affine=False), nn.LeakyReLU(0.2, inplace=True))
+        self.normalise = nn.Sequential(InstanceNorm(width, affine=False), nn.LeakyReLU(0.2, inplace=True))
         self.join = ConcatConv(modalities, width, width)
         self.refine = nn.Sequential(NormConv(width, width), NormConv(width, width, 1))
 

@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.layers import ConcatConv, ConcatNorm, ConvNorm, Norm, new_head
+from a2fseg_cli.core.layers import ConcatConv, ConcatNorm, ConvNorm, new_head
 from a2fseg_cli.core.network import Present, TrainingOutputs, union
 from a2fseg_cli.core.pyramid import Levels, PyramidNetwork
 from a2fseg_cli.core.residual import ResidualDecoder, ResidualEncoder
+from a2fseg_cli.core.unet import InstanceNorm
 
 # Weights in the loss, and the length of the appearance code: the code's.
 RECONSTRUCTION_WEIGHT = 0.1
@@ -65,7 +66,7 @@ class AdaptiveBlock(nn.Module):
         super().__init__()
         self.first = nn.Conv3d(width, width, 3, padding=1)
         self.second = nn.Conv3d(width, width, 3, padding=1)
-        self.norm = Norm(width, affine=False)
+        self.norm = InstanceNorm(width, affine=False)
 
     def forward(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Return the map (B, C, d, h, w). Args: scale, shift: (B, C)."""
