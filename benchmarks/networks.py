@@ -105,6 +105,7 @@ def measure(networks: Sequence[str], preset: str, shape: Shape, repeats: int) ->
         count = 2 ** len(config.modalities) - 1
         parameters = sum(math.prod(size) for size in parameter_shapes(config).values())
         work = [operations(config, shape, n) for n in (1, count)]
+        print(f"{name}: measuring", file=sys.stderr)
         one, many = (in_its_own_process(name, preset, shape, n, repeats) for n in (1, count))
         precision = one["precision"]
         cells = [name, f"{parameters / 1e6:.2f}", one["windows"]]

@@ -101,6 +101,8 @@ def halved(config: ModelConfig) -> list[int]:
 class HeMIS(PyramidNetwork):
     """The network of the paper, as a U-Net."""
 
+    working_maps = (6, 2)
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         widths, halves = config.features_per_stage, halved(config)

@@ -83,7 +83,7 @@ class MmFormer(PyramidNetwork):
     """The network of the paper. Its positions are learnt for one size of window."""
 
     any_window = False
-    working_maps = (8, 2)
+    working_maps = (16, 2)
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

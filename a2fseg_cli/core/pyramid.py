@@ -20,7 +20,7 @@ class PyramidNetwork(Network):
     Attributes:
         encoders: Of each modality, from an image (B, 1, D, H, W) to the maps of its levels, finest first.
         working_maps: How many maps of the finest width the decoder holds at its peak, beside the encoders' maps, and
-            how many more of each modality.
+            how many more of each modality. Measured at `tiny` on a brain of 72 x 88 x 72 voxels in bf16.
     """
 
     working_maps: ClassVar[tuple[int, int]] = (6, 0)

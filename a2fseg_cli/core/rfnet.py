@@ -115,7 +115,7 @@ class RegionAwareFusion(nn.Module):
 class RFNet(PyramidNetwork):
     """The network of the paper."""
 
-    working_maps = (14, 2)
+    working_maps = (20, 2)
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

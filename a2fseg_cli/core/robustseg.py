@@ -134,7 +134,7 @@ class GatedFusion(nn.Module):
 class RobustSeg(PyramidNetwork):
     """The network of the paper."""
 
-    working_maps = (8, 2)
+    working_maps = (16, 2)
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

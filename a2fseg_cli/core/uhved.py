@@ -55,7 +55,7 @@ class Gaussian:
 class UHVED(PyramidNetwork):
     """The network of the paper."""
 
-    working_maps = (6, 2)
+    working_maps = (8, 4)
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
