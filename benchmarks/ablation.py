@@ -3,7 +3,8 @@
     python benchmarks/ablation.py DATA_FOLDER SPLIT_JSON -o FOLDER --variants both average --minutes 8
 
 Variants: `both` (the paper's network; the full set and two random subsets a step), `average` (average fusion only: no
-attention, the head on F_avg predicts), `one-subset` and `six-subsets` (random subsets a step). Coarse, so that it takes
+attention, the head on F_avg predicts), `no-context` (attention that does not see the average), `no-modality-heads` (no
+heads on single modalities), `one-subset` and `six-subsets` (random subsets a step). Coarse, so that it takes
 minutes: 3 mm, whole brains, widths of `tiny`. Prints a Markdown table: mean Dice in % of the 15 subsets over the test
 patients, on the working grid.
 """
@@ -11,7 +12,7 @@ patients, on the working grid.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,16 +22,11 @@ keep_pages()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-from torch import Tensor  # noqa: E402
 
 from a2fseg_cli.cases.case_lists import read_split  # noqa: E402
 from a2fseg_cli.cases.discovery import find_cases  # noqa: E402
-from a2fseg_cli.core.a2fseg import A2FSeg  # noqa: E402
 from a2fseg_cli.core.config import PRESETS, ModelConfig, all_subsets  # noqa: E402
 from a2fseg_cli.core.device import choose_compute  # noqa: E402
-from a2fseg_cli.core.network import Output, Present, TrainingOutputs, union  # noqa: E402
-from a2fseg_cli.core.networks import registered  # noqa: E402
-from a2fseg_cli.core.shared_fusion import average  # noqa: E402
 from a2fseg_cli.training.data import Sample, load_samples  # noqa: E402
 from a2fseg_cli.training.loop import Setup, Trainer  # noqa: E402
 from a2fseg_cli.training.recipe import RECIPES, Recipe  # noqa: E402
@@ -41,31 +37,14 @@ CONFIG = replace(PRESETS["tiny"], spacing_mm=(3.0, 3.0, 3.0), patch_size=(48, 64
 RECIPE = Recipe(**RECIPES["tiny"] | {"learning_rate": 0.03, "foreground_share": 0.3})
 
 
-class AverageOnly(A2FSeg):
-    """The network without equations (1) to (3): the head on F_avg predicts, and L_adp is no part of the loss."""
-
-    has_attention = False
-
-    def fuse_subsets(
-        self, features: Mapping[str, Tensor], subsets: Sequence[Present], attention: Sequence[bool] | None = None
-    ) -> Iterator[Output]:
-        """Yield the logits of each subset's average."""
-        for present in subsets:
-            yield Output(self.average_head(average([features[m] for m in self.present_names(present)])))
-
-    def training_outputs(self, images: Tensor, subsets: Sequence[Present]) -> TrainingOutputs:
-        """Return the heads on each F_m, then on F_avg of each subset."""
-        features = self.encode(images, union(subsets))
-        averages = [output.logits for output in self.fuse_subsets(features, subsets)]
-        return TrainingOutputs([*(self.modality_heads[m](f_m) for m, f_m in features.items()), *averages])
-
-
-# Of each variant the network, and what differs in the recipe.
-VARIANTS: dict[str, tuple[str, dict[str, int]]] = {
-    "both": ("a2fseg", {}),
-    "average": ("average-only", {}),
-    "one-subset": ("a2fseg", {"random_subsets": 1}),
-    "six-subsets": ("a2fseg", {"random_subsets": 6}),
+# Of each variant what is left out of the network, and what differs in the recipe.
+VARIANTS: dict[str, tuple[tuple[str, ...], dict[str, int]]] = {
+    "both": ((), {}),
+    "average": (("average-only",), {}),
+    "no-context": (("no-context",), {}),
+    "no-modality-heads": (("no-modality-heads",), {}),
+    "one-subset": ((), {"random_subsets": 1}),
+    "six-subsets": ((), {"random_subsets": 6}),
 }
 
 
@@ -98,13 +77,12 @@ def measure(
     regions = [region for region, _ in config.regions]
     rows = [f"| variant | steps | {' | '.join(regions)} | mean |", "|---" * (3 + len(regions)) + "|"]
     for name in variants:
-        architecture, changes = VARIANTS[name]
+        ablation, changes = VARIANTS[name]
         recipe = replace(RECIPE, time_budget_s=seconds, **changes)
-        network = replace(config, architecture=architecture)
-        with registered("average-only", AverageOnly):
-            trainer = Trainer(Setup(network, recipe, train, [], RunFolder(folder / name), choose_compute("cpu")))
-            trainer.run(lambda row: None)
-            found = scores(trainer, test)
+        network = replace(config, ablation=ablation)
+        trainer = Trainer(Setup(network, recipe, train, [], RunFolder(folder / name), choose_compute("cpu")))
+        trainer.run(lambda row: None)
+        found = scores(trainer, test)
         cells = [f"{100 * value:.1f}" for value in (*found.values(), np.mean(list(found.values())))]
         rows.append(f"| {name} | {trainer.state.step} | {' | '.join(cells)} |")
     note = (

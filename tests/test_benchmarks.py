@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
 import shutil
 from dataclasses import replace
@@ -14,6 +15,8 @@ import SimpleITK as sitk
 
 from a2fseg_cli.core.config import PRESETS
 from a2fseg_cli.core.device import choose_compute
+from a2fseg_cli.core.networks import parameter_shapes
+from a2fseg_cli.core.presets import preset_config
 from a2fseg_cli.inference.predictor import Segmenter
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -103,3 +106,21 @@ def test_registration_prints_its_table(phantom: Path, capsys: pytest.CaptureFixt
     assert error is not None
     assert float(error[1]) < 2
     assert "Refused: 0 of 1 own, 0 of 1 of another patient, 1 of 1 with 60 degrees left in" in printed
+
+
+def test_networks_prints_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both share the encoders over subsets, so that all 15 take less than 15 times the arithmetic of one."""
+    module = load("networks")
+
+    def here(network: str, preset: str, *rest: Any) -> Any:
+        return module.run_one(preset_config(preset, network), *rest)
+
+    monkeypatch.setattr(module, "in_its_own_process", here)
+    table = module.measure(["a2fseg", "hemis"], "tiny", (16, 16, 16), repeats=0)
+    rows = re.findall(r"^\| (\w+) \| ([0-9.]+) \| 1 of (.+?) \| \d+ \| \d+ \| ([0-9.]+) \|", table, re.MULTILINE)
+    assert [row[0] for row in rows] == ["a2fseg", "hemis"]
+    assert [row[2] for row in rows] == ["32 x 32 x 32", "16 x 16 x 16"]
+    for name, parameters, _, ratio in rows:
+        shapes = parameter_shapes(preset_config("tiny", name))
+        assert float(parameters) == pytest.approx(sum(math.prod(shape) for shape in shapes.values()) / 1e6, abs=0.006)
+        assert 1 < float(ratio) < 15

@@ -162,7 +162,7 @@ def test_every_step_draws_its_own_crop(tmp_path: Path, monkeypatch: pytest.Monke
     one = trainer(tmp_path, replace(RECIPE, batch_size=2))
     seen: list[Tensor] = []
     bias = one.learner.model.head.bias
-    monkeypatch.setattr(one.learner, "_loss", lambda crop: seen.append(crop.images) or bias.sum())
+    monkeypatch.setattr(one.learner, "_loss", lambda crop, _: seen.append(crop.images) or bias.sum())
     for _ in range(3):
         one.step()
     assert len({image.numpy().tobytes() for image in seen}) == len(seen) == 6

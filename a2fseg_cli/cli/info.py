@@ -37,6 +37,7 @@ def info(
         "weights cache": str(cache_folder()),
         "weights": str(described.path),
         "sha256": described.sha256,
+        "network": f"{config.architecture} {', '.join(config.ablation)}".strip(),
         "modalities": ", ".join(config.modalities),
         "regions": ", ".join(f"{name} = {' + '.join(members)}" for name, members in config.regions),
         "features per stage": ", ".join(map(str, config.features_per_stage)),

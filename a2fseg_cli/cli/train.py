@@ -36,6 +36,16 @@ def train(
         typer.Option(help="JSON with train, validation, test (default: 70/10/20 by --seed)", metavar="FILE", **PATH),
     ] = None,
     preset: Annotated[str, typer.Option(help="paper, small or tiny", rich_help_panel=NETWORK)] = "paper",
+    network: Annotated[
+        str | None,
+        typer.Option(help="a2fseg (default), hemis, uhved, robustseg, rfnet, mmformer or mfi", rich_help_panel=NETWORK),
+    ] = None,
+    ablation: Annotated[
+        str | None,
+        typer.Option(
+            help="Parts of a2fseg to leave out: average-only, no-context, no-modality-heads", rich_help_panel=NETWORK
+        ),
+    ] = None,
     modalities: Annotated[
         str | None, typer.Option(help="Names, e.g. t1,flair (default: the four)", rich_help_panel=NETWORK)
     ] = None,
@@ -135,6 +145,8 @@ def train(
     Beside it lie its sha256 and weights_manifest.json: put the three on any static server to share the weights.
     """
     fields: Fields = {
+        "network": network,
+        "ablation": ablation.split(",") if ablation else None,
         "modalities": modalities.split(",") if modalities else None,
         "labels": _labels(labels),
         "regions": _regions(regions),

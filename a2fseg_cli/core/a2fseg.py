@@ -6,10 +6,13 @@
 Where the paper leaves a choice, it is made here:
 - The four U-Nets have nnU-Net's blocks; their widths are configuration (the paper: "reduced UNet", C = 32).
 - f_m of equation (1) is one convolution with a 3x3x3 kernel (configuration); the paper gives no kernel size.
-- A new network's heads start out saying background (`BACKGROUND_PRIOR`).
+- A new network's heads start out saying background (`layers.BACKGROUND_PRIOR`).
 - Every F_m, the average and the fused features have a 1x1x1 head of their own; classes are label values
   with a softmax, as equation (4) reads. The authors' code, which does not run as published, differs: regions
   with sigmoids, deep supervision, attention without the sigmoid.
+
+`config.ablation` leaves parts out, as Table 2 of the paper does: `average-only` everything behind F_avg, whose head
+then predicts; `no-context` the average in equation (1); `no-modality-heads` the heads on each F_m.
 """
 
 from __future__ import annotations
@@ -21,14 +24,10 @@ import torch
 from torch import Tensor, nn
 
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.layers import new_head
 from a2fseg_cli.core.network import Network, Output, Present, TrainingOutputs, union
-from a2fseg_cli.core.shared_fusion import AdaptiveFusion
+from a2fseg_cli.core.shared_fusion import AdaptiveFusion, average
 from a2fseg_cli.core.unet import UNet
-
-# Bias of the background's logit in every head of a new network: tumour has 5 % of four classes. Undecided heads
-# (0) soon settle on features that are silent in the tumour, where LeakyReLU passes a hundredth of the gradient;
-# 700 steps then do not tell the classes of the tumour apart, that is every one has p = 1/4 there.
-BACKGROUND_PRIOR = 4.0
 
 
 @dataclass(frozen=True)
@@ -49,18 +48,22 @@ class Equations:
 class A2FSeg(Network):
     """The network of the paper."""
 
-    has_attention = True
-
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         channels = config.features_per_stage[0]
-        classes = len(config.classes)
+        classes, without = len(config.classes), config.ablation
+        self.has_attention = "average-only" not in without
         self.encoders = nn.ModuleDict({m: UNet(config.features_per_stage) for m in config.modalities})
-        self.fusion = AdaptiveFusion(config.modalities, channels, config.attention_kernel_size)
-        self.modality_heads = nn.ModuleDict({m: _new_head(channels, classes) for m in config.modalities})
-        self.average_head = _new_head(channels, classes)
-        self.head = _new_head(channels, classes)
-        self.fusion_reach = config.attention_kernel_size // 2
+        if self.has_attention:
+            self.fusion = AdaptiveFusion(
+                config.modalities, channels, config.attention_kernel_size, "no-context" not in without
+            )
+        with_heads = config.modalities if "no-modality-heads" not in without else ()
+        self.modality_heads = nn.ModuleDict({m: new_head(channels, classes) for m in with_heads})
+        self.average_head = new_head(channels, classes)
+        if self.has_attention:
+            self.head = new_head(channels, classes)
+        self.fusion_reach = config.attention_kernel_size // 2 if self.has_attention else 0
 
     def forward(self, images: Tensor, present: Present) -> Tensor:
         """Return the logits (B, classes, D, H, W) of images (B, M, D, H, W), step by step as the paper writes it.
@@ -72,6 +75,8 @@ class A2FSeg(Network):
         flags = torch.as_tensor(present)
         if flags.ndim == 1:
             features = self.encode(images, flags)  # F_m, (B, C, D, H, W) of each present m
+            if not self.has_attention:
+                return self.average_head(average(list(features.values())))  # type: ignore[no-any-return]
             return self.head(self.equations(features).fused)  # type: ignore[no-any-return]
         if len(flags) != len(images):
             raise ValueError(f"masks for {len(flags)} samples, images of {len(images)}")
@@ -100,7 +105,8 @@ class A2FSeg(Network):
         f = self.fusion.f
         stacked = torch.stack(list(features.values()))  # (N, B, C, D, H, W)
         f_avg = stacked.mean(dim=0)  # (B, C, D, H, W)
-        w = [torch.sigmoid(f[m](torch.cat([f_avg, f_m], dim=1))) for m, f_m in features.items()]  # (1), 2C to C
+        seen = {m: torch.cat([f_avg, f_m], dim=1) if self.fusion.context else f_m for m, f_m in features.items()}
+        w = [torch.sigmoid(f[m](x)) for m, x in seen.items()]  # (1), 2C to C
         w_hat = torch.softmax(torch.stack(w), dim=0)  # (2), exp(W_m) / sum of exp(W_k): (N, B, C, D, H, W)
         f_hat = (w_hat * stacked).sum(dim=0)  # (3), (B, C, D, H, W)
         return Equations(f_avg, dict(zip(features, w_hat, strict=True)), f_hat)
@@ -116,6 +122,10 @@ class A2FSeg(Network):
             attention: Of which subsets to return the mean over the channels of What_m, one flag a subset.
         """
         chosen = [self.present_names(present) for present in subsets]
+        if not self.has_attention:
+            for names in chosen:
+                yield Output(self.average_head(average([features[m] for m in names])))
+            return
         for fused in self.fusion.fuse_subsets(features, chosen, attention=attention):
             weights = fused.weights.items()
             yield Output(
@@ -123,16 +133,20 @@ class A2FSeg(Network):
                 {m: weight.mean(dim=1, keepdim=True, dtype=torch.float32) for m, weight in weights},
             )
 
-    def training_outputs(self, images: Tensor, subsets: Sequence[Present]) -> TrainingOutputs:
+    def training_outputs(self, images: Tensor, subsets: Sequence[Present], progress: float = 1.0) -> TrainingOutputs:
         """Return the heads of equation (5): on each F_m, then on F_avg and Fhat of each subset."""
         features = self.encode(images, union(subsets))
-        chosen = [self.present_names(present) for present in subsets]
         of_subsets = []
-        for fused in self.fusion.fuse_subsets(features, chosen, averages=True):
-            assert fused.average is not None
-            logits = self.head(fused.features)
-            of_subsets += [self.average_head(fused.average), logits]
-        return TrainingOutputs([*(self.modality_heads[m](f_m) for m, f_m in features.items()), *of_subsets])
+        if self.has_attention:
+            chosen = [self.present_names(present) for present in subsets]
+            for fused in self.fusion.fuse_subsets(features, chosen, averages=True):
+                assert fused.average is not None
+                logits = self.head(fused.features)
+                of_subsets += [self.average_head(fused.average), logits]
+        else:
+            of_subsets += [output.logits for output in self.fuse_subsets(features, subsets)]
+        of_modalities = [head(features[m]) for m, head in self.modality_heads.items() if m in features]
+        return TrainingOutputs([*of_modalities, *of_subsets])
 
     def bytes_per_voxel(self, modalities: int, subsets: int, itemsize: int) -> int:
         """Return about how much memory a voxel of a window takes at the peak.
@@ -144,13 +158,3 @@ class A2FSeg(Network):
         features, classes = self.config.features_per_stage[0], len(self.config.classes)
         working = max(9 * features, subsets * classes) * itemsize
         return features * modalities * itemsize + working + 12 * classes
-
-
-def _new_head(channels: int, classes: int) -> nn.Conv3d:
-    """Return a 1x1x1 convolution to the classes that starts out saying background."""
-    head = nn.Conv3d(channels, classes, 1)
-    assert head.bias is not None
-    with torch.no_grad():
-        head.bias.zero_()
-        head.bias[0] = BACKGROUND_PRIOR
-    return head

@@ -17,6 +17,9 @@ from a2fseg_cli.modalities import BRATS_MODALITIES
 
 # Modalities and regions stand in file names, subset names (t1c+flair) and parameter names (a dot would nest).
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+# What can be taken out of A2FSeg, as its paper's Table 2 does: all but the average fusion (the head on F_avg predicts);
+# the average out of equation (1), so that W_m = sigmoid(f_m(F_m)); the heads on single F_m and their losses.
+ABLATIONS = ("average-only", "no-context", "no-modality-heads")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class ModelConfig:
         patch_size: Edges (D, H, W) of the crops it is trained on, in voxels of the working spacing. Inference plans a
             window of its own over the whole brain; the nearer the crops come to it, the better it works.
         architecture: Which network it is, a row of `core/networks.py`.
+        ablation: Parts left out, of `ABLATIONS`; only a2fseg has them.
     """
 
     modalities: tuple[str, ...] = BRATS_MODALITIES
@@ -49,6 +53,7 @@ class ModelConfig:
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     patch_size: tuple[int, int, int] = (128, 128, 128)
     architecture: str = "a2fseg"
+    ablation: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a network. Raises: ValueError."""
@@ -78,9 +83,18 @@ class ModelConfig:
             raise ValueError(f"spacing_mm needs three values of 0.1 to 20; got {self.spacing_mm}")
         if not _NAME.fullmatch(self.architecture):
             raise ValueError(f"architecture must be a name of letters, digits, - and _; got {self.architecture!r}")
+        self._check_ablation()
         least, step = self.smallest_edge, self.edge_step
         if len(self.patch_size) != 3 or any(edge < least or edge % step for edge in self.patch_size):
             raise ValueError(f"patch_size: edges must be multiples of {step}, at least {least}; got {self.patch_size}")
+
+    def _check_ablation(self) -> None:
+        if not set(self.ablation) <= set(ABLATIONS) or len(set(self.ablation)) != len(self.ablation):
+            raise ValueError(f"ablation: expected some of {', '.join(ABLATIONS)}, each once; got {self.ablation}")
+        if {"average-only", "no-context"} <= set(self.ablation):
+            raise ValueError("ablation: average-only leaves nothing for no-context to change; give one of them")
+        if self.ablation and self.architecture != "a2fseg":
+            raise ValueError(f"ablation: parts of a2fseg, and the network is {self.architecture}")
 
     @property
     def stride(self) -> int:
@@ -113,8 +127,11 @@ class ModelConfig:
         return tuple(name in wanted for name in self.modalities)
 
     def to_json(self) -> str:
-        """Return the configuration as JSON."""
-        return json.dumps(asdict(self))
+        """Return the configuration as JSON; `ablation` only where there is one, so that earlier versions read it."""
+        values = asdict(self)
+        if not self.ablation:
+            del values["ablation"]
+        return json.dumps(values)
 
     @classmethod
     def from_json(cls, text: str) -> ModelConfig:
@@ -135,6 +152,7 @@ class ModelConfig:
                 spacing_mm=_three(raw["spacing_mm"], float),
                 patch_size=_three(raw["patch_size"], int),
                 architecture=str(raw["architecture"]),
+                ablation=tuple(str(name) for name in raw["ablation"]),
             )
         except (TypeError, KeyError, IndexError, OverflowError) as error:
             raise ValueError(f"not a model configuration: {error}") from error
@@ -143,13 +161,14 @@ class ModelConfig:
 def of_today(raw: Any) -> Any:
     """Return a configuration's fields as they are now.
 
-    Until weights of format 2, `patch_size` was called `window`, and every network was an a2fseg.
+    Until weights of format 2, `patch_size` was called `window`, and every network was an a2fseg. `ablation` is left
+    out where it is none.
     """
     if not isinstance(raw, dict):
         return raw
     if "window" in raw and "patch_size" not in raw:
         raw = {"patch_size" if name == "window" else name: value for name, value in raw.items()}
-    return {"architecture": "a2fseg"} | raw
+    return {"architecture": "a2fseg", "ablation": []} | raw
 
 
 def _three(values: Sequence[Any], kind: type) -> Any:

@@ -7,8 +7,9 @@ is called, with the networks of the paper's Table 1 as examples:
   A2FSeg the whole U-Nets. It runs once for all subsets of a patient.
 - `fuse_subsets` is the rest, once a subset: moments over the modalities and the layers behind (HeMIS), the product of
   the Gaussians and the decoder (U-HVED), the transformer across modalities and the decoder (mmFormer).
-- `training_outputs` is the logits that the loss is taken over, and losses of the network's own: the divergence and
-  the reconstructions of U-HVED, the auxiliary heads of mmFormer and RFNet.
+- `training_outputs` is the logits that the loss is taken over (with the auxiliary heads of mmFormer and RFNet), and
+  losses of the network's own: the divergences and the reconstructions of U-HVED and RobustSeg. What only a training
+  does (samples, dropout) belongs there: a network is not told by `train()` and `eval()` which of the two it is in.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Network(nn.Module, ABC):
             None: features are what they are, and fused as a whole.
     """
 
-    has_attention: ClassVar[bool] = False
+    has_attention: bool = False
     any_window: ClassVar[bool] = True
     fusion_reach: int | None = None
 
@@ -99,12 +100,13 @@ class Network(nn.Module, ABC):
         """
 
     @abstractmethod
-    def training_outputs(self, images: Tensor, subsets: Sequence[Present]) -> TrainingOutputs:
+    def training_outputs(self, images: Tensor, subsets: Sequence[Present], progress: float = 1.0) -> TrainingOutputs:
         """Return what the loss of a step is made of.
 
         Args:
             images: (B, M, D, H, W), z-scored.
             subsets: Missing-modality masks (M,) that share the step; the first is of all modalities that are there.
+            progress: Share of the training that is done, 0 to 1: some losses start later than others (RFNet).
         """
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """The networks there are. One row each: `config.architecture` and the class that offers what `network.py` asks for.
 
-Widths, spacing and crops of a network are presets in `config.py`.
+Widths, spacing and crops of a network are presets in `presets.py`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,23 @@ import torch
 
 from a2fseg_cli.core.a2fseg import A2FSeg
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.hemis import HeMIS
+from a2fseg_cli.core.mfi import UNetMFI
+from a2fseg_cli.core.mmformer import MmFormer
 from a2fseg_cli.core.network import Network
+from a2fseg_cli.core.rfnet import RFNet
+from a2fseg_cli.core.robustseg import RobustSeg
+from a2fseg_cli.core.uhved import UHVED
 from a2fseg_cli.errors import UsageError
 
 ARCHITECTURES: dict[str, type[Network]] = {
     "a2fseg": A2FSeg,
+    "hemis": HeMIS,
+    "uhved": UHVED,
+    "robustseg": RobustSeg,
+    "rfnet": RFNet,
+    "mmformer": MmFormer,
+    "mfi": UNetMFI,
 }
 
 

@@ -51,21 +51,28 @@ class AdaptiveFusion(nn.Module):
     halves: f_m([F_avg ; F_m]) = A_m(F_avg) + B_m(F_m), with the bias in B_m. B_m(F_m) is the same for every
     subset, and since F_avg is a mean, A_m(F_avg) is the mean of A_m(F_k) over the present k. No concatenation
     is ever made.
+
+    Args:
+        modalities: All there are.
+        channels: C.
+        kernel_size: Edge of the kernel of f_m.
+        context: Whether f_m sees F_avg; without it there is no A_m (an ablation).
     """
 
-    def __init__(self, modalities: Sequence[str], channels: int, kernel_size: int) -> None:
+    def __init__(self, modalities: Sequence[str], channels: int, kernel_size: int, context: bool = True) -> None:
         super().__init__()
+        before = 2 * channels if context else channels
         self.f = nn.ModuleDict(
-            {m: nn.Conv3d(2 * channels, channels, kernel_size, padding=kernel_size // 2) for m in modalities}
+            {m: nn.Conv3d(before, channels, kernel_size, padding=kernel_size // 2) for m in modalities}
         )
-        self.channels = channels
+        self.channels, self.context = channels, context
 
     def _halves(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
         """Return the kernels of A_m and B_m (C, C, k, k, k) and the bias of f_m (C,)."""
         f = self.f[name]
         assert isinstance(f, nn.Conv3d)
         assert f.bias is not None
-        return f.weight[:, : self.channels], f.weight[:, self.channels :], f.bias
+        return f.weight[:, : -self.channels], f.weight[:, -self.channels :], f.bias
 
     def fuse_subsets(
         self,
@@ -87,7 +94,7 @@ class AdaptiveFusion(nn.Module):
             attention: Of which subsets to return the attention weights, one flag a subset; of none by default.
         """
         used = [m for m in self.f if any(len(names) > 1 and m in names for names in subsets)]
-        by_pairs = len(used) ** 2 < sum(len(names) for names in subsets if len(names) > 1)
+        by_pairs = self.context and len(used) ** 2 < sum(len(names) for names in subsets if len(names) > 1)
         own: dict[str, Tensor] = {}
         pairs: dict[str, dict[str, Tensor]] = {}
         for k in used:
@@ -95,11 +102,11 @@ class AdaptiveFusion(nn.Module):
             own |= b
         for names, with_attention in zip(subsets, attention or [False] * len(subsets), strict=True):
             present = {m: features[m] for m in names}
-            mean = average(list(present.values())) if averages or not by_pairs else None
+            mean = average(list(present.values())) if averages or (self.context and not by_pairs) else None
             context: dict[str, list[Tensor]] = {}
             if by_pairs:
                 context = {m: [pairs[k][m] for k in names] for m in names if len(names) > 1}
-            elif len(names) > 1 and mean is not None:
+            elif self.context and len(names) > 1 and mean is not None:
                 context = {m: [one] for m, one in self.maps(mean, context=names)[1].items()}
             fused, weights = self.fuse(present, own, context, with_attention)
             yield Fused(fused, mean if averages else None, weights)
@@ -142,7 +149,7 @@ class AdaptiveFusion(nn.Module):
             features: F_m of the present modalities, each (B, C, D, H, W).
             own: B_m(F_m) of at least these modalities.
             context: Maps whose mean is A_m(F_avg), of at least these modalities: A_m(F_avg) itself, or A_m(F_k)
-                of every present k.
+                of every present k. Empty where f_m sees no average.
             attention: Also return What_m.
         """
         if len(features) == 1:
@@ -153,7 +160,10 @@ class AdaptiveFusion(nn.Module):
         in_place = not torch.is_grad_enabled()
         exponentials = {}
         for m in features:
-            w = torch.add(own[m], sum_of(context[m]), alpha=1 / len(context[m])).sigmoid_()
+            if context:
+                w = torch.add(own[m], sum_of(context[m]), alpha=1 / len(context[m])).sigmoid_()
+            else:
+                w = own[m].sigmoid()
             exponentials[m] = w.exp_() if in_place else w.exp()  # (1): exp(W_m)
         total = sum_of(list(exponentials.values()))
         weights = {m: e / total for m, e in exponentials.items()} if attention else {}  # (2): What_m

@@ -85,11 +85,16 @@ class Learner:
         self.mean = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         self.optimizer = make_optimizer(self.model.parameters(), self.recipe)
 
-    def backward(self, crops: Sequence[TrainingCrop]) -> tuple[float, float]:
-        """Return the loss of a step's crops, of all processes, and the gradient's norm before it was clipped."""
+    def backward(self, crops: Sequence[TrainingCrop], progress: float) -> tuple[float, float]:
+        """Return the loss of a step's crops, of all processes, and the gradient's norm before it was clipped.
+
+        Args:
+            crops: This process's.
+            progress: Share of the training that is done.
+        """
         share = 0.0
         for crop in crops:
-            loss = self._loss(crop) / self.recipe.batch_size
+            loss = self._loss(crop, progress) / self.recipe.batch_size
             loss.backward()  # type: ignore[no-untyped-call]
             share += float(loss.detach())
         parameters = list(self.model.parameters())
@@ -109,10 +114,10 @@ class Learner:
             names = list(self.mean)
             torch._foreach_lerp_([self.mean[n] for n in names], [new[n] for n in names], 1 - decay)
 
-    def _loss(self, crop: TrainingCrop) -> Tensor:
+    def _loss(self, crop: TrainingCrop, progress: float) -> Tensor:
         device = self.compute.device
         with self.compute.autocast():
-            outputs = self.model.training_outputs(crop.images[None].to(device), crop.subsets)
+            outputs = self.model.training_outputs(crop.images[None].to(device), crop.subsets, progress)
         target, weight = crop.classes[None].to(device), self.recipe.foreground_weight
         loss = total_loss(outputs.heads, target, weight, self.groups)
         return loss if outputs.extra_loss is None else loss + outputs.extra_loss
@@ -230,7 +235,9 @@ class Trainer:
             DivergenceError: the loss or its gradient is not finite; the weights stay as they were.
         """
         state, rate = self.state, self.learning_rate
-        loss, norm = self.learner.backward(self.crops(state.step))
+        draw = np.random.SeedSequence([self.setup.recipe.seed, state.step, self.setup.processes.rank])
+        torch.manual_seed(int(draw.generate_state(1)[0]))  # samples of U-HVED and dropout of mmFormer, resumed or not
+        loss, norm = self.learner.backward(self.crops(state.step), self.progress)
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise DivergenceError(
                 f"{self.setup.folder.path}: at step {state.step} the loss is {loss}, the gradient norm {norm}. The "

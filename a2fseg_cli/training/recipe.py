@@ -123,3 +123,14 @@ RECIPES: dict[str, dict[str, Any]] = {
     "small": {"optimizer": "adamw", "learning_rate": 0.002},
     "tiny": {"optimizer": "muon", "learning_rate": 0.02, "iterations_per_epoch": 150, "foreground_share": 0.3},
 }
+# What differs from A2FSeg's recipe in those of the other networks at the preset `paper`, from their code: learning rate
+# and steps (U-HVED's config.ini: 60,000 steps; RFNet's job.sh; mmFormer's train.py; RobustSeg's main.py). Of MFI
+# nothing is known; it has RFNet's.
+RECIPES_OF_PAPERS: dict[str, dict[str, Any]] = {
+    "hemis": {"learning_rate": 1e-3, "epochs": 240},
+    "uhved": {"learning_rate": 1e-3, "epochs": 240},
+    "robustseg": {"learning_rate": 1e-4, "epochs": 300, "iterations_per_epoch": 300},
+    "rfnet": {"learning_rate": 2e-4, "epochs": 300, "iterations_per_epoch": 150, "batch_size": 2},
+    "mmformer": {"learning_rate": 2e-4, "epochs": 1000},
+    "mfi": {"learning_rate": 2e-4, "epochs": 300, "iterations_per_epoch": 150, "batch_size": 2},
+}

@@ -7,18 +7,22 @@ from dataclasses import fields, replace
 from typing import Any, TypedDict
 
 from a2fseg_cli.core.config import PRESETS, ModelConfig
+from a2fseg_cli.core.presets import NETWORKS, preset_config
 from a2fseg_cli.errors import UsageError
-from a2fseg_cli.training.recipe import RECIPES, Recipe
+from a2fseg_cli.training.recipe import RECIPES, RECIPES_OF_PAPERS, Recipe
 
 
 class Fields(TypedDict, total=False):
     """What may be given instead of the preset's values; None, or left out: the preset's.
 
+    `network` is one of `core.presets.NETWORKS`, whose preset it then is; `ablation` parts of a2fseg to leave out.
     `labels` are the classes beside the background with their voxel values, `regions` the unions of classes that are
     scored (each class, where only `labels` are given). One number for `spacing_mm` or `patch_size` stands for all
     three axes. The others are the fields of `ModelConfig` and of `Recipe`, and are explained there.
     """
 
+    network: str | None
+    ablation: Sequence[str] | None
     modalities: Sequence[str] | None
     labels: Mapping[str, int] | None
     regions: Mapping[str, Sequence[str]] | None
@@ -58,11 +62,15 @@ def network_and_recipe(preset: str, given: Mapping[str, Any]) -> tuple[ModelConf
             f"{unknown[0]}: no setting of a training. Expected some of {', '.join(Fields.__annotations__)}."
         )
     chosen = {name: value for name, value in given.items() if value is not None}
+    network = chosen.pop("network", None)
+    if network is not None and network not in NETWORKS:
+        raise UsageError(f"network {network}: expected {', '.join(NETWORKS)}.")
     of_recipe = {field.name for field in fields(Recipe)}
+    values = RECIPES[preset] | (RECIPES_OF_PAPERS.get(network, {}) if preset == "paper" else {})
     try:
-        recipe = Recipe(**RECIPES[preset] | {name: value for name, value in chosen.items() if name in of_recipe})
-        network = {name: value for name, value in chosen.items() if name not in of_recipe}
-        config = replace(PRESETS[preset], **_network_fields(network))
+        recipe = Recipe(**values | {name: value for name, value in chosen.items() if name in of_recipe})
+        of_network = {name: value for name, value in chosen.items() if name not in of_recipe}
+        config = replace(preset_config(preset, network), **_network_fields(of_network))
     except ValueError as error:
         raise UsageError(f"{error}.") from error
     _check_all_used(chosen, recipe)
@@ -75,7 +83,7 @@ def _network_fields(given: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("spacing_mm", "patch_size"):
         if isinstance(network.get(name), int | float):
             network[name] = (network[name],) * 3
-    for name in ("modalities", "features_per_stage", "spacing_mm", "patch_size"):
+    for name in ("ablation", "modalities", "features_per_stage", "spacing_mm", "patch_size"):
         if name in network:
             network[name] = tuple(network[name])
     if (labels := given.get("labels")) is not None:

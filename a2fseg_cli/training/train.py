@@ -241,7 +241,7 @@ def _result(trainer: Trainer, preset: str, split: Split, warnings: tuple[str, ..
     setup, state = trainer.setup, trainer.state
     validated = bool(setup.validation)
     weights = setup.folder.path / (BEST if validated else LAST)
-    description = f"A2FSeg trained on {len(setup.train)} patients, {state.step} steps"
+    description = f"{setup.config.architecture} trained on {len(setup.train)} patients, {state.step} steps"
     setup.folder.write_manifest(weights, setup.card, preset, description)
     return TrainingResult(
         weights,

@@ -121,7 +121,7 @@ def _parse_config(path: Path, metadata: Mapping[str, str]) -> ModelConfig:
     except (ValueError, OverflowError) as error:
         raise WeightsError(f"{path}: its configuration is not one of a network: {printable(str(error))}.") from error
     # What the constructor has to convert ("abc" to three names, 3.7 to 3) was not written by this tool.
-    if json.loads(config.to_json()) != of_today(raw):
+    if of_today(json.loads(config.to_json())) != of_today(raw):
         raise WeightsError(f"{path}: its configuration is not one of a network: a field has the wrong type.")
     return config
 
