@@ -216,6 +216,68 @@ def test_results_are_not_written_over_inputs(study: Path, run: Run, tmp_path: Pa
     assert "exists" in said
 
 
+def test_prepared_files_are_not_written_over_inputs_or_files_of_others(
+    study: Path, run: Run, tmp_path: Path, toy_weights: Path
+) -> None:
+    """`--keep-prepared` beside the patient's folder: its files would have the names of the scans."""
+    scans = {path: path.read_bytes() for path in study.iterdir()}
+    command = ("predict", "--raw", "--weights", toy_weights, "-o", tmp_path / "seg.nii.gz", "--keep-prepared")
+    code, _, said = run(*command, study.parent, study, "--overwrite")
+    assert code == 2
+    assert "never written over" in said
+    t1c = ("--t1c", study / "P1_t1c.nii.gz", "--case", "P9")
+    (tmp_path / "P9").mkdir()
+    (tmp_path / "P9" / "P9_t2.nii.gz").write_bytes(b"a scan of somebody")
+    code, _, said = run(*command, tmp_path, *t1c)
+    assert code == 2
+    assert "P9_t2.nii.gz exists" in said
+    assert {path: path.read_bytes() for path in study.iterdir()} == scans
+
+
+def test_what_was_prepared_before_of_other_sequences_is_gone(
+    study: Path, run: Run, tmp_path: Path, toy_weights: Path
+) -> None:
+    """Else the next run would take the FLAIR of the first for one of the second; so too after a failure."""
+    command = ("predict", "--raw", "--weights", toy_weights, "--keep-prepared", tmp_path)
+    assert run(*command, "-o", tmp_path / "a.nii.gz", study)[0] == 0
+    assert (tmp_path / "P1" / "P1_flair_to_t1c.tfm").exists()
+    assert run(*command, "-o", tmp_path / "b.nii.gz", "--t1c", study / "P1_t1c.nii.gz", "--case", "P1")[0] == 0
+    left = ["P1_brain_mask.nii.gz", "P1_registration.png", "P1_t1c.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "P1").iterdir()) == left
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(b"no image")
+    assert run("prepare", "--t1c", bad, "--case", "P1", "-o", tmp_path, "--overwrite")[0] == 3
+    assert not list((tmp_path / "P1").iterdir())
+
+
+def test_a_mask_on_the_grid_of_a_sequence_that_moved(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
+    """T1 and T1c lie on one grid, T1 turned by 7 degrees: a mask on that grid is T1c's, the reference's."""
+    grid = read_image(study / "P1_t1c.nii.gz").geometry
+    t1 = image_of("t1", make_phantom(0, SIZE, (3.0, 3.0, 3.0)).images["t1"], GRID)
+    moved = scan(t1, grid, random_motion(np.random.default_rng(5), CENTRE, 7.0, 4.0))
+    box = np.zeros(grid.size, np.float32)
+    box[12:28, 30:90, 30:90] = 1
+    mask = write(image_of("mask", box, grid), tmp_path / "mask.nii.gz")
+    images = ("--t1", write(moved, tmp_path / "P3_t1.nii.gz"), "--t1c", study / "P1_t1c.nii.gz", "--case", "P3")
+    code, _, said = run("prepare", *images, "--brain-mask", mask, "-o", tmp_path / "kept")
+    assert code == 0, said
+    used = read_image(tmp_path / "kept" / "P3" / "P3_brain_mask.nii.gz").array > 0
+    assert np.array_equal(used[2::5], box > 0)
+
+
+def test_a_mask_on_the_grid_of_a_sequence_that_is_left_out(study: Path, run: Run, tmp_path: Path) -> None:
+    grid = Geometry((40, 48, 40), (4.0, 4.0, 4.0))
+    noise = np.random.default_rng(0).normal(100, 30, grid.size).astype(np.float32)
+    z, y, x = np.ogrid[-1:1:40j, -1:1:48j, -1:1:40j]
+    ball = z**2 + y**2 + x**2 < 0.7
+    flair = write(image_of("flair", noise * ball, grid), tmp_path / "flair.nii.gz")
+    mask = write(image_of("mask", ball.astype(np.float32), grid), tmp_path / "mask.nii.gz")
+    images = ("--t1c", study / "P1_t1c.nii.gz", "--flair", flair, "--brain-mask", mask)
+    code, _, said = run("prepare", *images, "-o", tmp_path / "out", "--drop-unregistered")
+    assert code == 3
+    assert "lies on the grid of flair, which could not be registered" in said
+
+
 def test_one_bad_patient_does_not_stop_the_others(study: Path, run: Run, tmp_path: Path) -> None:
     cohort = tmp_path / "cohort"
     for name in ("P1", "P2"):

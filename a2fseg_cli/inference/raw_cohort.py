@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -82,7 +83,8 @@ def prepare(
         prints = {case.name: _fingerprint(case, options) for case in cases}
         table = StatusTable(folder / "status.csv", (), prints)
         finished = set() if existing == "overwrite" else _finished(table, prints, folder)
-        _refuse_existing([case for case in cases if case.name not in finished], folder, existing)
+        todo = [case for case in cases if case.name not in finished]
+        _refuse_existing(todo, [Path(options.brain_mask)] if options.brain_mask else [], folder, existing)
         if started:
             started(len(cases))
         results = []
@@ -98,13 +100,13 @@ def prepare(
         return results
 
 
-def _refuse_existing(cases: Sequence[Case], folder: Path, existing: str) -> None:
+def _refuse_existing(cases: Sequence[Case], inputs: Sequence[Path], folder: Path, existing: str) -> None:
     """Refuse results that are in the way, and a folder that is the input's. Raises: UsageError."""
     if existing not in EXISTING:
         raise UsageError(f"existing {existing}: expected {', '.join(EXISTING)}.")
     for case in cases:
         own = os.path.realpath(folder / case.name)
-        if any(os.path.realpath(path).startswith(own + os.sep) for path in case.files):
+        if any(os.path.realpath(path).startswith(own + os.sep) for path in (*case.files, *inputs)):
             raise UsageError(f"{folder / case.name} holds the patient's input. Give another folder.")
     in_the_way = [folder / case.name for case in cases if (folder / case.name).exists()]
     if existing == "refuse" and in_the_way:
@@ -130,9 +132,10 @@ def _prepared(case: Case, folder: Path, options: ReadingOptions, threads: int, s
     try:
         with naming_out_of_memory(f"{case.name} could not be read and prepared"):
             patient = prepare_raw(case, BRATS_MODALITIES, options, threads)
-        remove_prepared(folder, case.name)  # what was made of other sequences would be taken for this patient's
         files = write_prepared(patient, folder)
     except A2FSegError as error:
+        with suppress(A2FSegError):  # what was made of other images would be taken for this patient's
+            remove_prepared(folder, case.name)
         return Preparation(status(FAILED, list(case.images), " ".join(str(error).split())), error=error)
     images = patient.images
     return Preparation(status(OK, list(images.images), "; ".join(case.warnings)), tuple(files), images.warnings)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def prepare_raw(case: Case, modalities: Sequence[str], options: ReadingOptions, 
     placed = _placed(kept, brains, registrations, grid, threads)
     on_grid = {m: one.image for m, one in placed.items()}
     if options.brain_mask is not None:
-        brain = next(one.brain for one in placed.values() if one.brain is not None) > 0.5
+        brain = _given_on_grid(options.brain_mask, {m: placed[m] for m in (reference, *placed)}, brains)
     else:
         agreed = agree({m: one.brain for m, one in placed.items() if one.brain is not None})
         brain = agreed.mask
@@ -146,6 +147,23 @@ def _placed(
 
     with ThreadPoolExecutor(threads) as pool:
         return dict(zip(images, pool.map(place, images), strict=True))
+
+
+def _given_on_grid(path: str | PathLike[str], placed: Mapping[str, _Placed], brains: Mapping[str, Mask]) -> Mask:
+    """Return the mask that was given on the grid of all: as it is where it lies on that of the first, the reference.
+
+    Images of one grid may have moved: the mask on the grid of T1 and T1c is turned with T1 only if T1c is not there.
+
+    Raises:
+        InputError: it lies on the grid of a sequence that is left out.
+    """
+    own = next((one.brain for one in placed.values() if one.brain is not None), None)
+    if own is None:
+        raise InputError(
+            f"{path}: this mask lies on the grid of {', '.join(brains)}, which could not be registered. Give one on "
+            f"the grid of {next(iter(placed))}."
+        )
+    return own > 0.5
 
 
 def finer(geometry: Geometry) -> tuple[Geometry, tuple[int, int, int]]:
