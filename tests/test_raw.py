@@ -250,6 +250,35 @@ def test_what_was_prepared_before_of_other_sequences_is_gone(
     assert not list((tmp_path / "P1").iterdir())
 
 
+def test_what_is_missing_is_prepared_again(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
+    """A finished patient without one of its images would be taken for one without the sequence."""
+    out = tmp_path / "prepared"
+    assert run("prepare", study, "-o", out)[0] == 0
+    (out / "P1" / "P1_flair.nii.gz").unlink()
+    assert run("prepare", study, "-o", out, "--skip-existing")[0] == 0
+    assert (out / "P1" / "P1_flair.nii.gz").exists()
+    command = ("predict", study, "--raw", "--weights", toy_weights, "-o", tmp_path / "masks")
+    assert run(*command)[0] == 0
+    assert run(*command, "--keep-prepared", tmp_path / "kept")[0] == 0  # asked for after the mask was made
+    assert (tmp_path / "kept" / "P1" / "P1_flair.nii.gz").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"), [("cube", "are as dark as the darkest voxel"), ("ball", "440 mL were taken for brain, less")]
+)
+def test_what_is_no_head(shape: str, said: str, run: Run, tmp_path: Path) -> None:
+    """Noise in air: a cube, for which deepbet has a brain of 1096 mL; a ball, which looks like a stripped brain."""
+    z, y, x = np.ogrid[-29.5:30, -49.5:50, -49.5:50]
+    cube, ball = (abs(z) < 10) & (abs(y) < 20) & (abs(x) < 20), z**2 + y**2 + x**2 < 23.57**2  # voxels of 2 mm
+    inside = {"cube": cube, "ball": ball}[shape]
+    noise = np.random.default_rng(1).normal(100, 20, inside.shape).astype(np.float32)
+    grid = Geometry((60, 100, 100), (2.0, 2.0, 2.0))
+    image = write(image_of("t1c", noise * inside, grid), tmp_path / "thing.nii.gz")
+    code, _, told = run("prepare", "--t1c", image, "-o", tmp_path / "out")
+    assert code == 3
+    assert said in told
+
+
 def test_a_mask_on_the_grid_of_a_sequence_that_moved(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
     """T1 and T1c lie on one grid, T1 turned by 7 degrees: a mask on that grid is T1c's, the reference's."""
     grid = read_image(study / "P1_t1c.nii.gz").geometry

@@ -256,6 +256,8 @@ class Cohort:
             return False
         if self._stats and not self._stats.holds(case.name, settings):
             return False
+        if self.keep_prepared and not possible_files(self.keep_prepared / case.name, case.name)[0].exists():
+            return False
         try:  # what is written after the segmentation is of it; an older page is of another run
             written = [path.stat().st_mtime_ns for path in self._files(case)]
         except OSError:

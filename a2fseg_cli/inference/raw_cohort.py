@@ -16,11 +16,11 @@ from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.cases.selection import Selection, select_cases
 from a2fseg_cli.dicom.places import opened_places
 from a2fseg_cli.errors import A2FSegError, UsageError, naming_out_of_memory
-from a2fseg_cli.files import file_state, fingerprint
+from a2fseg_cli.files import check_place, file_state, fingerprint
 from a2fseg_cli.inference.predict import EXISTING
 from a2fseg_cli.inference.status import FAILED, OK, SKIPPED, Status, StatusTable
 from a2fseg_cli.modalities import BRATS_MODALITIES
-from a2fseg_cli.raw.outputs import remove_prepared, write_prepared
+from a2fseg_cli.raw.outputs import prepared_files, remove_prepared, write_prepared
 from a2fseg_cli.raw.prepare import prepare_raw
 
 
@@ -81,6 +81,7 @@ def prepare(
         if options.brain_mask is not None and len(cases) > 1:
             raise UsageError(f"One mask of the brain (brain_mask) is for one patient; there are {len(cases)}.")
         prints = {case.name: _fingerprint(case, options) for case in cases}
+        check_place(folder / "status.csv")
         table = StatusTable(folder / "status.csv", (), prints)
         finished = set() if existing == "overwrite" else _finished(table, prints, folder)
         todo = [case for case in cases if case.name not in finished]
@@ -117,8 +118,15 @@ def _refuse_existing(cases: Sequence[Case], inputs: Sequence[Path], folder: Path
 
 
 def _finished(table: StatusTable, prints: Mapping[str, str], folder: Path) -> set[str]:
-    rows = table.rows.items()
-    return {n for n, row in rows if row.status == OK and row.settings == prints.get(n) and (folder / n).is_dir()}
+    ok = {n: row for n, row in table.rows.items() if row.status == OK and row.settings == prints.get(n)}
+    return {n for n, row in ok.items() if all(path.exists() for path in _images_and_mask(folder / n, row))}
+
+
+def _images_and_mask(folder: Path, row: Status) -> list[Path]:
+    """Return the files that a finished patient has: without one of its images it would be taken for another's."""
+    names = row.modalities.split("+")
+    files = prepared_files(folder, row.case, names, names[0])
+    return [files[name] for name in (*names, "brain_mask")]
 
 
 def _prepared(case: Case, folder: Path, options: ReadingOptions, threads: int, settings: str) -> Preparation:

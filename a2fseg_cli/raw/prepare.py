@@ -28,7 +28,7 @@ from a2fseg_cli.imaging.reading import MedicalImage
 from a2fseg_cli.imaging.rigid_grid import coverage, divided, resample_rigidly
 from a2fseg_cli.imaging.skull import skull_on
 from a2fseg_cli.raw.brain_agreement import agree
-from a2fseg_cli.raw.extraction import extract_brain
+from a2fseg_cli.raw.extraction import extract_brain, judged
 from a2fseg_cli.raw.registration import Registration, register
 
 # The sequences by how well they serve as the reference: the mask is read on T1c or FLAIR.
@@ -78,8 +78,8 @@ def prepare_raw(case: Case, modalities: Sequence[str], options: ReadingOptions, 
     for m, problem in dropped.items():
         if not options.drop_unregistered:
             raise InputError(
-                f"{images[m].path}: {m} could not be registered to {reference}: {problem}. Leave it out, or go on "
-                "without such sequences (drop_unregistered)."
+                f"{images[m].path}: {m} could not be registered to {reference}: {problem}. Leave it out, or go "
+                "on without such sequences (drop_unregistered)."
             )
         told.append(f"{m} is left out, since it could not be registered to {reference}: {problem}")
     registrations = {m: motion for m, motion in registrations.items() if m not in dropped}
@@ -199,10 +199,11 @@ def _brains(
     told: list[str] = []
     for m, image in images.items():
         look = skull_on(image.array, image.geometry.spacing_mm)
-        if look.judged and not look.likely:
-            brains[m] = brain_mask(image.array)
-            continue
-        extracted = extract_brain(image, threads=threads)
+        stripped = look.judged and not look.likely
+        if stripped:
+            extracted = judged(brain_mask(image.array), image.geometry)
+        else:
+            extracted = extract_brain(image, threads=threads)
         told += [f"{m}: {warning}" for warning in extracted.warnings]
         if extracted.problem is None:
             brains[m] = extracted.mask
@@ -210,7 +211,7 @@ def _brains(
             told.append(f"{m}: {extracted.problem}")
     if not brains:
         raise InputError(
-            f"No brain is seen: {'; '.join(told)}. Are these images of a head? Or give a mask (brain_mask)."
+            f"No brain is seen. {'; '.join(told)}. Are these images of a head? Or give a mask (brain_mask)."
         )
     return brains, told
 
