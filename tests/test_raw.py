@@ -137,6 +137,16 @@ def test_the_bundled_weights_find_the_tumour_on_the_slices(study: Path, run: Run
     assert overlap(mask, truth) > 0.8
 
 
+def test_maps_on_thick_slices_stay_within_0_and_1(study: Path, run: Run, tmp_path: Path) -> None:
+    """The bundled network's maps, at 2 mm, become slices of 5 mm, by a filter that overshoots."""
+    code, _, said = run("predict", study, "--raw", "-o", tmp_path / "seg.nii.gz", "--probabilities", "--uncertainty")
+    assert code == 0, said
+    for path in tmp_path.glob("seg_*.nii.gz"):
+        values = read_image(path).array
+        assert values.min() == 0, path
+        assert 0.5 < values.max() <= 1, path
+
+
 def test_another_person_is_refused_or_left_out(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
     folder = tmp_path / "P2"
     folder.mkdir()
