@@ -70,7 +70,8 @@ class Examination:
             if change is not None:
                 change(index, data)
             # In the order of their numbers the files are not in the order of the slices.
-            data.save_as(folder / f"IM{(index * 7) % len(array) + present:04d}{suffix}", enforce_file_format=True)
+            place_of = (index * (7 if len(array) % 7 else 13)) % len(array)  # 77 slices would have 11 names
+            data.save_as(folder / f"IM{place_of + present:04d}{suffix}", enforce_file_format=True)
         return folder
 
     def add_image(self, number: int, tags: dict[str, Any], image: sitk.Image) -> Path:

@@ -388,6 +388,17 @@ def test_copies_of_files_are_read_once(study: Examination) -> None:
         # The tag alone; and the tag that says there was none
         ({**T1, "ContrastBolusAgent": "10 ml Dotarem"}, "t1c"),
         ({**T1, "ContrastBolusAgent": "NONE"}, "t1"),
+        ({**T1, "ContrastBolusAgent": "None given"}, "t1"),
+        ({**T1, "ContrastBolusAgent": "-"}, "t1"),
+        ({**T1, "ContrastBolusAgent": "kein KM"}, "t1"),
+        ({**T1, "ContrastBolusAgent": "Gadovist 0 ml"}, "t1"),
+        ({**T1, "ContrastBolusAgent": "Gadavist 7.0 ml"}, "t1c"),
+        ({**T1, "SeriesDescription": "T1 vor KM"}, "t1"),
+        ({**T1, "SeriesDescription": "T1 before contrast"}, "t1"),
+        ({**T1, "SeriesDescription": "T1nachKM"}, "t1c"),
+        ({**T1, "SeriesDescription": "t1_se_tra_mitKM"}, "t1c"),
+        ({**T1, "SeriesDescription": "T1 apr\xe8s injection", "SpecificCharacterSet": "ISO_IR 100"}, "t1c"),
+        ({**T1, "SeriesDescription": "T1 con contrasto"}, "t1c"),
         # An agent changes neither T2 nor FLAIR
         ({**FLAIR, "ContrastBolusAgent": "Gadovist"}, "flair"),
         ({**T2, "SeriesDescription": "T2 TSE POST GAD"}, "t2"),
@@ -879,3 +890,18 @@ def test_a_raw_person_by_the_scanner_s_own_names(cases_dir: Path, tmp_path: Path
         back.SetDirection(image.geometry.direction)
         there = sitk.Resample(back, oracle, sitk.Transform(), sitk.sitkNearestNeighbor)
         assert np.array_equal(sitk.GetArrayFromImage(there), sitk.GetArrayFromImage(oracle))
+
+
+def test_a_part_of_the_only_series_of_a_sequence_is_told(tmp_path: Path) -> None:
+    """An export that broke off: 9 of the slices of T1c, 54 mm; with a whole T1c nobody misses them."""
+    study = Examination(tmp_path / "S1")
+    study.add(2, T1C, voxels(2)[:9])
+    study.add(3, FLAIR)
+    (case,) = cases_of_dicom(tmp_path / "S1")
+    assert set(case.series) == {"flair"}
+    (told,) = case.warnings
+    assert told.startswith("series 2 (t1_se_tra_KM): left aside: less than 60 mm of the head. Is it whole?")
+    study.add(4, T1C)
+    (case,) = cases_of_dicom(tmp_path / "S1")
+    assert set(case.series) == {"flair", "t1c"}
+    assert case.warnings == ()

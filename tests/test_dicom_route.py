@@ -190,6 +190,16 @@ def test_dicom_beside_images_of_another_kind_is_not_looked_at(run: Run, tmp_path
     assert [row["modality"] for row in json.loads(shown)] == ["t1c"]
 
 
+def test_results_in_the_study_do_not_hide_it(run: Run, tmp_path: Path, study: Path, toy_weights: Path) -> None:
+    folder = tmp_path / "S1"
+    shutil.copytree(study, folder)
+    command = ("predict", folder, "-o", folder / "seg.nii.gz", "--weights", toy_weights, "--regions", "--uncertainty")
+    assert run(*command)[0] == 0
+    code, shown, said = run(*command, "--overwrite", "--series", "4=-")
+    assert code == 0, said
+    assert "(t1c+t2)" in shown
+
+
 def test_t1_before_and_after_contrast(run: Run, tmp_path: Path) -> None:
     made = Examination(tmp_path / "S3")
     made.add_image(1, T1, image("t1"))

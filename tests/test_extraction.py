@@ -95,24 +95,24 @@ def test_an_image_without_contrast_is_a_problem_in_words() -> None:
     dark = np.zeros(geometry.size, np.float32)
     dark[10, 10, 10] = 1
     assert extract_brain(MedicalImage(dark, geometry, Path("dark.nii.gz"))).problem == (
-        "no brain was found. Is it an MR image of a head, and do its axes name the right directions?"
+        "no brain was found; do its axes name the right directions?"
     )
 
 
 def test_volumes_that_no_brain_has() -> None:
     geometry = Geometry((20, 20, 20), (10.0, 10.0, 10.0))  # a voxel is 1 mL
     cube = np.zeros(geometry.size, bool)
-    empty = extraction._judged(cube, geometry)
+    empty = extraction.judged(cube, geometry)
     assert empty.problem is not None
     assert empty.problem.startswith("no brain was found")
     cube[5:13, 5:13, 5:13] = True  # 512 mL
-    small = extraction._judged(cube, geometry)
+    small = extraction.judged(cube, geometry)
     assert small.problem is not None
     assert small.problem.startswith("512 mL were taken for brain, less than can be")
     cube[5:13, 5:13, 5:15] = True  # 640 mL
-    assert extraction._judged(cube, geometry).problem is None
+    assert extraction.judged(cube, geometry).problem is None
     cube[2:16, 2:15, 2:15] = True  # 2366 mL
-    large = extraction._judged(cube, geometry)
+    large = extraction.judged(cube, geometry)
     assert large.problem is not None
     assert large.problem.startswith("2366 mL were taken for brain, more than can be")
 
@@ -121,7 +121,7 @@ def test_less_is_enough_where_the_field_of_view_ends() -> None:
     geometry = Geometry((20, 20, 20), (10.0, 10.0, 10.0))
     cube = np.zeros(geometry.size, bool)
     cube[:3, 5:13, 5:13] = True  # 192 mL, 64 of 1 cm² on the first slice
-    found = extraction._judged(cube, geometry)
+    found = extraction.judged(cube, geometry)
     assert found.problem is None
     assert found.warnings == ("the field of view ends in the brain (64 cm² of it lie on the first z face)",)
 

@@ -137,6 +137,16 @@ def test_the_bundled_weights_find_the_tumour_on_the_slices(study: Path, run: Run
     assert overlap(mask, truth) > 0.8
 
 
+def test_maps_on_thick_slices_stay_within_0_and_1(study: Path, run: Run, tmp_path: Path) -> None:
+    """The bundled network's maps, at 2 mm, become slices of 5 mm, by a filter that overshoots."""
+    code, _, said = run("predict", study, "--raw", "-o", tmp_path / "seg.nii.gz", "--probabilities", "--uncertainty")
+    assert code == 0, said
+    for path in tmp_path.glob("seg_*.nii.gz"):
+        values = read_image(path).array
+        assert values.min() == 0, path
+        assert 0.5 < values.max() <= 1, path
+
+
 def test_another_person_is_refused_or_left_out(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
     folder = tmp_path / "P2"
     folder.mkdir()
@@ -214,6 +224,97 @@ def test_results_are_not_written_over_inputs(study: Path, run: Run, tmp_path: Pa
     code, _, said = run("prepare", study, "-o", tmp_path)
     assert code == 2
     assert "exists" in said
+
+
+def test_prepared_files_are_not_written_over_inputs_or_files_of_others(
+    study: Path, run: Run, tmp_path: Path, toy_weights: Path
+) -> None:
+    """`--keep-prepared` beside the patient's folder: its files would have the names of the scans."""
+    scans = {path: path.read_bytes() for path in study.iterdir()}
+    command = ("predict", "--raw", "--weights", toy_weights, "-o", tmp_path / "seg.nii.gz", "--keep-prepared")
+    code, _, said = run(*command, study.parent, study, "--overwrite")
+    assert code == 2
+    assert "never written over" in said
+    t1c = ("--t1c", study / "P1_t1c.nii.gz", "--case", "P9")
+    (tmp_path / "P9").mkdir()
+    (tmp_path / "P9" / "P9_t2.nii.gz").write_bytes(b"a scan of somebody")
+    code, _, said = run(*command, tmp_path, *t1c)
+    assert code == 2
+    assert "P9_t2.nii.gz exists" in said
+    assert {path: path.read_bytes() for path in study.iterdir()} == scans
+
+
+def test_what_was_prepared_before_of_other_sequences_is_gone(
+    study: Path, run: Run, tmp_path: Path, toy_weights: Path
+) -> None:
+    """Else the next run would take the FLAIR of the first for one of the second; so too after a failure."""
+    command = ("predict", "--raw", "--weights", toy_weights, "--keep-prepared", tmp_path)
+    assert run(*command, "-o", tmp_path / "a.nii.gz", study)[0] == 0
+    assert (tmp_path / "P1" / "P1_flair_to_t1c.tfm").exists()
+    assert run(*command, "-o", tmp_path / "b.nii.gz", "--t1c", study / "P1_t1c.nii.gz", "--case", "P1")[0] == 0
+    left = ["P1_brain_mask.nii.gz", "P1_registration.png", "P1_t1c.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "P1").iterdir()) == left
+    bad = tmp_path / "bad.nii.gz"
+    bad.write_bytes(b"no image")
+    assert run("prepare", "--t1c", bad, "--case", "P1", "-o", tmp_path, "--overwrite")[0] == 3
+    assert not list((tmp_path / "P1").iterdir())
+
+
+def test_what_is_missing_is_prepared_again(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
+    """A finished patient without one of its images would be taken for one without the sequence."""
+    out = tmp_path / "prepared"
+    assert run("prepare", study, "-o", out)[0] == 0
+    (out / "P1" / "P1_flair.nii.gz").unlink()
+    assert run("prepare", study, "-o", out, "--skip-existing")[0] == 0
+    assert (out / "P1" / "P1_flair.nii.gz").exists()
+    command = ("predict", study, "--raw", "--weights", toy_weights, "-o", tmp_path / "masks")
+    assert run(*command)[0] == 0
+    assert run(*command, "--keep-prepared", tmp_path / "kept")[0] == 0  # asked for after the mask was made
+    assert (tmp_path / "kept" / "P1" / "P1_flair.nii.gz").exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"), [("cube", "are as dark as the darkest voxel"), ("ball", "440 mL were taken for brain, less")]
+)
+def test_what_is_no_head(shape: str, said: str, run: Run, tmp_path: Path) -> None:
+    """Noise in air: a cube, for which deepbet has a brain of 1096 mL; a ball, which looks like a stripped brain."""
+    z, y, x = np.ogrid[-29.5:30, -49.5:50, -49.5:50]
+    cube, ball = (abs(z) < 10) & (abs(y) < 20) & (abs(x) < 20), z**2 + y**2 + x**2 < 23.57**2  # voxels of 2 mm
+    inside = {"cube": cube, "ball": ball}[shape]
+    noise = np.random.default_rng(1).normal(100, 20, inside.shape).astype(np.float32)
+    grid = Geometry((60, 100, 100), (2.0, 2.0, 2.0))
+    image = write(image_of("t1c", noise * inside, grid), tmp_path / "thing.nii.gz")
+    code, _, told = run("prepare", "--t1c", image, "-o", tmp_path / "out")
+    assert code == 3
+    assert said in told
+
+
+def test_a_mask_on_the_grid_of_a_sequence_that_moved(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
+    """T1 and T1c lie on one grid, T1 turned by 7 degrees: a mask on that grid is T1c's, the reference's."""
+    grid = read_image(study / "P1_t1c.nii.gz").geometry
+    t1 = image_of("t1", make_phantom(0, SIZE, (3.0, 3.0, 3.0)).images["t1"], GRID)
+    moved = scan(t1, grid, random_motion(np.random.default_rng(5), CENTRE, 7.0, 4.0))
+    box = np.zeros(grid.size, np.float32)
+    box[12:28, 30:90, 30:90] = 1
+    mask = write(image_of("mask", box, grid), tmp_path / "mask.nii.gz")
+    images = ("--t1", write(moved, tmp_path / "P3_t1.nii.gz"), "--t1c", study / "P1_t1c.nii.gz", "--case", "P3")
+    code, _, said = run("prepare", *images, "--brain-mask", mask, "-o", tmp_path / "kept")
+    assert code == 0, said
+    used = read_image(tmp_path / "kept" / "P3" / "P3_brain_mask.nii.gz").array > 0
+    assert np.array_equal(used[2::5], box > 0)
+
+
+def test_a_mask_on_the_grid_of_a_sequence_that_is_left_out(study: Path, run: Run, tmp_path: Path) -> None:
+    grid = Geometry((40, 48, 40), (4.0, 4.0, 4.0))
+    noise = np.random.default_rng(0).normal(100, 30, grid.size).astype(np.float32)
+    z, y, x = np.ogrid[-1:1:40j, -1:1:48j, -1:1:40j]
+    ball = z**2 + y**2 + x**2 < 0.7
+    flair = write(image_of("flair", noise * ball, grid), tmp_path / "flair.nii.gz")
+    mask = write(image_of("mask", ball.astype(np.float32), grid), tmp_path / "mask.nii.gz")
+    images = ("--t1c", study / "P1_t1c.nii.gz", "--flair", flair, "--brain-mask", mask)
+    code, _, said = run("prepare", *images, "-o", tmp_path / "out", "--drop-unregistered")
+    assert code == 3
+    assert "lies on the grid of flair, which could not be registered" in said
 
 
 def test_one_bad_patient_does_not_stop_the_others(study: Path, run: Run, tmp_path: Path) -> None:

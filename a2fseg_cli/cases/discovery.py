@@ -22,6 +22,10 @@ from a2fseg_cli.imaging.formats.suffixes import EXTENSIONS
 from a2fseg_cli.modalities import BRATS_MODALITIES
 
 
+class NoImagesError(InputError):
+    """No image of the modalities lies in a folder."""
+
+
 def find_cases(
     path: Path,
     modalities: Sequence[str] = BRATS_MODALITIES,
@@ -48,7 +52,7 @@ def find_cases(
     choice = Choice(tuple(modalities), tuple(select), ignore_unknown)
     cases = _cases_of(checked_folder(path), choice)
     if not cases:
-        raise InputError(_nothing_found(path, modalities))
+        raise NoImagesError(_nothing_found(path, modalities))
     return unique(cases)
 
 

@@ -8,6 +8,7 @@ contrast. Words before the sequence that say nothing known are the patient's nam
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -74,7 +75,8 @@ def image_stem(path: Path) -> str | None:
 
 def tokens_of(text: str) -> tuple[str, ...]:
     """Return the words of a name, lower case, joined words taken apart where they hold a sequence."""
-    spelled = text.lower().replace("t2*", "t2star").replace("w/o", "without").replace("w/", "with ")
+    plainly = (letter for letter in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(letter))
+    spelled = "".join(plainly).replace("t2*", "t2star").replace("w/o", "without").replace("w/", "with ")
     # Contrast is written + as well: T1+, T1+C, T1 +Gd.
     spelled = re.sub(r"\+(?:c|gd|gad|km|ce)?(?![a-z0-9])", " contrast ", spelled)
     plain = [token for token in re.split(r"[^a-z0-9]+", spelled) if token]

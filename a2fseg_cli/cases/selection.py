@@ -9,7 +9,7 @@ from pathlib import Path
 
 from a2fseg_cli.cases.case import Case, printable_name, too_long
 from a2fseg_cli.cases.case_lists import read_case_table, split_part
-from a2fseg_cli.cases.discovery import find_cases, unique
+from a2fseg_cli.cases.discovery import NoImagesError, find_cases, unique
 from a2fseg_cli.cases.names import image_stem
 from a2fseg_cli.cases.nnunet import find_dataset, is_dataset
 from a2fseg_cli.cases.series_choice import SeriesChoice
@@ -100,7 +100,7 @@ def select_cases(
     channel_modalities(channels, modalities)  # refused before anything is looked for
     cases: list[Case] = [_given_case(given)] if given else []
     for place in sources:
-        if holds_dicom(place) and not holds_images(place):
+        if _is_dicom_place(place, modalities):
             _refuse(selection, ("select", "channels"), "DICOM series are told apart by their headers")
             cases += cases_of_dicom(place, modalities, selection.series_choice, single=single)
         else:
@@ -112,6 +112,19 @@ def select_cases(
     if selection.split is not None:
         cases = _of_split(cases, selection.split)
     return [_with_required(case, require) for case in cases]
+
+
+def _is_dicom_place(place: Path, modalities: Sequence[str]) -> bool:
+    """Whether a place holds DICOM and no image of another format but masks and maps, which a run may have put there."""
+    if not holds_dicom(place):
+        return False
+    if not holds_images(place):
+        return True
+    try:
+        find_cases(place, modalities)
+    except NoImagesError:
+        return True
+    return False
 
 
 def _given_case(given: Mapping[str, Path]) -> Case:

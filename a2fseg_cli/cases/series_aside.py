@@ -15,6 +15,7 @@ from a2fseg_cli.dicom.series import Series
 # localiser, or a look at the pituitary gland or the inner ear. Slices of 5 mm with gaps of 2.5 mm: 8 are 60 mm.
 _LEAST_EXTENT_MM = 60.0
 _FEWEST_SLICES = 8
+TOO_SMALL = f"less than {_LEAST_EXTENT_MM:g} mm of the head"
 # T2* echoes after 15 ms and more; T1-weighted gradient echoes within 10 ms.
 _T2_STAR_ECHO_S = 0.015
 # A STIR inverts after 0.15 to 0.25 s, T1-weighted sequences after 0.4 s and more.
@@ -163,7 +164,7 @@ ASIDE: tuple[tuple[str, tuple[Test, ...]], ...] = (
     ("proton density", (_is_proton_density,)),
     ("another kind of image", (_words("ciss", "fiesta", "trufi", "ciss3d", "mtc", "megre", "mese", "fieldmap"),)),
     ("another part of the body", (_is_elsewhere,)),
-    (f"less than {_LEAST_EXTENT_MM:g} mm of the head", (_is_small,)),
+    (TOO_SMALL, (_is_small,)),
 )  # fmt: skip
 
 

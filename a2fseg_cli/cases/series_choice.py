@@ -122,6 +122,7 @@ class _Case:
 
     def __init__(self, modalities: Sequence[str], choice: SeriesChoice, readings: Sequence[Recognised]) -> None:
         self.readings = readings
+        self.modalities = modalities
         self.choice = choice
         self.taken: dict[str, Recognised] = {}
         self.clashes: dict[str, list[Recognised]] = {}
@@ -171,6 +172,11 @@ class _Case:
         self.warnings += [
             f"{one.series.label}: left aside: {one.reason}" for one in self.readings if one.kind is Kind.UNREAD
         ]
+        self.warnings += [
+            f"{one.series.label}: left aside: {one.reason}. Is it whole? No other series is a {one.sequence}"
+            for one in self.readings
+            if one.kind is Kind.ASIDE and one.sequence and self._is_open(one.sequence)
+        ]
         unclear = [one for one in self.readings if one.kind is Kind.UNCLEAR and self._may_be_missing(one)]
         if unclear and not self.choice.ignore_unknown:
             told.append(
@@ -185,6 +191,11 @@ class _Case:
                 f"Say which is which by their number (series).\n{_table(self.readings)}"
             )
         return told
+
+    def _is_open(self, sequence: str) -> bool:
+        """Whether no series is, or may be, this sequence."""
+        modality = modality_of(sequence, self.modalities)
+        return modality in self.modalities and modality not in {*self.taken, *self.clashes, *self.broken}
 
     def _may_be_missing(self, one: Recognised) -> bool:
         """Whether an unclear series may be a modality that is not there otherwise."""

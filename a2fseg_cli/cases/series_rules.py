@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from a2fseg_cli.cases.names import Kind
-from a2fseg_cli.cases.series_aside import ASIDE, description_tokens, spelled
+from a2fseg_cli.cases.series_aside import ASIDE, TOO_SMALL, description_tokens, spelled
 from a2fseg_cli.cases.sidecar import names_agent, read_fields
 from a2fseg_cli.dicom.series import Series
 
@@ -29,7 +29,8 @@ class Recognised:
     Attributes:
         series: The series.
         kind: One of the sequences, left aside, unclear, or that nothing is said.
-        sequence: Which; of an unclear one `t1` where only the contrast cannot be told.
+        sequence: Which; of an unclear one `t1` where only the contrast cannot be told, of one left aside which it is a
+            small part of.
         reason: What decided, or why it is left aside or cannot be told.
         remark: What a user should look at.
         contrast: Whether words or tags say that an agent was given; None where they say nothing.
@@ -68,7 +69,8 @@ def _recognised(series: Series, protocols: set[str], with_agent: bool) -> Recogn
     for reason, tests in ASIDE:
         if any(test(series) for test in tests):
             said = f"{series.fields.get('Modality', 'of no kind')}, not MR" if reason == "not MR" else reason
-            return Recognised(series, Kind.ASIDE, None, said)
+            sequence = _sequence_of(series, protocols, with_agent) if reason == TOO_SMALL else None
+            return Recognised(series, Kind.ASIDE, sequence, said)
     fields = _fields_to_read(series, protocols, with_agent)
     reading = read_fields(fields)
     if reading.kind is Kind.UNREAD and re.match(r"\*?tfl3d", str(series.fields.get("SequenceName", "")).lower()):
@@ -79,6 +81,12 @@ def _recognised(series: Series, protocols: set[str], with_agent: bool) -> Recogn
     elif reading.kind is Kind.UNREAD:
         reason = "nothing in its header says which sequence it is"
     return Recognised(series, reading.kind, reading.sequence, reason, reading.remark, reading.contrast)
+
+
+def _sequence_of(series: Series, protocols: set[str], with_agent: bool) -> str | None:
+    """Return which sequence a series is that shows too little, as one does of which half was exported."""
+    reading = read_fields(_fields_to_read(series, protocols, with_agent))
+    return reading.sequence if reading.kind is Kind.IMAGE else None
 
 
 def _fields_to_read(series: Series, protocols: set[str], with_agent: bool) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ decide where nothing else does, and are held against what was decided.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,10 @@ from a2fseg_cli.weights.strict_json import parse_object, printable
 
 _MOST_BYTES = 1_000_000  # one of a multi-band series with all its slice times has 20 kB
 _DESCRIPTIONS = ("SeriesDescription", "ProtocolName")
-_NO_AGENT = frozenset(("", "no", "none", "0", "n", "na", "n/a", "unknown", "false", "no contrast", "without"))
+# What a technologist enters where none was given begins with one of these: `None given`, `no contrast`, `nativ`.
+_NO_AGENT = frozenset(("no", "non", "none", "not", "n", "na", "nil", "null", "nein", "unknown", "false", "without",
+                       "wo", "ohne", "kein", "keine", "keines", "sans", "sin", "senza", "pre", "plain", "nativ",
+                       "native", "unenhanced"))  # fmt: skip
 # Words of DICOM's Image Type that leave no image to segment: parameter maps, phases, projections, subtractions.
 _OTHER_TYPES = frozenset(
     ("ADC", "FA", "TRACEW", "DIFFUSION", "PERFUSION", "PHASE", "P", "PHASE MAP", "SUB", "SUBTRACTION", "MIP", "MNIP",
@@ -109,7 +113,7 @@ def _joined(by_name: Reading, told: Reading) -> Reading:
 def _with_agent(reading: Reading, fields: Mapping[str, Any]) -> Reading:
     """Return a T1 as t1c where the JSON names an agent; where the words deny one, it cannot be told."""
     named = {key: str(fields.get(key, "")).strip() for key in ("ContrastBolusAgent", "ContrastBolusIngredient")}
-    agents = {key: text for key, text in named.items() if text.lower() not in _NO_AGENT}
+    agents = {key: text for key, text in named.items() if _is_agent(text)}
     if not agents or reading.sequence != "t1":
         return reading
     said = ", ".join(f'{key}: "{printable(text, 40)}"' for key, text in agents.items())
@@ -119,6 +123,13 @@ def _with_agent(reading: Reading, fields: Mapping[str, Any]) -> Reading:
     return replace(
         reading, kind=Kind.IMAGE, sequence="t1c", words=f"{reading.words}, {said}", reason="", remark="", contrast=True
     )
+
+
+def _is_agent(text: str) -> bool:
+    """Whether a text names an agent that was given; `-`, `n/a`, `Gadovist 0 ml` do not."""
+    first = re.search(r"[^\W\d_]+", text.lower())
+    none_of_it = re.search(r"(?<![\d.,])0+([.,]0+)?\s*(ml|cc)\b", text.lower())
+    return first is not None and not none_of_it and first.group() not in _NO_AGENT
 
 
 def sequence_by_times(fields: Mapping[str, Any]) -> str | None:

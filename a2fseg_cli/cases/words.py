@@ -2,7 +2,7 @@
 
 The words are those of BraTS, BIDS and the public glioma collections (TCGA, UPENN-GBM, UCSF-PDGM, LUMIERE), and of the
 protocols of the large manufacturers, of which many centres keep the names (`t1_mprage_tra`, `t2_spc_da-fl`,
-`Ax T1 FSPGR +C`, `T1W_3D_TFE`); German words too (`KM`, `nativ`). All are lower case.
+`Ax T1 FSPGR +C`, `T1W_3D_TFE`); German words too (`KM`, `nativ`). All are lower case, without accents.
 """
 
 from __future__ import annotations
@@ -21,17 +21,19 @@ AGENTS = frozenset(
     ("gd", "gad", "gado", "gadolinium", "gadovist", "gadavist", "gadoterate", "dotarem", "magnevist", "prohance",
      "multihance", "omniscan", "clariscan", "contrast", "contrasted", "contraste", "kontrast", "kontrastmittel", "km",
      "ce", "c", "inj", "enh", "enhanced", "postcontrast", "postgad", "postgd", "postkm", "postc", "mdc", "postgado",
-     "gdtpa", "dtpa")
+     "gdtpa", "dtpa", "contrasto", "injection", "nachkm", "mitkm")
 )  # fmt: skip
-POST = frozenset(("post", "nach", "after"))
+POST = frozenset(("post", "nach", "after", "apres", "dopo", "despues"))
 # "post" followed by one of these is a time after a treatment.
 TREATMENTS = frozenset(
     ("op", "operative", "surgery", "surgical", "resection", "rt", "radiation", "radiotherapy", "chemo", "treatment",
      "therapy", "tx")
 )  # fmt: skip
 PRE = frozenset(("pre", "native", "nativ", "plain", "unenhanced", "noncontrast", "precontrast", "pregad", "t1n",
-                 "t1pre", "nogad", "nokm", "noncon", "pregd", "prekm"))  # fmt: skip
-NEGATIONS = frozenset(("no", "non", "wo", "without", "ohne", "sans", "sin", "senza", "pre", "minus"))
+                 "t1pre", "nogad", "nokm", "noncon", "pregd", "prekm", "vorkm",
+                 "ohnekm"))  # fmt: skip
+NEGATIONS = frozenset(("no", "non", "wo", "without", "ohne", "sans", "sin", "senza", "pre", "minus", "kein", "vor",
+                       "before", "avant", "antes", "prima"))  # fmt: skip
 
 # May stand among the words of a sequence without saying which it is; also steps that leave an image of it.
 DESCRIPTIONS = frozenset(
@@ -84,5 +86,6 @@ NO_TUMOUR = frozenset(("brain", "parenchyma", "tissue", "head", "skull", "aparc"
 PARTS = frozenset(
     ("t1", "t1w", "t2", "t2w", "flair", "mprage", "fspgr", "bravo", "vibe", "ax", "sag", "cor", "tra", "2d", "3d", "se",
      "tse", "fse", "space", "spc", "cube", "tfe", "ffe", "tirm", "longtr", "fs", "iso", "mpr", "fl3d", "fl2d", "blade",
-     "brain", "gd", "gad", "gado", "km", "ce", "post", "pre", "contrast", "nativ", "native", "no", "non", "n4", "bet")
+     "brain", "gd", "gad", "gado", "km", "ce", "post", "pre", "contrast", "nativ", "native", "no", "non", "n4", "bet",
+     "nach", "mit", "vor", "ohne")
 )  # fmt: skip

@@ -27,6 +27,7 @@ from a2fseg_cli.inference.prefetch import read_ahead, work_ahead
 from a2fseg_cli.inference.segmentation_file import check_segmentation_file
 from a2fseg_cli.inference.stats import StatsFile, write_stats
 from a2fseg_cli.inference.status import FAILED, OK, RUNNING, SKIPPED, Status, StatusTable
+from a2fseg_cli.raw.outputs import possible_files, refuse_others
 
 # A row of the status table is noted after the mask, whose time a file system may round to two seconds.
 _SECONDS_OF_NOTING = 2.0
@@ -117,7 +118,8 @@ class Cohort:
         if self.options.attention and not self.segmenter.model.has_attention:
             raise UsageError(f"attention: a network of architecture {config.architecture} has none.")
         of_run = places.of_run(config, self.options, self.segmenter.weights)
-        places.check(cases, config, self.options, of_run, [*self.inputs, self.segmenter.weights.path])
+        kept = _kept_files(self.keep_prepared, cases, existing=self.existing)
+        places.check(cases, config, self.options, [*of_run, *kept], [*self.inputs, self.segmenter.weights.path])
         for folder in {places.output, *(places.segmentation(case).parent for case in cases)} if places.table else ():
             remove_abandoned(folder)
         prints = {case.name: self._fingerprint(case) for case in cases}
@@ -254,11 +256,22 @@ class Cohort:
             return False
         if self._stats and not self._stats.holds(case.name, settings):
             return False
+        if self.keep_prepared and not possible_files(self.keep_prepared / case.name, case.name)[0].exists():
+            return False
         try:  # what is written after the segmentation is of it; an older page is of another run
             written = [path.stat().st_mtime_ns for path in self._files(case)]
         except OSError:
             return False
         return min(written) == written[0]
+
+
+def _kept_files(keep: Path | None, cases: Sequence[Case], existing: str) -> list[Path]:
+    """Return what preparation may write. Raises: UsageError: files of others are in the way."""
+    if keep is None:
+        return []
+    for case in cases if existing != "overwrite" else ():
+        refuse_others(keep / case.name, case.name)
+    return [path for case in cases for path in possible_files(keep / case.name, case.name)]
 
 
 def _refuse_others(texts: Mapping[Path, str]) -> None:

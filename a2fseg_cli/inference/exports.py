@@ -233,12 +233,17 @@ def _write_maps(
     for indices in members if options.regions else ():
         write_label_map(region_mask(classes, indices).astype(np.uint8), *grid, next(remaining))
     for indices in members if options.probabilities else ():
-        write_map(route.to_file(prediction.probabilities[list(indices)].sum(axis=0)), *grid, next(remaining))
+        write_map(_share(route.to_file(prediction.probabilities[list(indices)].sum(axis=0))), *grid, next(remaining))
     if options.uncertainty:
-        write_map(route.to_file(entropy(prediction.probabilities)), *grid, next(remaining))
+        write_map(_share(route.to_file(entropy(prediction.probabilities))), *grid, next(remaining))
     for weight in prediction.attention.values() if options.attention else ():
-        write_map(route.to_file(weight), *grid, next(remaining))
+        write_map(_share(route.to_file(weight)), *grid, next(remaining))
     return outputs
+
+
+def _share(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return a map within 0 to 1: what smooths it before thick slices are made of it overshoots by 0.001."""
+    return np.clip(array, 0, 1)
 
 
 def _result_warnings(name: str, masks: Mapping[str, npt.NDArray[np.bool_]]) -> list[str]:

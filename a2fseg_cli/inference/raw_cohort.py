@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -15,11 +16,11 @@ from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.cases.selection import Selection, select_cases
 from a2fseg_cli.dicom.places import opened_places
 from a2fseg_cli.errors import A2FSegError, UsageError, naming_out_of_memory
-from a2fseg_cli.files import file_state, fingerprint
+from a2fseg_cli.files import check_place, file_state, fingerprint
 from a2fseg_cli.inference.predict import EXISTING
 from a2fseg_cli.inference.status import FAILED, OK, SKIPPED, Status, StatusTable
 from a2fseg_cli.modalities import BRATS_MODALITIES
-from a2fseg_cli.raw.outputs import remove_prepared, write_prepared
+from a2fseg_cli.raw.outputs import prepared_files, remove_prepared, write_prepared
 from a2fseg_cli.raw.prepare import prepare_raw
 
 
@@ -80,9 +81,11 @@ def prepare(
         if options.brain_mask is not None and len(cases) > 1:
             raise UsageError(f"One mask of the brain (brain_mask) is for one patient; there are {len(cases)}.")
         prints = {case.name: _fingerprint(case, options) for case in cases}
+        check_place(folder / "status.csv")
         table = StatusTable(folder / "status.csv", (), prints)
         finished = set() if existing == "overwrite" else _finished(table, prints, folder)
-        _refuse_existing([case for case in cases if case.name not in finished], folder, existing)
+        todo = [case for case in cases if case.name not in finished]
+        _refuse_existing(todo, [Path(options.brain_mask)] if options.brain_mask else [], folder, existing)
         if started:
             started(len(cases))
         results = []
@@ -98,13 +101,13 @@ def prepare(
         return results
 
 
-def _refuse_existing(cases: Sequence[Case], folder: Path, existing: str) -> None:
+def _refuse_existing(cases: Sequence[Case], inputs: Sequence[Path], folder: Path, existing: str) -> None:
     """Refuse results that are in the way, and a folder that is the input's. Raises: UsageError."""
     if existing not in EXISTING:
         raise UsageError(f"existing {existing}: expected {', '.join(EXISTING)}.")
     for case in cases:
         own = os.path.realpath(folder / case.name)
-        if any(os.path.realpath(path).startswith(own + os.sep) for path in case.files):
+        if any(os.path.realpath(path).startswith(own + os.sep) for path in (*case.files, *inputs)):
             raise UsageError(f"{folder / case.name} holds the patient's input. Give another folder.")
     in_the_way = [folder / case.name for case in cases if (folder / case.name).exists()]
     if existing == "refuse" and in_the_way:
@@ -115,8 +118,15 @@ def _refuse_existing(cases: Sequence[Case], folder: Path, existing: str) -> None
 
 
 def _finished(table: StatusTable, prints: Mapping[str, str], folder: Path) -> set[str]:
-    rows = table.rows.items()
-    return {n for n, row in rows if row.status == OK and row.settings == prints.get(n) and (folder / n).is_dir()}
+    ok = {n: row for n, row in table.rows.items() if row.status == OK and row.settings == prints.get(n)}
+    return {n for n, row in ok.items() if all(path.exists() for path in _images_and_mask(folder / n, row))}
+
+
+def _images_and_mask(folder: Path, row: Status) -> list[Path]:
+    """Return the files that a finished patient has: without one of its images it would be taken for another's."""
+    names = row.modalities.split("+")
+    files = prepared_files(folder, row.case, names, names[0])
+    return [files[name] for name in (*names, "brain_mask")]
 
 
 def _prepared(case: Case, folder: Path, options: ReadingOptions, threads: int, settings: str) -> Preparation:
@@ -130,9 +140,10 @@ def _prepared(case: Case, folder: Path, options: ReadingOptions, threads: int, s
     try:
         with naming_out_of_memory(f"{case.name} could not be read and prepared"):
             patient = prepare_raw(case, BRATS_MODALITIES, options, threads)
-        remove_prepared(folder, case.name)  # what was made of other sequences would be taken for this patient's
         files = write_prepared(patient, folder)
     except A2FSegError as error:
+        with suppress(A2FSegError):  # what was made of other images would be taken for this patient's
+            remove_prepared(folder, case.name)
         return Preparation(status(FAILED, list(case.images), " ".join(str(error).split())), error=error)
     images = patient.images
     return Preparation(status(OK, list(images.images), "; ".join(case.warnings)), tuple(files), images.warnings)

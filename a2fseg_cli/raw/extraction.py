@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,9 @@ _SMALLEST_ML, _LARGEST_ML = 600.0, 2200.0
 # 37 cm² of the mask lie (stem, cerebellum, the last slice under the scalp), on the cut of half a head 124 and more.
 _MOST_CUT_CM2 = 60.0
 _SMALLEST_PIECE_ML = 100.0
+# The darkest grey value makes at most 0.4 % of the brain in seven raw scans of two persons. Where there is no head,
+# deepbet makes one: of a cube of noise in air a brain of 1096 mL, three quarters of it air.
+_MOST_EMPTY = 0.2
 _FACES = (("first z", "last z"), ("first y", "last y"), ("first x", "last x"))
 
 
@@ -91,7 +94,11 @@ def extract_brain(image: MedicalImage, *, threads: int = 1, device: str = "cpu")
     with cpu_threads(threads):
         chances = _chances(networks, head, spacing_mm)
     mask: Mask = np.ascontiguousarray(turn.undo(chances[::-1, ::-1].T) > _LIKELY)
-    return _judged(cleaned(largest_component(mask)), image.geometry)
+    brain = judged(cleaned(largest_component(mask)), image.geometry)
+    empty = float((image.array[brain.mask] == image.array.min()).mean()) if brain.volume_ml else 0.0
+    if brain.problem is None and empty > _MOST_EMPTY:
+        return replace(brain, problem=f"{empty:.0%} of what was taken for brain are as dark as the darkest voxel")
+    return brain
 
 
 def _chances(networks: Networks, head: FloatVolume, spacing_mm: Sequence[float]) -> FloatVolume:
@@ -158,7 +165,7 @@ def _planes(coarse: Mask) -> list[tuple[int, int]] | None:
     return planes
 
 
-def _judged(mask: Mask, geometry: Geometry) -> BrainMask:
+def judged(mask: Mask, geometry: Geometry) -> BrainMask:
     """Return a mask with what its volume and its place in the field of view say."""
     volume_ml = float(np.count_nonzero(mask) * geometry.voxel_volume_ml)
     face, cut_cm2 = _largest_cut(mask, geometry)
@@ -166,11 +173,11 @@ def _judged(mask: Mask, geometry: Geometry) -> BrainMask:
     warnings = (f"the field of view ends in the brain ({cut_cm2:.0f} cm² of it lie on the {face} face)",) if cut else ()
     problem = None
     if not volume_ml:
-        problem = "no brain was found. Is it an MR image of a head, and do its axes name the right directions?"
+        problem = "no brain was found; do its axes name the right directions?"
     elif volume_ml > _LARGEST_ML or volume_ml < (_SMALLEST_PIECE_ML if cut else _SMALLEST_ML):
         problem = (
             f"{volume_ml:.0f} mL were taken for brain, {'more' if volume_ml > _LARGEST_ML else 'less'} than can be: "
-            f"whole brains have 790 to 2000 mL. Look at the image, or give a brain mask."
+            "whole brains have 790 to 2000 mL"
         )
     return BrainMask(mask, volume_ml, problem, warnings)
 

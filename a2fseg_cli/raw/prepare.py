@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from a2fseg_cli.imaging.reading import MedicalImage
 from a2fseg_cli.imaging.rigid_grid import coverage, divided, resample_rigidly
 from a2fseg_cli.imaging.skull import skull_on
 from a2fseg_cli.raw.brain_agreement import agree
-from a2fseg_cli.raw.extraction import extract_brain
+from a2fseg_cli.raw.extraction import extract_brain, judged
 from a2fseg_cli.raw.registration import Registration, register
 
 # The sequences by how well they serve as the reference: the mask is read on T1c or FLAIR.
@@ -77,8 +78,8 @@ def prepare_raw(case: Case, modalities: Sequence[str], options: ReadingOptions, 
     for m, problem in dropped.items():
         if not options.drop_unregistered:
             raise InputError(
-                f"{images[m].path}: {m} could not be registered to {reference}: {problem}. Leave it out, or go on "
-                "without such sequences (drop_unregistered)."
+                f"{images[m].path}: {m} could not be registered to {reference}: {problem}. Leave it out, or go "
+                "on without such sequences (drop_unregistered)."
             )
         told.append(f"{m} is left out, since it could not be registered to {reference}: {problem}")
     registrations = {m: motion for m, motion in registrations.items() if m not in dropped}
@@ -87,7 +88,7 @@ def prepare_raw(case: Case, modalities: Sequence[str], options: ReadingOptions, 
     placed = _placed(kept, brains, registrations, grid, threads)
     on_grid = {m: one.image for m, one in placed.items()}
     if options.brain_mask is not None:
-        brain = next(one.brain for one in placed.values() if one.brain is not None) > 0.5
+        brain = _given_on_grid(options.brain_mask, {m: placed[m] for m in (reference, *placed)}, brains)
     else:
         agreed = agree({m: one.brain for m, one in placed.items() if one.brain is not None})
         brain = agreed.mask
@@ -148,6 +149,23 @@ def _placed(
         return dict(zip(images, pool.map(place, images), strict=True))
 
 
+def _given_on_grid(path: str | PathLike[str], placed: Mapping[str, _Placed], brains: Mapping[str, Mask]) -> Mask:
+    """Return the mask that was given on the grid of all: as it is where it lies on that of the first, the reference.
+
+    Images of one grid may have moved: the mask on the grid of T1 and T1c is turned with T1 only if T1c is not there.
+
+    Raises:
+        InputError: it lies on the grid of a sequence that is left out.
+    """
+    own = next((one.brain for one in placed.values() if one.brain is not None), None)
+    if own is None:
+        raise InputError(
+            f"{path}: this mask lies on the grid of {', '.join(brains)}, which could not be registered. Give one on "
+            f"the grid of {next(iter(placed))}."
+        )
+    return own > 0.5
+
+
 def finer(geometry: Geometry) -> tuple[Geometry, tuple[int, int, int]]:
     """Return a grid of the same extent without thick slices, and how many of its voxels (z, y, x) make one of the grid.
 
@@ -181,10 +199,11 @@ def _brains(
     told: list[str] = []
     for m, image in images.items():
         look = skull_on(image.array, image.geometry.spacing_mm)
-        if look.judged and not look.likely:
-            brains[m] = brain_mask(image.array)
-            continue
-        extracted = extract_brain(image, threads=threads)
+        stripped = look.judged and not look.likely
+        if stripped:
+            extracted = judged(brain_mask(image.array), image.geometry)
+        else:
+            extracted = extract_brain(image, threads=threads)
         told += [f"{m}: {warning}" for warning in extracted.warnings]
         if extracted.problem is None:
             brains[m] = extracted.mask
@@ -192,7 +211,7 @@ def _brains(
             told.append(f"{m}: {extracted.problem}")
     if not brains:
         raise InputError(
-            f"No brain is seen: {'; '.join(told)}. Are these images of a head? Or give a mask (brain_mask)."
+            f"No brain is seen. {'; '.join(told)}. Are these images of a head? Or give a mask (brain_mask)."
         )
     return brains, told
 

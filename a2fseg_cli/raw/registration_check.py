@@ -65,7 +65,7 @@ class Quality:
             return None
         return (
             f"the insides of the two brains do not fit (borders {self.borders:.3f}, expected {LEAST_BORDERS:g} or "
-            "more). Is it another person's scan, another part of the body, or blurred by motion?"
+            "more), as of another person's scan, another part of the body, or one blurred by motion"
         )
 
 
