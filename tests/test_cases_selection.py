@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cases.checks import in_order
 from a2fseg_cli.cases.nnunet import read_dataset
 from a2fseg_cli.cases.selection import Selection, select_cases
 from a2fseg_cli.cases.shares import share_of
@@ -340,3 +341,11 @@ def test_a_share_says_who_shared_and_what_is_left(monkeypatch) -> None:
         share_of(cases, 2)
     with pytest.raises(UsageError, match="part_id 2: expected 0 to 1 for num_parts 2"):
         share_of(cases, 2, 2)
+
+
+def test_thick_slices_are_told_once_and_last() -> None:
+    thick = "thick slices (1 x 1 x 5 mm); expect a coarser result than from 1 mm images"
+    told = [f"a.nii.gz: {thick}", "P1: flair lies off", f"b.nii.gz: {thick}", "P1: flair lies off"]
+    assert in_order(told) == ("P1: flair lies off", f"2 images: {thick}")
+    other = "c.nii.gz: thick slices (1 x 1 x 3 mm); expect a coarser result than from 1 mm images"
+    assert in_order([told[0], other, told[1]]) == (told[1], told[0], other)

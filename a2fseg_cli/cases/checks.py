@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,7 +14,7 @@ from a2fseg_cli.imaging.brain import brain_mask
 from a2fseg_cli.imaging.contrast import Finding, implausible
 from a2fseg_cli.imaging.geometry import axes_to_canonical
 from a2fseg_cli.imaging.preprocessing import Reorient, canonical_spacing_mm
-from a2fseg_cli.imaging.reading import MedicalImage
+from a2fseg_cli.imaging.reading import THICK_SLICES, MedicalImage
 from a2fseg_cli.imaging.skull import skull_on
 
 Mask = npt.NDArray[np.bool_]
@@ -41,6 +41,18 @@ def refuse_skulls(images: Mapping[str, MedicalImage], threads: int = 1) -> None:
                     f"{image.path}: the skull is still on ({seen.words}). The network knows brains only: have it "
                     "stripped (raw), give a mask of the brain (brain_mask), or go on with the skull (allow_skull)."
                 )
+
+
+def in_order(warnings: Iterable[str]) -> tuple[str, ...]:
+    """Return warnings, each once, those of thick slices last and, where they are equal, as one for all images."""
+    told = list(dict.fromkeys(warnings))
+    thick = [text for text in told if THICK_SLICES in text]
+    endings = {text[text.index(THICK_SLICES) :] for text in thick}
+    if len(thick) > 1 and len(endings) == 1:
+        thick_once = [f"{len(thick)} images: {endings.pop()}"]
+    else:
+        thick_once = thick
+    return (*(text for text in told if text not in thick), *thick_once)
 
 
 def remarks(images: Mapping[str, MedicalImage], masks: Mapping[str, Mask], threads: int = 1) -> list[str]:

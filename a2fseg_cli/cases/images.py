@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from a2fseg_cli.cases.case import Case
-from a2fseg_cli.cases.checks import Mask, brain_masks, refuse_skulls, remarks
+from a2fseg_cli.cases.checks import Mask, brain_masks, in_order, refuse_skulls, remarks
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.dicom.reading import read_series
 from a2fseg_cli.errors import InputError, UsageError
@@ -199,7 +199,7 @@ def fitted(
             refuse_skulls(images, threads)
         masks = brain_masks(images, threads)
     told += [f"{name}: {remark}" for remark in remarks(images, masks, threads)]
-    return CaseImages(name, images, masks, reference, tuple(dict.fromkeys(told)), grid)
+    return CaseImages(name, images, masks, reference, in_order(told), grid)
 
 
 def read_mask(path: Path, image: MedicalImage) -> Mask:

@@ -233,7 +233,7 @@ def predict(
     reading = api.ReadingOptions(on_mismatch, reference, brain_mask, allow_skull, raw, drop_unregistered)
     if dry_run or output is None:
         found = api.overview(source, images=given, weights=weights, selection=selection, reading=reading)
-        show_overview(found, json_)
+        show_overview(found, context.command.params, json_)
         return
     options = api.OutputOptions(
         labels=labels,

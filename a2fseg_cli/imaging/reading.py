@@ -24,6 +24,7 @@ from a2fseg_cli.imaging.formats.suffixes import EXTENSIONS
 from a2fseg_cli.imaging.geometry import Geometry
 
 _THICK_SLICE_MM = 2.0
+THICK_SLICES = "thick slices"
 # nibabel saves label maps that were opened as numbers with deviations of 1e-8; float32 arithmetic leaves up to 1e-5.
 _LABEL_ROUNDING = 1e-4
 # Stored as scaled whole numbers, 0 to 4 in a byte, labels lie up to half a step of 4 / 255 off.
@@ -224,4 +225,4 @@ def thickness_warnings(path: Path, geometry: Geometry) -> tuple[str, ...]:
     if max(geometry.spacing_mm) <= _THICK_SLICE_MM + 1e-6:  # 2 mm in metres is 2.0000001 in float32
         return ()
     spacing = " x ".join(f"{value:.3g}" for value in geometry.spacing_mm[::-1])
-    return (f"{path.name}: thick slices ({spacing} mm); expect a coarser result than from 1 mm images",)
+    return (f"{path.name}: {THICK_SLICES} ({spacing} mm); expect a coarser result than from 1 mm images",)

@@ -133,9 +133,10 @@ def _prepared(case: Case, folder: Path, options: ReadingOptions, threads: int, s
     """Return what became of one patient, its files written."""
     started = time.perf_counter()
 
-    def status(kind: str, names: Sequence[str], reason: str = "") -> Status:
+    def status(kind: str, names: Sequence[str], reason: str = "", warnings: Sequence[str] = ()) -> Status:
         seconds = round(time.perf_counter() - started, 2)
-        return Status(case.name, "+".join(names), kind, reason, seconds, settings=settings)
+        told = "; ".join(text.removeprefix(f"{case.name}: ") for text in warnings)
+        return Status(case.name, "+".join(names), kind, reason, seconds, warnings=told, settings=settings)
 
     try:
         with naming_out_of_memory(f"{case.name} could not be read and prepared"):
@@ -146,7 +147,9 @@ def _prepared(case: Case, folder: Path, options: ReadingOptions, threads: int, s
             remove_prepared(folder, case.name)
         return Preparation(status(FAILED, list(case.images), " ".join(str(error).split())), error=error)
     images = patient.images
-    return Preparation(status(OK, list(images.images), "; ".join(case.warnings)), tuple(files), images.warnings)
+    return Preparation(
+        status(OK, list(images.images), "; ".join(case.warnings), images.warnings), tuple(files), images.warnings
+    )
 
 
 def _fingerprint(case: Case, options: ReadingOptions) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.cases.case import Case
-from a2fseg_cli.cases.checks import Mask, remarks
+from a2fseg_cli.cases.checks import Mask, in_order, remarks
 from a2fseg_cli.cases.images import CaseImages, ReadingOptions, read_images, read_mask
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.imaging.brain import brain_mask
@@ -78,10 +78,10 @@ def prepare_raw(case: Case, modalities: Sequence[str], options: ReadingOptions, 
     for m, problem in dropped.items():
         if not options.drop_unregistered:
             raise InputError(
-                f"{images[m].path}: {m} could not be registered to {reference}: {problem}. Leave it out, or go "
+                f"{images[m].path}: {m} could not be registered to {reference} ({problem}). Leave it out, or go "
                 "on without such sequences (drop_unregistered)."
             )
-        told.append(f"{m} is left out, since it could not be registered to {reference}: {problem}")
+        told.append(f"{m} is left out, since it could not be registered to {reference} ({problem})")
     registrations = {m: motion for m, motion in registrations.items() if m not in dropped}
     kept = {m: image for m, image in images.items() if m not in dropped}
     grid, blocks = finer(images[reference].geometry)
@@ -98,7 +98,7 @@ def prepare_raw(case: Case, modalities: Sequence[str], options: ReadingOptions, 
     warnings = [*case.warnings, *(text for image in kept.values() for text in image.warnings)]
     warnings += [f"{case.name}: {text}" for text in told]
     output = images[reference].geometry
-    result = CaseImages(case.name, on_grid, masks, reference, tuple(dict.fromkeys(warnings)), output, blocks)
+    result = CaseImages(case.name, on_grid, masks, reference, in_order(warnings), output, blocks)
     return RawPatient(result, brain, registrations, dropped)
 
 
