@@ -81,6 +81,23 @@ def test_segmentation_in_and_out_of_dicom(study: Path, run: Run, tmp_path: Path,
     assert np.array_equal(back, expected.array)
 
 
+def test_a_mask_is_looked_at_on_its_study(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
+    """Masks of the study's grid go back through `report` and `view`; a DICOM object is named as what it is."""
+    mask = tmp_path / "s.seg.nrrd"
+    assert run("predict", study, "-o", mask, "--weights", toy_weights)[0] == 0
+    packed = shutil.make_archive(str(tmp_path / "exam"), "zip", study)
+    for source in (study, packed):
+        page = tmp_path / f"{Path(source).stem}.html"
+        code, _, said = run("report", source, mask, "-o", page)
+        assert code == 0, said
+        assert "DOE" not in page.read_text()
+    assert run("view", study, mask, "-o", tmp_path / "v.html")[0] == 0
+    (tmp_path / "s.dcm").write_bytes(bytes(128) + b"DICM")
+    code, _, said = run("report", study, tmp_path / "s.dcm", "-o", tmp_path / "no.html")
+    assert code == 3
+    assert ".seg.nrrd" in said
+
+
 def test_a_dicom_name_needs_a_dicom_series(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
     sitk.WriteImage(image("t1c"), tmp_path / "P_t1c.nii.gz")
     code, _, said = run(

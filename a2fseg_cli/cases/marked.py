@@ -12,7 +12,10 @@ from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import CaseImages, ReadingOptions, load_images
 from a2fseg_cli.cases.selection import Selection, select_cases
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.dicom.places import opened
+from a2fseg_cli.dicom.reading import peek_series
 from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.imaging.formats.suffixes import DICOM
 from a2fseg_cli.imaging.geometry import Geometry, axes_between, same_grid
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid, read_classes
 from a2fseg_cli.imaging.reading import peek_channels, peek_image, read_image
@@ -43,7 +46,7 @@ def load_marked(
     The skull may be on, and sequences that lie on another grid than the mask are resampled to its own.
 
     Args:
-        source: The patient's folder, or a CSV with one patient.
+        source: The patient's folder, one of DICOM series too, a zip of these, or a CSV with one patient.
         seg: The mask, a label map.
         config: Whose modalities and classes.
         labels: In which values the mask is written: auto, a scheme, or an order such as `NCR=2,ED=1,ET=3`.
@@ -54,7 +57,15 @@ def load_marked(
             of the images.
         UsageError: parameters that contradict each other, or no such scheme.
     """
-    cases = select_cases(source, modalities=config.modalities, selection=selection)
+    if seg is not None and seg.name.lower().endswith(DICOM):
+        raise InputError(f"{seg}: a DICOM object. Save the mask as .nii.gz or .seg.nrrd, and give that.")
+    with opened(source) as place:
+        return _load(place, seg, config, labels, selection)
+
+
+def _load(source: Path, seg: Path | None, config: ModelConfig, labels: str, selection: Selection | None) -> MarkedCase:
+    """Return what `load_marked` does, of a folder or a CSV."""
+    cases = select_cases(source, modalities=config.modalities, selection=selection, single=True)
     if len(cases) != 1:
         named = ", ".join(case.name for case in cases[:5]) + ", ..." * (len(cases) > 5)
         raise UsageError(f"{source}: {len(cases)} patients ({named}). Give the folder of one.")
@@ -97,7 +108,10 @@ def _grids(case: Case) -> dict[str, Geometry]:
         names = [name if name in case.images else "-" for name in case.channels]
         grid = peek_channels(next(iter(case.images.values())), names)[0]
         return dict.fromkeys(case.images, grid)
-    return {name: peek_image(path)[0] for name, path in case.images.items()}
+    return {
+        name: peek_series(case.series[name])[0] if name in case.series else peek_image(path)[0]
+        for name, path in case.images.items()
+    }
 
 
 def _alike(one: Geometry, other: Geometry) -> bool:
