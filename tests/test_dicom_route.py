@@ -217,6 +217,19 @@ def test_results_in_the_study_do_not_hide_it(run: Run, tmp_path: Path, study: Pa
     assert "(t1c+t2)" in shown
 
 
+def test_zips_in_a_folder_are_told(run: Run, tmp_path: Path, study: Path) -> None:
+    """A cohort of which one patient is still packed; a folder with nothing but the zip."""
+    packed = shutil.make_archive(str(tmp_path / "cohort" / "P2"), "zip", study)
+    code, _, said = run("predict", tmp_path / "cohort", "--dry-run")
+    assert code == 3
+    assert "no image, but 1 zip files. Give one by itself: P2.zip" in said
+    shutil.copytree(study, tmp_path / "cohort" / "P1")
+    code, shown, said = run("predict", tmp_path / "cohort", "--dry-run", "--json")
+    assert code == 0
+    assert "1 zip files in it are not read (P2.zip)" in shown + said
+    assert Path(packed).exists()
+
+
 def test_t1_before_and_after_contrast(run: Run, tmp_path: Path) -> None:
     made = Examination(tmp_path / "S3")
     made.add_image(1, T1, image("t1"))

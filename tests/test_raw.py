@@ -185,6 +185,12 @@ def test_a_brain_mask_takes_the_place_of_extraction(
     assert code == 0, said
     used = read_image(kept / "P1" / "P1_brain_mask.nii.gz").array > 0
     assert np.array_equal(used[2::5], box > 0)
+    box[:, 31:] = 0  # 16 x 1 x 60 voxels of 0.02 mL
+    write(image_of("mask", box, image.geometry), mask)
+    alone = ("predict", "--raw", "--t1c", study / "P1_t1c.nii.gz", "--brain-mask", mask, "--weights", toy_weights)
+    code, _, said = run(*alone, "-o", tmp_path / "c.nii.gz")
+    assert code == 0, said
+    assert "19 mL are no whole brain" in said
     elsewhere = write(image_of("mask", np.ones((5, 5, 5)) * [[[0, 1, 1, 1, 0]]], GRID_5), tmp_path / "elsewhere.nii.gz")
     code, _, said = run("predict", study, "--raw", "--brain-mask", elsewhere, "-o", tmp_path / "b.nii.gz")
     assert code == 3
@@ -232,7 +238,7 @@ def test_prepared_files_are_not_written_over_inputs_or_files_of_others(
     """`--keep-prepared` beside the patient's folder: its files would have the names of the scans."""
     scans = {path: path.read_bytes() for path in study.iterdir()}
     command = ("predict", "--raw", "--weights", toy_weights, "-o", tmp_path / "seg.nii.gz", "--keep-prepared")
-    code, _, said = run(*command, study.parent, study, "--overwrite")
+    code, _, said = run(*command, study.parent, "--t1c", study / "P1_t1c.nii.gz", "--case", "P1", "--overwrite")
     assert code == 2
     assert "never written over" in said
     t1c = ("--t1c", study / "P1_t1c.nii.gz", "--case", "P9")
@@ -241,6 +247,11 @@ def test_prepared_files_are_not_written_over_inputs_or_files_of_others(
     code, _, said = run(*command, tmp_path, *t1c)
     assert code == 2
     assert "P9_t2.nii.gz exists" in said
+    for among in (study, study / "kept", study.parent):  # the last one holds P1
+        code, _, said = run(*command, among, study)
+        assert code == 2
+        assert "taken for scans" in said or among == study.parent
+    assert run("prepare", study, "-o", study / "kept")[0] == 2
     assert {path: path.read_bytes() for path in study.iterdir()} == scans
 
 

@@ -120,7 +120,7 @@ def test_spoiled_ones_are_told(heads: dict[str, tuple[MedicalImage, np.ndarray, 
 def test_the_words_of_the_check() -> None:
     assert Quality(0.1, 1.0, 1.0, 20).problem is None
     assert "do not fit (borders 0.010" in (Quality(0.01, 1.0, 1.0, 20).problem or "")
-    assert "in common (12%)" in (Quality(0.1, 1.0, 0.12, 2).problem or "")
+    assert "(12% of the mask)" in (Quality(0.1, 1.0, 0.12, 2).problem or "")
 
 
 def test_a_mask_that_does_not_belong_is_refused() -> None:

@@ -192,8 +192,7 @@ def fitted(
     if options.brain_mask is not None:
         mask = read_mask(Path(options.brain_mask), images[reference])
         masks = dict.fromkeys(images, mask)
-        if (ml := float(mask.sum()) * grid.voxel_volume_ml) < _SMALLEST_BRAIN_ML:
-            told.append(f"{options.brain_mask}: {ml:.0f} mL are no whole brain; what lies outside is not looked at")
+        told += mask_remarks(Path(options.brain_mask), mask, grid)
     else:
         if not options.allow_skull:
             refuse_skulls(images, threads)
@@ -209,6 +208,12 @@ def read_mask(path: Path, image: MedicalImage) -> Mask:
     if not mask.classes.any():
         raise InputError(f"{path}: an empty mask of the brain. Is it the right file?")
     return mask.classes.astype(bool)
+
+
+def mask_remarks(path: Path, mask: Mask, grid: Geometry) -> list[str]:
+    """Return what is odd about the size of a brain's mask that was given."""
+    ml = float(mask.sum()) * grid.voxel_volume_ml
+    return [f"{path}: {ml:.0f} mL are no whole brain; what lies outside is not looked at"] * (ml < _SMALLEST_BRAIN_ML)
 
 
 def check_names(name: str, images: Mapping[str, object], modalities: Sequence[str]) -> None:

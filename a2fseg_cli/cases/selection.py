@@ -15,7 +15,7 @@ from a2fseg_cli.cases.nnunet import find_dataset, is_dataset
 from a2fseg_cli.cases.series_choice import SeriesChoice
 from a2fseg_cli.cases.studies import cases_of_dicom, with_series
 from a2fseg_cli.cases.volumes import cases_of_volumes, channel_modalities
-from a2fseg_cli.dicom.places import holds_dicom, holds_images
+from a2fseg_cli.dicom.places import holds_dicom, holds_images, is_zip
 from a2fseg_cli.dicom.reading import series_in_folder
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.modalities import BRATS_MODALITIES
@@ -102,10 +102,11 @@ def select_cases(
     for place in sources:
         if _is_dicom_place(place, modalities):
             _refuse(selection, ("select", "channels"), "DICOM series are told apart by their headers")
-            cases += cases_of_dicom(place, modalities, selection.series_choice, single=single)
+            own = cases_of_dicom(place, modalities, selection.series_choice, single=single)
         else:
             _refuse(selection, ("series", "study", "prefer"), f"{place} holds no DICOM series, or images beside them")
-            cases += _cases_of_source(place, modalities, selection, with_truth)
+            own = _cases_of_source(place, modalities, selection, with_truth)
+        cases += _with_zips(place, own)
     cases = unique(cases)
     if case_name is not None:
         cases = [_renamed(cases, case_name)]
@@ -125,6 +126,20 @@ def _is_dicom_place(place: Path, modalities: Sequence[str]) -> bool:
     except NoImagesError:
         return True
     return False
+
+
+def _with_zips(place: Path, cases: list[Case]) -> list[Case]:
+    """Return the cases of a folder, the first with a warning of zips in it, which may be patients and are not read."""
+    zips = _zips(place)
+    if not cases or not zips:
+        return cases
+    names = ", ".join(zips[:3]) + (", ..." if len(zips) > 3 else "")
+    text = f"{place}: {len(zips)} zip files in it are not read ({names}). Unpack them, or give each by itself"
+    return [replace(cases[0], warnings=(*cases[0].warnings, text)), *cases[1:]]
+
+
+def _zips(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir() if is_zip(path)) if os.path.isdir(place) else []
 
 
 def _given_case(given: Mapping[str, Path]) -> Case:
@@ -154,7 +169,14 @@ def _cases_of_source(source: Path, modalities: Sequence[str], selection: Selecti
     if channels:
         _refuse(selection, _AMONG_FILES, "channels tell what is in 4-D files")
         return cases_of_volumes(source, modalities, channels)
-    return find_cases(source, modalities, select=selection.select, ignore_unknown=selection.ignore_unknown)
+    try:
+        return find_cases(source, modalities, select=selection.select, ignore_unknown=selection.ignore_unknown)
+    except NoImagesError as error:
+        if zips := _zips(source):
+            raise InputError(
+                f"{source}: no image, but {len(zips)} zip files. Give one by itself: {zips[0]}."
+            ) from error
+        raise
 
 
 def _refuse(selection: Selection, names: Sequence[str], why: str) -> None:

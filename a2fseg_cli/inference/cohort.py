@@ -27,7 +27,7 @@ from a2fseg_cli.inference.prefetch import read_ahead, work_ahead
 from a2fseg_cli.inference.segmentation_file import check_segmentation_file
 from a2fseg_cli.inference.stats import StatsFile, write_stats
 from a2fseg_cli.inference.status import FAILED, OK, RUNNING, SKIPPED, Status, StatusTable
-from a2fseg_cli.raw.outputs import possible_files, refuse_others
+from a2fseg_cli.raw.outputs import possible_files, refuse_among_scans, refuse_others
 
 # A row of the status table is noted after the mask, whose time a file system may round to two seconds.
 _SECONDS_OF_NOTING = 2.0
@@ -269,6 +269,7 @@ def _kept_files(keep: Path | None, cases: Sequence[Case], existing: str) -> list
     """Return what preparation may write. Raises: UsageError: files of others are in the way."""
     if keep is None:
         return []
+    refuse_among_scans(keep, [case.folder for case in cases])
     for case in cases if existing != "overwrite" else ():
         refuse_others(keep / case.name, case.name)
     return [path for case in cases for path in possible_files(keep / case.name, case.name)]

@@ -20,7 +20,7 @@ from a2fseg_cli.files import check_place, file_state, fingerprint
 from a2fseg_cli.inference.predict import EXISTING
 from a2fseg_cli.inference.status import FAILED, OK, SKIPPED, Status, StatusTable
 from a2fseg_cli.modalities import BRATS_MODALITIES
-from a2fseg_cli.raw.outputs import prepared_files, remove_prepared, write_prepared
+from a2fseg_cli.raw.outputs import prepared_files, refuse_among_scans, remove_prepared, write_prepared
 from a2fseg_cli.raw.prepare import prepare_raw
 
 
@@ -109,6 +109,7 @@ def _refuse_existing(cases: Sequence[Case], inputs: Sequence[Path], folder: Path
         own = os.path.realpath(folder / case.name)
         if any(os.path.realpath(path).startswith(own + os.sep) for path in (*case.files, *inputs)):
             raise UsageError(f"{folder / case.name} holds the patient's input. Give another folder.")
+    refuse_among_scans(folder, [case.folder for case in cases])
     in_the_way = [folder / case.name for case in cases if (folder / case.name).exists()]
     if existing == "refuse" and in_the_way:
         raise UsageError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,25 @@ def refuse_others(folder: Path, name: str) -> None:
         raise UsageError(
             f"{others[0]} exists, and preparation did not make it. Give another folder, or overwrite it (overwrite)."
         )
+
+
+def refuse_among_scans(folder: Path, scans: Sequence[Path | None]) -> None:
+    """Refuse a folder among the patients' scans: the next run would take what is written there for scans.
+
+    Args:
+        folder: Where the patients' folders go.
+        scans: The folder of each patient; None of one whose images were given one by one.
+
+    Raises:
+        UsageError: it lies in one of them, or beside them in the folder of all.
+    """
+    places = [os.path.realpath(place) for place in scans if place is not None]
+    if len(places) > 1:
+        places.append(os.path.commonpath(places))
+    own = os.path.realpath(folder)
+    for place in places:
+        if os.path.commonpath([place, own]) == place and place != os.sep:
+            raise UsageError(f"{folder} lies in {place}: it would be taken for scans. Give another folder.")
 
 
 def remove_prepared(folder: Path, name: str) -> None:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.checks import Mask, in_order, remarks
-from a2fseg_cli.cases.images import CaseImages, ReadingOptions, read_images, read_mask
+from a2fseg_cli.cases.images import CaseImages, ReadingOptions, mask_remarks, read_images, read_mask
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.imaging.brain import brain_mask
 from a2fseg_cli.imaging.geometry import Geometry
@@ -194,7 +194,9 @@ def _brains(
         InputError: no image shows a brain, or the mask given lies on no image's grid.
     """
     if options.brain_mask is not None:
-        return _given_brain(Path(options.brain_mask), images), []
+        given = _given_brain(Path(options.brain_mask), images)
+        first = next(iter(given))
+        return given, mask_remarks(Path(options.brain_mask), given[first], images[first].geometry)
     brains: dict[str, Mask] = {}
     told: list[str] = []
     for m, image in images.items():

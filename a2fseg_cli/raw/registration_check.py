@@ -60,7 +60,7 @@ class Quality:
     def problem(self) -> str | None:
         """Why the registration is not to be trusted, in words; None where nothing speaks against it."""
         if self.parts < _FEWEST_PARTS:
-            return f"the two scans show too little of the brain in common ({self.covered:.0%}) to tell whether they fit"
+            return f"they show too little brain in common to tell whether they fit ({self.covered:.0%} of the mask)"
         if self.borders >= LEAST_BORDERS:
             return None
         return (
