@@ -117,9 +117,7 @@ def main() -> None:
     given = parser.parse_args()
     names = json.loads((given.data / "split.json").read_text())[given.part]
     cases = {case.name: case for case in find_cases(given.data / "cases")}
-    fine = [
-        n for n in names if max(peek_image(next(iter(cases[n].images.values())))[0].spacing_mm) <= LARGEST_VOXEL_MM
-    ]
+    fine = [n for n in names if max(peek_image(next(iter(cases[n].images.values())))[0].spacing_mm) <= LARGEST_VOXEL_MM]
     network = api.load_network()
     rng = np.random.default_rng(given.seed)
     print("| patient | sequences kept | WT turned | WT in place | difference | seconds |\n|---|---|--:|--:|--:|--:|")

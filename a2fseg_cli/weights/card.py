@@ -65,8 +65,8 @@ def mirrored_axes(card: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 # Below this mean Dice on the test patients a region's volume is called a guess; more is asked of TC and ET without
-# T1c, since enhancement shows on no other sequence. The bundled weights find them without T1c with 49 to 57 and 29 to
-# 36 %, and with it with 72 to 81 and 57 to 65 %.
+# T1c, since enhancement shows on no other sequence. The bundled weights find them without T1c with 48 to 57 and 28 to
+# 35 %, and with it with 71 to 80 and 56 to 65 %.
 GUESS_BELOW, UNSEEN_GUESS_BELOW = 0.5, 0.7
 
 
