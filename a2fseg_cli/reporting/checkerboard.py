@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from a2fseg_cli.reporting.figures import png_figure, printable
+from a2fseg_cli.modalities import heading
+from a2fseg_cli.reporting.figures import dark_edge, png_figure, printable
 
 FloatVolume = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -57,7 +58,7 @@ def checkerboard_picture(
                 axes = figure.add_subplot(grid[row, column])
                 _show(axes, board, brain, axis, spacing_mm, sides)
                 if column == 0:
-                    compared = name if name == reference else f"{name} and {reference}"
+                    compared = " and ".join(heading(m) for m in dict.fromkeys((name, reference)))
                     text = ", ".join(filter(None, (f"{compared}, {plane}", notes.get(name, ""))))
                     axes.set_title(printable(text), fontsize=8, pad=2, loc="left")
         figure.suptitle(printable(title), fontsize=11, y=1 - 0.06 * inch, va="top")
@@ -98,5 +99,6 @@ def _show(
     if outline.any() and not outline.all():
         axes.contour(outline, levels=[0.5], colors=[_OUTLINE], linewidths=0.8)
     for text, x, side in zip(sides, (0.02, 0.98), ("left", "right"), strict=True):
-        axes.text(x, 0.5, text, transform=axes.transAxes, color="white", fontsize=8, ha=side, va="center")
+        words = {"color": "white", "fontsize": 8, "ha": side, "va": "center", "path_effects": dark_edge()}
+        axes.text(x, 0.5, text, transform=axes.transAxes, **words)
     axes.set_axis_off()

@@ -84,6 +84,13 @@ def _write(path: Path | BinaryIO, pixels: RGB) -> None:
         path.write(buffer.getvalue())
 
 
+def dark_edge(width: float = 1.6) -> list[Any]:
+    """Return matplotlib's path effects by which white words stay legible on a raw scan's scalp."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=width, foreground="black")]
+
+
 def printable(text: str) -> str:
     """Return the text with `$` taken literally and characters that the font does not have as a question mark."""
     from matplotlib.font_manager import findfont, get_font

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from a2fseg_cli.reporting.colours import Colour
-from a2fseg_cli.reporting.figures import RGB, drawing_over, printable
+from a2fseg_cli.reporting.figures import RGB, dark_edge, drawing_over, printable
 from a2fseg_cli.reporting.scene import Scene, uncertainty_colours
 from a2fseg_cli.reporting.slices import EDGE_MARKS, Cut
 
@@ -149,7 +149,7 @@ class _Sheet:
         y = place[0] + 0.84 * size[0]  # where a head leaves the corners empty
         sides = (place[1] + 5, "left"), (place[1] + size[1] - 5, "right")
         for text, (x, side) in zip(EDGE_MARKS[cut.plane], sides, strict=True):
-            axes.text(x, y, text, ha=side, va="center", **white)
+            axes.text(x, y, text, ha=side, va="center", path_effects=dark_edge(), **white)
         if row == 0:
             why = f"\n{cut.reason}" if cut.reason and (lined or self.key) else ""
             why = "\nwithout outlines" if not lined and (cut, True) in self.columns else why
@@ -159,7 +159,14 @@ class _Sheet:
         if place[1] == _GAP:
             y = top + row * (self.height + _GAP)
             axes.text(
-                place[1] + 6, y + 5, printable(self.rows[row][0]), color="white", fontsize=9, weight="bold", va="top"
+                place[1] + 6,
+                y + 5,
+                printable(self.rows[row][0]),
+                color="white",
+                fontsize=9,
+                weight="bold",
+                va="top",
+                path_effects=dark_edge(),
             )
             self._scale_bar(axes, place[1] + 8, y + self.height - 9)
 
@@ -168,7 +175,8 @@ class _Sheet:
         length_mm = next((mm for mm in _BARS_MM if mm * self.scale <= self.sizes[0][1] / 2), _BARS_MM[-1])
         end = x + length_mm * self.scale
         axes.plot([x, end], [y, y], color="white", linewidth=1.6, solid_capstyle="butt")
-        axes.text((x + end) / 2, y - 5, f"{length_mm} mm", color="white", fontsize=6.5, ha="center", va="bottom")
+        words = {"color": "white", "fontsize": 6.5, "ha": "center", "va": "bottom", "path_effects": dark_edge()}
+        axes.text((x + end) / 2, y - 5, f"{length_mm} mm", **words)
 
     def _foot(self, axes: Any, legend: Sequence[tuple[str, Colour | None]], y: float) -> None:
         """Write which colour is what."""
