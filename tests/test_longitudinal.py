@@ -6,6 +6,7 @@ import csv
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -246,3 +247,10 @@ def test_what_is_refused_before_anything_is_done(run: Run, person: Path, toy_wei
     assert (code, "is no table of examinations" in err) == (2, True)
     assert (tmp_path / "time" / "longitudinal.csv").read_text() == "mine\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_guess_is_not_measurable_however_large() -> None:
+    first, second = measured()
+    assert first.measurable
+    assert not replace(second, diameters_mm=(40.0, 30.0)).measurable
+    assert replace(second, diameters_mm=(40.0, 30.0), guesses=()).measurable

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 from a2fseg_cli.cases.time_points import TimePoint, parsed_date, places_in_time
@@ -63,8 +64,9 @@ class Measurement:
 
     @property
     def measurable(self) -> bool:
-        """Whether both diameters have what RANO asks for."""
-        return self.diameters_mm is not None and min(self.diameters_mm) >= MEASURABLE_MM
+        """Whether both diameters have what RANO asks for, and the sequences can show the enhancing tumour."""
+        long_enough = self.diameters_mm is not None and min(self.diameters_mm) >= MEASURABLE_MM
+        return long_enough and _MEASURED not in self.guesses
 
     @property
     def diameters(self) -> str:
@@ -150,9 +152,15 @@ def _line(
     label: str,
     mark: str,
 ) -> None:
-    """Draw one course; marks have a dark edge, since colours made for grey images may be pale on white."""
+    """Draw one course; the way from or to a guess is dotted, since it may be no change at all.
+
+    Marks have a dark edge: colours made for grey images may be pale on white.
+    """
     looks: dict[str, Any] = {"color": colour, "marker": mark, "markeredgecolor": _GREY, "markersize": 6}
-    axes.plot(places, values, linewidth=1.8, label=printable(label), **looks)
+    for first, last in pairwise(range(len(places))):
+        style = ":" if unsure[first] or unsure[last] else "-"
+        axes.plot([places[first], places[last]], [values[first], values[last]], style, linewidth=1.8, color=colour)
+    axes.plot(places, values, "none", label=printable(label), **looks)
     open_ = [(place, value) for place, value, guess in zip(places, values, unsure, strict=True) if guess]
     axes.plot([place for place, _ in open_], [value for _, value in open_], "none", **looks | {"mfc": "white"})
 
