@@ -160,9 +160,9 @@ def _line(
     for first, last in pairwise(range(len(places))):
         style = ":" if unsure[first] or unsure[last] else "-"
         axes.plot([places[first], places[last]], [values[first], values[last]], style, linewidth=1.8, color=colour)
-    axes.plot(places, values, "none", label=printable(label), **looks)
+    axes.plot(places, values, linestyle="", label=printable(label), **looks)
     open_ = [(place, value) for place, value, guess in zip(places, values, unsure, strict=True) if guess]
-    axes.plot([place for place, _ in open_], [value for _, value in open_], "none", **looks | {"mfc": "white"})
+    axes.plot([place for place, _ in open_], [value for _, value in open_], linestyle="", **looks | {"mfc": "white"})
 
 
 def _dress(axes: Any, places: Sequence[float], measured: Sequence[Measurement], unit: str) -> None:
