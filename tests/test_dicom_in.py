@@ -744,11 +744,10 @@ def test_a_batch_is_named_by_its_folders(tmp_path: Path) -> None:
     assert "ROE" not in str(cases)
 
 
-def test_the_study_knows_its_spaces(study: Examination) -> None:
+def test_the_study_is_named_by_its_date(study: Examination) -> None:
     study.add(2, T1)
     study.add(3, T2)
     (one,) = find_studies(study.folder)
-    assert one.frames_of_reference == (study.frame,)
     assert one.label == f"study of 20260301 (UID ...{study.uid[-8:]})"
     with pytest.raises(InputError, match="no such"):
         find_studies(study.folder / "nothing")

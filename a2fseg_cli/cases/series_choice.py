@@ -80,11 +80,6 @@ class Study:
         """How messages name it: date, and the end of its UID."""
         return f"study of {self.date or 'no date'} (UID ...{self.uid[-8:]})"
 
-    @property
-    def frames_of_reference(self) -> tuple[str, ...]:
-        """The spaces in which its volumes lie; with one, nobody moved the patient between them."""
-        return tuple(dict.fromkeys(one.frame_of_reference for one in self.series if one.is_volume))
-
 
 def case_of_study(
     study: Study, name: str, modalities: Sequence[str] = BRATS_MODALITIES, choice: SeriesChoice | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -25,11 +25,11 @@ from a2fseg_cli.imaging.brain import brain_mask
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.one_grid import check_distinct
 from a2fseg_cli.imaging.reading import MedicalImage
-from a2fseg_cli.imaging.rigid_grid import coverage, divided, resample_rigidly
+from a2fseg_cli.imaging.rigid_grid import divided, resample_rigidly
 from a2fseg_cli.imaging.skull import skull_on
 from a2fseg_cli.raw.brain_agreement import agree
 from a2fseg_cli.raw.extraction import extract_brain, judged
-from a2fseg_cli.raw.registration import Registration, register
+from a2fseg_cli.raw.registration import Registration, covered, register, resample_onto
 
 # The sequences by how well they serve as the reference: the mask is read on T1c or FLAIR.
 REFERENCES = ("t1c", "flair", "t2", "t1")
@@ -136,14 +136,11 @@ def _placed(
 
     def place(m: str) -> _Placed:
         own, motion = images[m].geometry, registrations[m].matrix if m in registrations else np.eye(4)
-        array = resample_rigidly(images[m].array, own, grid, motion)
-        shown = coverage(own, grid, motion)
-        if not shown.any():
-            raise InputError(f"{images[m].path}: after registration nothing of it lies on the reference's grid.")
+        image, shown = resample_onto(images[m], motion, grid), covered(images[m], motion, grid)
         share = resample_rigidly(brains[m].astype(np.float32), own, grid, motion) if m in brains else None
         if share is not None:
             share[~shown] = np.nan
-        return _Placed(replace(images[m], array=array, geometry=grid), share, shown)
+        return _Placed(image, share, shown)
 
     with ThreadPoolExecutor(threads) as pool:
         return dict(zip(images, pool.map(place, images), strict=True))

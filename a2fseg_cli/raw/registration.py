@@ -19,9 +19,6 @@ from a2fseg_cli.imaging.rigid_grid import Mask, Matrix, coverage, itk_transform,
 from a2fseg_cli.raw.registration_check import Quality, assess
 from a2fseg_cli.raw.rigid_search import Region, find_motion, region_of
 
-# A matrix of a file whose columns are off a rotation by more than this scales or shears.
-_RIGID_TOLERANCE = 1e-4
-
 
 @dataclass(frozen=True)
 class Registration:
@@ -98,7 +95,7 @@ def check_motion(
     return _checked(matrix, region_of(moving, moving_brain), region_of(fixed, fixed_brain))
 
 
-def resample_onto(image: MedicalImage, registration: Registration, grid: Geometry) -> MedicalImage:
+def resample_onto(image: MedicalImage, matrix: Matrix, grid: Geometry) -> MedicalImage:
     """Return the moving image on a grid of the fixed one's space, interpolated once, 0 beyond its field of view.
 
     Onto a coarser grid its voxels are averaged, as a thick slice does it.
@@ -106,15 +103,15 @@ def resample_onto(image: MedicalImage, registration: Registration, grid: Geometr
     Raises:
         InputError: nothing of it lies there.
     """
-    if not covered(image, registration, grid).any():
+    if not covered(image, matrix, grid).any():
         raise InputError(f"{image.path}: nothing of it lies on the reference's grid after co-registration.")
-    array = resample_rigidly(image.array, image.geometry, grid, registration.matrix)
+    array = resample_rigidly(image.array, image.geometry, grid, matrix)
     return replace(image, array=array, geometry=grid)
 
 
-def covered(image: MedicalImage, registration: Registration, grid: Geometry) -> Mask:
+def covered(image: MedicalImage, matrix: Matrix, grid: Geometry) -> Mask:
     """Return which voxels (D, H, W) of a grid of the fixed image's space the moving image shows."""
-    return coverage(image.geometry, grid, registration.matrix)
+    return coverage(image.geometry, grid, matrix)
 
 
 def write_transform(matrix: Matrix, path: Path) -> None:
@@ -134,28 +131,6 @@ def write_transform(matrix: Matrix, path: Path) -> None:
         "",
     )
     atomic_write_bytes(path, "\n".join(lines).encode())
-
-
-def read_transform(path: Path) -> Matrix:
-    """Return the rigid motion (4, 4) of a transform file that ITK reads (.tfm, .txt, .h5, .mat of ANTs).
-
-    Raises:
-        InputError: unreadable, or not a rigid motion.
-    """
-    import SimpleITK as sitk
-
-    try:
-        transform = sitk.ReadTransform(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path}: no transform that ITK reads. Expected a text file (.tfm).") from error
-    origin = np.asarray(transform.TransformPoint((0.0, 0.0, 0.0)))
-    columns = [np.asarray(transform.TransformPoint(axis)) - origin for axis in np.eye(3).tolist()]
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = np.stack(columns, axis=1), origin
-    turn = matrix[:3, :3]
-    if not np.allclose(turn.T @ turn, np.eye(3), atol=_RIGID_TOLERANCE) or np.linalg.det(turn) < 0:
-        raise InputError(f"{path}: not a rigid motion: it scales, shears or mirrors. Expected turns and shifts only.")
-    return matrix
 
 
 def _checked(matrix: Matrix, moving: Region, fixed: Region) -> Registration:
