@@ -103,9 +103,9 @@ def resample_onto(image: MedicalImage, matrix: Matrix, grid: Geometry) -> Medica
     Raises:
         InputError: nothing of it lies there.
     """
-    if not covered(image, matrix, grid).any():
-        raise InputError(f"{image.path}: nothing of it lies on the reference's grid after co-registration.")
     array = resample_rigidly(image.array, image.geometry, grid, matrix)
+    if not array.any():
+        raise InputError(f"{image.path}: nothing of it lies on the reference's grid after co-registration.")
     return replace(image, array=array, geometry=grid)
 
 
