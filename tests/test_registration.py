@@ -80,7 +80,7 @@ def test_a_head_is_found_again(heads: dict[str, tuple[MedicalImage, np.ndarray, 
     assert registration.problem is None
     assert registration.degrees == pytest.approx(25, abs=1)
     assert registration.quality.overlap > 0.9
-    again = register(moving, fixed, threads=2, **masks)
+    again = register(moving, fixed, **masks)
     assert np.array_equal(again.matrix, registration.matrix)
     assert again == replace(registration, matrix=again.matrix)
     brought = resample_onto(moving, registration.matrix, fixed.geometry)

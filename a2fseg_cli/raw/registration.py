@@ -50,26 +50,24 @@ def register(
     *,
     moving_brain: Mask | None = None,
     fixed_brain: Mask | None = None,
-    threads: int = 1,
 ) -> Registration:
     """Return the rigid motion that brings one scan onto another of the same person, checked.
 
     Heads with the skull on or stripped brains, each on its own grid, of any two contrasts; up to 30 degrees and 40 mm
-    apart. Equal inputs give equal results, whatever the number of threads.
+    apart. Equal inputs give equal results.
 
     Args:
         moving: The scan to be brought over.
         fixed: The scan that stands still.
         moving_brain: (D, H, W), its brain, about; where None, its tissue takes the brain's place.
         fixed_brain: The same of the fixed scan.
-        threads: How many starts of the search are followed at a time.
 
     Raises:
         InputError: a scan or a mask with less than 500 voxels of tissue.
         ValueError: a mask of another shape than its scan.
     """
     regions = region_of(moving, moving_brain), region_of(fixed, fixed_brain)
-    return _checked(find_motion(*regions, threads=threads), *regions)
+    return _checked(find_motion(*regions), *regions)
 
 
 def check_motion(

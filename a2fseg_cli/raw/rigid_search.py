@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,22 +99,21 @@ def region_of(image: MedicalImage, mask: Mask | None) -> Region:
     return Region(image, part, np.asarray(image.geometry.origin_mm) + steps @ middle)
 
 
-def find_motion(moving: Region, fixed: Region, threads: int = 1) -> Matrix:
+def find_motion(moving: Region, fixed: Region) -> Matrix:
     """Return the motion (4, 4), from a point of the fixed image to the same of the head in the moving one, LPS mm.
 
     Args:
         moving: The image that is to be brought over.
         fixed: The image that stands still.
-        threads: How many starts are followed at a time. It changes no result.
     """
+    # One start after the other: two threads that share an image of SimpleITK end the process now and then.
     pair = _Pair(moving, fixed)
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        coarse = _best_first(pool.map(lambda start: pair.follow(start, _COARSE), _starts(moving, fixed)))
-        kept: list[_End] = []
-        for end in coarse:
-            if len(kept) < _KEPT and all(_mean_distance_mm(end, other, fixed.centre_mm) > _APART_MM for other in kept):
-                kept.append(end)
-        middle = _best_first(pool.map(lambda end: pair.follow(end.transform, _MIDDLE), kept))
+    coarse = _best_first(pair.follow(start, _COARSE) for start in _starts(moving, fixed))
+    kept: list[_End] = []
+    for end in coarse:
+        if len(kept) < _KEPT and all(_mean_distance_mm(end, other, fixed.centre_mm) > _APART_MM for other in kept):
+            kept.append(end)
+    middle = _best_first(pair.follow(end.transform, _MIDDLE) for end in kept)
     if not middle:
         return _matrix(_euler(np.zeros(3), moving.centre_mm - fixed.centre_mm, fixed.centre_mm))
     best = middle[0]
