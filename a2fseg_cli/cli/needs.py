@@ -151,9 +151,9 @@ ALWAYS: dict[str, frozenset[str]] = {
     # Of `weight_decay` the recipe knows whether its optimiser uses it, of `ablation` the configuration whether the
     # network has such parts.
     "train": frozenset(
-        ("data", "output", "resume", "split", "preset", "network", "ablation", "modalities", "labels", "regions",
-         "spacing", "features", "init_weights", "time_budget", "iterations", "patch_size", "batch_size", "optimizer",
-         "learning_rate",
+        ("data", "output", "resume", "split", "preset", "network", "ablation", "sub_voxels", "modalities", "labels",
+         "regions", "spacing", "features", "init_weights", "time_budget", "iterations", "patch_size", "batch_size",
+         "optimizer", "learning_rate",
          "weight_decay", "random_subsets", "foreground_share", "foreground_weight", "dice_over", "draw", "augment",
          "mix_share", "scanner_share", "gradient_clip", "ema_decay", "seed", "name", "licence", "device", "precision",
          "threads", "cache", "workers", "quiet")

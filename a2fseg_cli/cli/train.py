@@ -46,6 +46,13 @@ def train(
             help="Parts of a2fseg to leave out: average-only, no-context, no-modality-heads", rich_help_panel=NETWORK
         ),
     ] = None,
+    sub_voxels: Annotated[
+        int | None,
+        typer.Option(
+            help="a2fseg reads and writes blocks of so many voxels an edge as one, e.g. 2 (default: 1)",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
     modalities: Annotated[
         str | None, typer.Option(help="Names, e.g. t1,flair (default: the four)", rich_help_panel=NETWORK)
     ] = None,
@@ -147,6 +154,7 @@ def train(
     fields: Fields = {
         "network": network,
         "ablation": ablation.split(",") if ablation else None,
+        "sub_voxels": sub_voxels,
         "modalities": modalities.split(",") if modalities else None,
         "labels": _labels(labels),
         "regions": _regions(regions),

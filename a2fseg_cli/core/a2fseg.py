@@ -6,10 +6,13 @@
 Where the paper leaves a choice, it is made here:
 - The four U-Nets have nnU-Net's blocks; their widths are configuration (the paper: "reduced UNet", C = 32).
 - f_m of equation (1) is one convolution with a 3x3x3 kernel (configuration); the paper gives no kernel size.
-- A new network's heads start out saying background (`layers.BACKGROUND_PRIOR`).
+- A new network's heads start out saying background (`sub_voxels.BACKGROUND_PRIOR`).
 - Every F_m, the average and the fused features have a 1x1x1 head of their own; classes are label values
   with a softmax, as equation (4) reads. The authors' code, which does not run as published, differs: regions
   with sigmoids, deep supervision, attention without the sigmoid.
+
+With `config.sub_voxels` above 1 all of it happens on a grid that many times coarser than the images': what a U-Net
+reads and a head writes are blocks of voxels (`sub_voxels.py`).
 
 `config.ablation` leaves parts out, as Table 2 of the paper does: `average-only` everything behind F_avg, whose head
 then predicts; `no-context` the average in equation (1); `no-modality-heads` the heads on each F_m.
@@ -17,16 +20,18 @@ then predicts; `no-context` the average in equation (1); `no-modality-heads` the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.layers import new_head
 from a2fseg_cli.core.network import Network, Output, Present, TrainingOutputs, union
 from a2fseg_cli.core.shared_fusion import AdaptiveFusion, average
+from a2fseg_cli.core.sub_voxels import Head, blocks, offset, repeated
 from a2fseg_cli.core.unet import UNet
 
 
@@ -53,17 +58,21 @@ class A2FSeg(Network):
         channels = config.features_per_stage[0]
         classes, without = len(config.classes), config.ablation
         self.has_attention = "average-only" not in without
-        self.encoders = nn.ModuleDict({m: UNet(config.features_per_stage) for m in config.modalities})
+        self.block = config.sub_voxels
+        self.encoders = nn.ModuleDict(
+            {m: UNet(config.features_per_stage, channels=self.block**3) for m in config.modalities}
+        )
         if self.has_attention:
             self.fusion = AdaptiveFusion(
                 config.modalities, channels, config.attention_kernel_size, "no-context" not in without
             )
         with_heads = config.modalities if "no-modality-heads" not in without else ()
-        self.modality_heads = nn.ModuleDict({m: new_head(channels, classes) for m in with_heads})
-        self.average_head = new_head(channels, classes)
+        self.modality_heads = nn.ModuleDict({m: Head(channels, classes, self.block) for m in with_heads})
+        self.average_head = Head(channels, classes, self.block)
         if self.has_attention:
-            self.head = new_head(channels, classes)
-        self.fusion_reach = config.attention_kernel_size // 2 if self.has_attention else 0
+            self.head = Head(channels, classes, self.block)
+        if self.block == 1:  # else the features have not the images' grid
+            self.fusion_reach = config.attention_kernel_size // 2 if self.has_attention else 0
 
     def forward(self, images: Tensor, present: Present) -> Tensor:
         """Return the logits (B, classes, D, H, W) of images (B, M, D, H, W), step by step as the paper writes it.
@@ -83,7 +92,9 @@ class A2FSeg(Network):
         return torch.cat([self.forward(image[None], flag) for image, flag in zip(images, flags, strict=True)])
 
     def encode(self, images: Tensor, present: Present) -> dict[str, Tensor]:
-        """Return F_m (B, C, D, H, W) of every present modality. Absent modalities are never read.
+        """Return F_m (B, C, D, H, W) of every present modality, of blocks where the configuration has them.
+
+        Absent modalities are never read.
 
         Args:
             images: (B, M, D, H, W), z-scored; edges at least the config's `smallest_edge`.
@@ -92,7 +103,7 @@ class A2FSeg(Network):
         self.check_images(images)
         names = self.present_names(present)
         index = self.config.modalities.index
-        return {m: self.encoders[m](images[:, index(m) : index(m) + 1]) for m in names}
+        return {m: self.encoders[m](blocks(images[:, index(m) : index(m) + 1], self.block)) for m in names}
 
     def equations(self, features: Mapping[str, Tensor]) -> Equations:
         """Return the average and the fused features, equations (1) to (3) word for word.
@@ -127,26 +138,30 @@ class A2FSeg(Network):
                 yield Output(self.average_head(average([features[m] for m in names])))
             return
         for fused in self.fusion.fuse_subsets(features, chosen, attention=attention):
-            weights = fused.weights.items()
-            yield Output(
-                self.head(fused.features),
-                {m: weight.mean(dim=1, keepdim=True, dtype=torch.float32) for m, weight in weights},
-            )
+            shares = {m: w.mean(dim=1, keepdim=True, dtype=torch.float32) for m, w in fused.weights.items()}
+            yield Output(self.head(fused.features), {m: repeated(share, self.block) for m, share in shares.items()})
 
     def training_outputs(self, images: Tensor, subsets: Sequence[Present], progress: float = 1.0) -> TrainingOutputs:
-        """Return the heads of equation (5): on each F_m, then on F_avg and Fhat of each subset."""
+        """Return the heads of equation (5): on each F_m, then on F_avg and Fhat of each subset.
+
+        Of blocks one voxel each, drawn anew at every call: the loss then costs what it costs on the coarse grid.
+        """
         features = self.encode(images, union(subsets))
+        index = int(torch.randint(self.block**3, ())) if self.block > 1 else 0
         of_subsets = []
         if self.has_attention:
             chosen = [self.present_names(present) for present in subsets]
             for fused in self.fusion.fuse_subsets(features, chosen, averages=True):
                 assert fused.average is not None
-                logits = self.head(fused.features)
-                of_subsets += [self.average_head(fused.average), logits]
+                logits = self.head.of_one(fused.features, index)
+                of_subsets += [self.average_head.of_one(fused.average, index), logits]
         else:
-            of_subsets += [output.logits for output in self.fuse_subsets(features, subsets)]
-        of_modalities = [head(features[m]) for m, head in self.modality_heads.items() if m in features]
-        return TrainingOutputs([*of_modalities, *of_subsets])
+            averages = [average([features[m] for m in self.present_names(present)]) for present in subsets]
+            of_subsets += [self.average_head.of_one(f_avg, index) for f_avg in averages]
+        heads = cast(Mapping[str, Head], self.modality_heads)
+        of_modalities = [heads[m].of_one(f_m, index) for m, f_m in features.items() if m in heads]
+        z, y, x = (slice(start, None, self.block) for start in offset(index, self.block))
+        return TrainingOutputs([*of_modalities, *of_subsets], voxels=(z, y, x))
 
     def bytes_per_voxel(self, modalities: int, subsets: int, itemsize: int) -> int:
         """Return about how much memory a voxel of a window takes at the peak.
@@ -155,6 +170,7 @@ class A2FSeg(Network):
         subsets, and those of one in float32. So 15 subsets get the windows of one, and its masks. Measured on brains
         of 3.3 million voxels, 16 and 32 features.
         """
-        features, classes = self.config.features_per_stage[0], len(self.config.classes)
+        classes = len(self.config.classes)
+        features = math.ceil(self.config.features_per_stage[0] / self.block**3)
         working = max(9 * features, subsets * classes) * itemsize
         return features * modalities * itemsize + working + 12 * classes

@@ -38,6 +38,8 @@ class ModelConfig:
             window of its own over the whole brain; the nearer the crops come to it, the better it works.
         architecture: Which network it is, a row of `core/networks.py`.
         ablation: Parts left out, of `ABLATIONS`; only a2fseg has them.
+        sub_voxels: Edge of the blocks of voxels that the network takes as one; 1 is none, and only a2fseg has more.
+            Spacing, crops and windows stay those of the voxels.
     """
 
     modalities: tuple[str, ...] = BRATS_MODALITIES
@@ -54,6 +56,7 @@ class ModelConfig:
     patch_size: tuple[int, int, int] = (128, 128, 128)
     architecture: str = "a2fseg"
     ablation: tuple[str, ...] = ()
+    sub_voxels: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what cannot be a network. Raises: ValueError."""
@@ -84,6 +87,8 @@ class ModelConfig:
         if not _NAME.fullmatch(self.architecture):
             raise ValueError(f"architecture must be a name of letters, digits, - and _; got {self.architecture!r}")
         self._check_ablation()
+        if self.sub_voxels not in (1, 2, 3, 4) or (self.sub_voxels > 1 and self.architecture != "a2fseg"):
+            raise ValueError(f"sub_voxels must be 1 to 4, and 1 for any network but a2fseg; got {self.sub_voxels}")
         least, step = self.smallest_edge, self.edge_step
         if len(self.patch_size) != 3 or any(edge < least or edge % step for edge in self.patch_size):
             raise ValueError(f"patch_size: edges must be multiples of {step}, at least {least}; got {self.patch_size}")
@@ -99,7 +104,7 @@ class ModelConfig:
     @property
     def stride(self) -> int:
         """Voxels at full resolution per voxel of the deepest stage."""
-        return int(2 ** (len(self.features_per_stage) - 1))
+        return int(self.sub_voxels * 2 ** (len(self.features_per_stage) - 1))
 
     @property
     def smallest_edge(self) -> int:
@@ -108,12 +113,12 @@ class ModelConfig:
 
     @property
     def edge_step(self) -> int:
-        """What the edges of windows and crops are multiples of: 8, or the stride where that is less.
+        """What the edges of windows and crops are multiples of: 8 (blocks), or the stride where that is less.
 
         The U-Nets take any edge, but a CPU prepares its convolutions anew for every shape; multiples of 8 are few
         shapes, and add 15 % of voxels to a brain at 2 mm where multiples of 16 add 43 %.
         """
-        return min(8, self.stride)
+        return min(8 * self.sub_voxels, self.stride)
 
     def region_classes(self, region: str) -> tuple[int, ...]:
         """Return the indices of the classes that make up a region. Raises: KeyError."""
@@ -127,10 +132,12 @@ class ModelConfig:
         return tuple(name in wanted for name in self.modalities)
 
     def to_json(self) -> str:
-        """Return the configuration as JSON; `ablation` only where there is one, so that earlier versions read it."""
+        """Return the configuration as JSON, without what an earlier version lacks and this network does not use."""
         values = asdict(self)
         if not self.ablation:
             del values["ablation"]
+        if self.sub_voxels == 1:
+            del values["sub_voxels"]
         return json.dumps(values)
 
     @classmethod
@@ -153,6 +160,7 @@ class ModelConfig:
                 patch_size=_three(raw["patch_size"], int),
                 architecture=str(raw["architecture"]),
                 ablation=tuple(str(name) for name in raw["ablation"]),
+                sub_voxels=int(raw["sub_voxels"]),
             )
         except (TypeError, KeyError, IndexError, OverflowError) as error:
             raise ValueError(f"not a model configuration: {error}") from error
@@ -161,14 +169,14 @@ class ModelConfig:
 def of_today(raw: Any) -> Any:
     """Return a configuration's fields as they are now.
 
-    Until weights of format 2, `patch_size` was called `window`, and every network was an a2fseg. `ablation` is left
-    out where it is none.
+    Until weights of format 2, `patch_size` was called `window`, and every network was an a2fseg. `ablation` and
+    `sub_voxels` are left out where they are none.
     """
     if not isinstance(raw, dict):
         return raw
     if "window" in raw and "patch_size" not in raw:
         raw = {"patch_size" if name == "window" else name: value for name, value in raw.items()}
-    return {"architecture": "a2fseg", "ablation": []} | raw
+    return {"architecture": "a2fseg", "ablation": [], "sub_voxels": 1} | raw
 
 
 def _three(values: Sequence[Any], kind: type) -> Any:

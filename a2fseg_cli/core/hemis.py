@@ -8,7 +8,7 @@ those of A2FSeg's Table 1 among them, and what is built here. It has no losses o
 Differences from it:
 - The variance is that of the modalities present (divided by their number), as in that code; HeMIS divides by one less.
 - All subsets are drawn from the start; HeMIS trains on all modalities first (pseudo-curriculum).
-- The head has a bias, and starts out saying background (`layers.BACKGROUND_PRIOR`).
+- The head has a bias, and starts out saying background (`sub_voxels.BACKGROUND_PRIOR`).
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.layers import NormConv, new_head, resized
+from a2fseg_cli.core.layers import NormConv, resized
 from a2fseg_cli.core.network import Present, TrainingOutputs, union
 from a2fseg_cli.core.pyramid import Levels, PyramidNetwork
+from a2fseg_cli.core.sub_voxels import Head
 from a2fseg_cli.errors import UsageError
 
 # Of LeakyReLU, NiftyNet's, which that code is written in.
@@ -107,7 +108,7 @@ class HeMIS(PyramidNetwork):
         super().__init__(config)
         widths, halves = config.features_per_stage, halved(config)
         self.encoders = nn.ModuleDict({m: Encoder(widths, halves) for m in config.modalities})
-        self.decoder = Decoder(widths, [2 * half for half in halves], new_head(halves[0], len(config.classes)))
+        self.decoder = Decoder(widths, [2 * half for half in halves], Head(halves[0], len(config.classes)))
 
     def decode(self, levels: Levels) -> Tensor:
         """Return the logits of a subset."""

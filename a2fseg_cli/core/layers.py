@@ -11,10 +11,6 @@ from torch.nn import functional as F
 from a2fseg_cli.core.shared_fusion import sum_of
 from a2fseg_cli.core.unet import InstanceNorm
 
-# Bias of the background's logit in every head of a new network: tumour has 5 % of four classes. Undecided heads
-# (0) soon settle on features that are silent in the tumour, where LeakyReLU passes a hundredth of the gradient;
-# 700 steps then do not tell the classes of the tumour apart, that is every one has p = 1/4 there.
-BACKGROUND_PRIOR = 4.0
 # Least probability whose logarithm is taken; below it the cross-entropy of a wrong voxel would no longer grow.
 LEAST_PROBABILITY = 1e-7
 
@@ -91,16 +87,6 @@ def resized(x: Tensor, like: Tensor, mode: str = "trilinear") -> Tensor:
     if x.shape[2:] == like.shape[2:]:
         return x
     return F.interpolate(x, size=like.shape[2:], mode=mode, align_corners=True if mode == "trilinear" else None)
-
-
-def new_head(channels: int, classes: int) -> nn.Conv3d:
-    """Return a 1x1x1 convolution to the classes that starts out saying background."""
-    head = nn.Conv3d(channels, classes, 1)
-    assert head.bias is not None
-    with torch.no_grad():
-        head.bias.zero_()
-        head.bias[0] = BACKGROUND_PRIOR
-    return head
 
 
 def upsampled_head(logits: Tensor, like: Tensor) -> Tensor:

@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.layers import ConvNorm, kaiming, new_head
+from a2fseg_cli.core.layers import ConvNorm, kaiming
 from a2fseg_cli.core.network import Present, TrainingOutputs, union
 from a2fseg_cli.core.pyramid import Levels, PyramidNetwork
 from a2fseg_cli.core.residual import ResidualDecoder, ResidualEncoder
 from a2fseg_cli.core.shared_fusion import average, sum_of
+from a2fseg_cli.core.sub_voxels import Head
 from a2fseg_cli.core.unet import InstanceNorm
 
 
@@ -79,7 +80,7 @@ class UNetMFI(PyramidNetwork):
         self.encoders = nn.ModuleDict({m: ResidualEncoder(widths, ConvNorm) for m in config.modalities})
         self.interactions = nn.ModuleList(Interaction(config.modalities, width) for width in widths)
         self.decoder = ResidualDecoder(widths, ConvNorm)
-        self.head = new_head(widths[0], len(config.classes))
+        self.head = Head(widths[0], len(config.classes))
         kaiming(self)
 
     def decode(self, levels: Levels) -> Tensor:

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.layers import ConcatConv, NormConv, kaiming, new_head, upsampled_head
+from a2fseg_cli.core.layers import ConcatConv, NormConv, kaiming, upsampled_head
 from a2fseg_cli.core.network import Present, TrainingOutputs, union
 from a2fseg_cli.core.pyramid import Levels, PyramidNetwork
 from a2fseg_cli.core.residual import ResidualDecoder, ResidualEncoder
+from a2fseg_cli.core.sub_voxels import Head
 from a2fseg_cli.core.unet import InstanceNorm
 from a2fseg_cli.errors import UsageError
 
@@ -107,10 +108,10 @@ class MmFormer(PyramidNetwork):
             NormConv(count * deepest, deepest, 1), NormConv(deepest, deepest), NormConv(deepest, deepest, 1)
         )
         self.decoder = ResidualDecoder(widths, NormConv)
-        self.level_heads = nn.ModuleList(new_head(w, classes) for w in widths[1:])
-        self.head = new_head(widths[0], classes)
+        self.level_heads = nn.ModuleList(Head(w, classes) for w in widths[1:])
+        self.head = Head(widths[0], classes)
         self.modality_decoder = ResidualDecoder(widths, NormConv)  # one for all modalities
-        self.modality_head = new_head(widths[0], classes)
+        self.modality_head = Head(widths[0], classes)
         kaiming(self)
 
     def encode(self, images: Tensor, present: Present) -> dict[str, Tensor]:

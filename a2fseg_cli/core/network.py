@@ -46,12 +46,14 @@ class TrainingOutputs:
     """What the loss of a training step is made of.
 
     Attributes:
-        heads: Logits (B, classes, D, H, W), all of the images' size; the loss is the sum of equation (4) over them.
+        heads: Logits (B, classes, D, H, W), all of the size of `voxels`; the loss is the sum of equation (4) over them.
         extra_loss: What the network adds of its own, a scalar, weighted by itself.
+        voxels: Of which voxels (z, y, x) of the images the logits are.
     """
 
     heads: Sequence[Tensor]
     extra_loss: Tensor | None = None
+    voxels: tuple[slice, slice, slice] = (slice(None), slice(None), slice(None))
 
 
 class Network(nn.Module, ABC):

@@ -8,7 +8,7 @@ Differences from the paper and its code:
   voxels only.
 - The losses are this tool's cross-entropy + Dice (`losses.py`) for every network, so that networks can be compared;
   the code weights the cross-entropy by how rare a class is and counts the background's Dice.
-- Heads start out saying background (`layers.BACKGROUND_PRIOR`).
+- Heads start out saying background (`sub_voxels.BACKGROUND_PRIOR`).
 - An absent modality has no term in a sum, where the code multiplies zeros: the same, for less.
 """
 
@@ -20,11 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.layers import ConcatNorm, ConvNorm, kaiming, new_head, upsampled_head
+from a2fseg_cli.core.layers import ConcatNorm, ConvNorm, kaiming, upsampled_head
 from a2fseg_cli.core.network import Present, TrainingOutputs, union
 from a2fseg_cli.core.pyramid import Levels, PyramidNetwork
 from a2fseg_cli.core.residual import ResidualDecoder, ResidualEncoder
 from a2fseg_cli.core.shared_fusion import sum_of
+from a2fseg_cli.core.sub_voxels import Head
 from a2fseg_cli.errors import UsageError
 
 # Share of the training in which the fused prediction has no loss yet, and the heads on the modalities and the region
@@ -49,7 +50,7 @@ class RegionMaps(nn.Module):
         inner = max(1, width // 4)
         self.join = ConcatNorm(modalities, width, inner)
         self.embed = nn.Sequential(ConvNorm(inner, inner), ConvNorm(inner, width, 1))
-        self.classify = nn.Sequential(ConvNorm(2 * width if decoder else width, narrow, 1), new_head(narrow, classes))
+        self.classify = nn.Sequential(ConvNorm(2 * width if decoder else width, narrow, 1), Head(narrow, classes))
 
     def forward(self, maps: Mapping[str, Tensor], decoded: Tensor | None) -> Tensor:
         """Return the logits (B, classes, d, h, w)."""
@@ -129,9 +130,9 @@ class RFNet(PyramidNetwork):
         )
         self.fusions = nn.ModuleList(RegionAwareFusion(modalities, width, widths[-1], classes) for width in widths)
         self.decoder = ResidualDecoder(widths, ConvNorm)
-        self.head = new_head(widths[0], classes)
+        self.head = Head(widths[0], classes)
         self.modality_decoder = ResidualDecoder(widths, ConvNorm)  # one for all modalities
-        self.modality_head = new_head(widths[0], classes)
+        self.modality_head = Head(widths[0], classes)
         kaiming(self)
 
     def decode(self, levels: Levels) -> Tensor:

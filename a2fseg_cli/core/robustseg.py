@@ -11,7 +11,7 @@ Differences from the paper and its code:
 - The appearance encoder has as many strided convolutions as there are stages (four in the paper).
 - The losses of the segmentation are this tool's cross-entropy + Dice (`losses.py`); the code weights the
   cross-entropy by how rare a class is and counts the background's Dice. Its L2 penalty is the optimiser's weight decay.
-- The head starts out saying background (`layers.BACKGROUND_PRIOR`).
+- The head starts out saying background (`sub_voxels.BACKGROUND_PRIOR`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.core.layers import ConcatConv, ConcatNorm, ConvNorm, new_head
+from a2fseg_cli.core.layers import ConcatConv, ConcatNorm, ConvNorm
 from a2fseg_cli.core.network import Present, TrainingOutputs, union
 from a2fseg_cli.core.pyramid import Levels, PyramidNetwork
 from a2fseg_cli.core.residual import ResidualDecoder, ResidualEncoder
+from a2fseg_cli.core.sub_voxels import Head
 from a2fseg_cli.core.unet import InstanceNorm
 
 # Weights in the loss, and the length of the appearance code: the code's.
@@ -144,7 +145,7 @@ class RobustSeg(PyramidNetwork):
         self.appearance = nn.ModuleDict({m: AppearanceEncoder(widths[0], stages) for m in modalities})
         self.fusions = nn.ModuleList(GatedFusion(modalities, width) for width in widths)
         self.decoder = ResidualDecoder(widths, _block, mode="nearest")
-        self.head = new_head(widths[0], len(config.classes))
+        self.head = Head(widths[0], len(config.classes))
         self.image_decoders = nn.ModuleDict({m: ImageDecoder(widths[-1], stages - 1) for m in modalities})
 
     def decode(self, levels: Levels) -> Tensor:

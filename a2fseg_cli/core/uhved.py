@@ -8,7 +8,7 @@ Differences from the paper and its code:
 - The divergences are of the subsets of the step, where the code sums over all 15; the images are reconstructed once
   a step, from its last subset.
 - A modality that a patient does not have has no Gaussian, and its image is no target.
-- The head of the segmentation has a bias, and starts out saying background (`layers.BACKGROUND_PRIOR`); the loss of
+- The head of the segmentation has a bias, and starts out saying background (`sub_voxels.BACKGROUND_PRIOR`); the loss of
   the segmentation is this tool's cross-entropy + Dice (`losses.py`).
 """
 
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.hemis import Decoder, Encoder, halved
-from a2fseg_cli.core.layers import new_head
 from a2fseg_cli.core.network import Present, TrainingOutputs, union
 from a2fseg_cli.core.pyramid import Levels, PyramidNetwork
 from a2fseg_cli.core.shared_fusion import sum_of
+from a2fseg_cli.core.sub_voxels import Head
 
 # Weights of the divergences and of the reconstructions in the loss, and the limits of log sigma^2: the code's.
 KL_WEIGHT = 0.1
@@ -62,7 +62,7 @@ class UHVED(PyramidNetwork):
         widths, halves, modalities = config.features_per_stage, halved(config), config.modalities
         doubled = [2 * half for half in halves]  # mean and log sigma^2
         self.encoders = nn.ModuleDict({m: Encoder(widths, doubled) for m in modalities})
-        self.decoder = Decoder(widths, halves, new_head(halves[0], len(config.classes)))
+        self.decoder = Decoder(widths, halves, Head(halves[0], len(config.classes)))
         self.image_decoders = nn.ModuleDict(
             {m: Decoder(widths, halves, nn.Conv3d(halves[0], 1, 1, bias=False)) for m in modalities}
         )

@@ -54,14 +54,18 @@ class UNet(nn.Module):
     Two blocks a stage, strided convolution down, 2x2x2 transposed convolution up, skips concatenated
     (Isensee et al., Nature Methods 2021). The paper says "reduced UNet" and gives no widths; they are
     configuration here.
+
+    Args:
+        features_per_stage: Channels of each resolution level.
+        channels: Of the input: 1, or the voxels of a block.
     """
 
-    def __init__(self, features_per_stage: Sequence[int]) -> None:
+    def __init__(self, features_per_stage: Sequence[int], channels: int = 1) -> None:
         super().__init__()
         widths = list(features_per_stage)
         self.down = nn.ModuleList(
             nn.Sequential(ConvBlock(before, width, stride=min(2, level + 1)), ConvBlock(width, width))
-            for level, (before, width) in enumerate(zip([1, *widths[:-1]], widths, strict=True))
+            for level, (before, width) in enumerate(zip([channels, *widths[:-1]], widths, strict=True))
         )
         coarse_to_fine = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         self.up = nn.ModuleList(
@@ -72,7 +76,7 @@ class UNet(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return F_m (B, C, D, H, W) for x (B, 1, D, H, W).
+        """Return F_m (B, C, D, H, W) for x (B, channels, D, H, W).
 
         An odd edge is halved upwards on the way down, and what its transposed convolution adds is cut off again.
         """

@@ -35,7 +35,8 @@ def initial_weights(path: Path, config: ModelConfig) -> Initial:
     """Return what of a weights file fits a network: the parameters of the modalities both have, and of all of them.
 
     The heads fit where the classes are the same. Architecture, widths and attention kernel must be the same;
-    modalities, classes, working spacing and crops may differ.
+    modalities, classes, working spacing and crops may differ. A network of blocks (`sub_voxels`) may start from one
+    without them: it then reads the mean of each block, and all voxels of a block get the same logits.
 
     Raises:
         WeightsError: the file is not acceptable, or nothing in it fits.
@@ -53,6 +54,13 @@ def initial_weights(path: Path, config: ModelConfig) -> Initial:
         raise WeightsError(
             f"{path}: made for {', '.join(source.modalities)}; none of them is among {', '.join(config.modalities)}."
         )
+    if source.sub_voxels not in (1, config.sub_voxels):
+        raise WeightsError(
+            f"{path}: sub_voxels is {source.sub_voxels}, the network to train has {config.sub_voxels}. "
+            "Take the same, or weights without blocks."
+        )
+    if source.sub_voxels < config.sub_voxels:
+        tensors = in_blocks(tensors, config.sub_voxels)
     heads = source.classes == config.classes
     shapes, of_classes = parameter_shapes(config), parameters_of_classes(config)
     fitting = {
@@ -63,6 +71,23 @@ def initial_weights(path: Path, config: ModelConfig) -> Initial:
     return Initial(fitting, _note(path, source, config, shared, heads), _provenance(weights.card, weights.sha256))
 
 
+def in_blocks(tensors: Mapping[str, Tensor], edge: int) -> dict[str, Tensor]:
+    """Return the parameters of an a2fseg for blocks of voxels, from those of one that works voxel by voxel.
+
+    Args:
+        tensors: By parameter name.
+        edge: Of a block.
+    """
+    count = edge**3
+    changed = dict(tensors)
+    for name, value in tensors.items():
+        if name.startswith("encoders.") and name.endswith(".down.0.0.0.weight"):  # (width, 1, 3, 3, 3)
+            changed[name] = value.expand(-1, count, -1, -1, -1) / count
+        elif "head" in name.split(".")[0]:
+            changed[name] = value.repeat_interleave(count, dim=0)
+    return changed
+
+
 def _note(path: Path, source: ModelConfig, config: ModelConfig, shared: list[str], heads: bool) -> str:
     parts = [f"{path}: taken over for {', '.join(shared)}"]
     if new := [m for m in config.modalities if m not in shared]:
@@ -71,6 +96,8 @@ def _note(path: Path, source: ModelConfig, config: ModelConfig, shared: list[str
         parts.append(f"not used: {', '.join(unused)}")
     if not heads:
         parts.append(f"new heads for {', '.join(config.classes)}")
+    if source.sub_voxels != config.sub_voxels:
+        parts.append(f"blocks of {config.sub_voxels} voxels an edge, were {source.sub_voxels}")
     if source.spacing_mm != config.spacing_mm:
         old, now = (" x ".join(f"{mm:g}" for mm in c.spacing_mm) for c in (source, config))
         parts.append(f"working spacing {now} mm, was {old}")

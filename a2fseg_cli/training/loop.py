@@ -118,7 +118,7 @@ class Learner:
         device = self.compute.device
         with self.compute.autocast():
             outputs = self.model.training_outputs(crop.images[None].to(device), crop.subsets, progress)
-        target, weight = crop.classes[None].to(device), self.recipe.foreground_weight
+        target, weight = crop.classes[outputs.voxels][None].to(device), self.recipe.foreground_weight
         loss = total_loss(outputs.heads, target, weight, self.groups)
         return loss if outputs.extra_loss is None else loss + outputs.extra_loss
 

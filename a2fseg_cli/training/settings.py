@@ -15,7 +15,8 @@ from a2fseg_cli.training.recipe import RECIPES, RECIPES_OF_PAPERS, Recipe
 class Fields(TypedDict, total=False):
     """What may be given instead of the preset's values; None, or left out: the preset's.
 
-    `network` is one of `core.presets.NETWORKS`, whose preset it then is; `ablation` parts of a2fseg to leave out.
+    `network` is one of `core.presets.NETWORKS`, whose preset it then is; `ablation` parts of a2fseg to leave out,
+    `sub_voxels` the edge of its blocks.
     `labels` are the classes beside the background with their voxel values, `regions` the unions of classes that are
     scored (each class, where only `labels` are given). One number for `spacing_mm` or `patch_size` stands for all
     three axes. The others are the fields of `ModelConfig` and of `Recipe`, and are explained there.
@@ -23,6 +24,7 @@ class Fields(TypedDict, total=False):
 
     network: str | None
     ablation: Sequence[str] | None
+    sub_voxels: int | None
     modalities: Sequence[str] | None
     labels: Mapping[str, int] | None
     regions: Mapping[str, Sequence[str]] | None
