@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,6 +103,37 @@ def test_the_card_says_over_which_flips_the_mean_is_taken(toy_weights: Path, tmp
     assert off(3) < 1e-5 < 1e-3 < off(2)
     assert off(3, WindowOptions(tta=False)) > 1e-3
     assert off(1, WindowOptions(tta=True)) < 1e-5
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_views_side_by_side_say_what_they_say_one_after_the_other(
+    toy_weights: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many views at a time as there are threads, each with its share; the threads of torch are given back."""
+    segmenter = Segmenter(toy_weights, CPU, WindowOptions(tta=True))
+    images = np.random.default_rng(0).standard_normal((4, 24, 24, 24)).astype(np.float32)
+    masks = [(True, True, True, True), (False, False, False, True)]
+    monkeypatch.setattr(Segmenter, "_views_at_once", lambda *_: 1)
+    one_by_one = [result.probabilities for result in segmenter.segment_subsets(images, masks)]
+    running: list[int] = []
+    fuse = segmenter._fuse
+
+    def noting(*args: Any) -> Iterator[Tensor]:
+        running.append(torch.get_num_threads())
+        yield from fuse(*args)
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(segmenter, "_fuse", noting)
+    monkeypatch.setattr(Segmenter, "_views_at_once", lambda *_: 8)
+    torch.set_num_threads(threads)
+    try:
+        at_once = [result.probabilities for result in segmenter.segment_subsets(images, masks)]
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert running == [1] * 8
+    for expected, result in zip(one_by_one, at_once, strict=True):
+        np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from a2fseg_cli.core.memory import available_memory_bytes
 from a2fseg_cli.core.network import Network, union
 from a2fseg_cli.core.networks import build_network, parameter_shapes
 from a2fseg_cli.errors import ResourceError, UsageError, is_out_of_memory
+from a2fseg_cli.inference.mirroring import mean_over_flips
 from a2fseg_cli.inference.windows import WindowPlan, plan_windows, stream_windows
 from a2fseg_cli.weights.card import mirrored_axes
 from a2fseg_cli.weights.file_format import load_weights
@@ -162,9 +162,7 @@ class Predictor:
         wanted: list[Wanted] = list(zip(subsets, attention or [False] * len(subsets), strict=True))
         volume = torch.from_numpy(images)
         shape = (images.shape[1], images.shape[2], images.shape[3])
-        allowed = 0.7 * available_memory_bytes(self.compute.device)
-        if self.compute.device.type != "cuda":
-            allowed = min(allowed, MOST_WINDOW_BYTES)
+        allowed = self._bytes_allowed()
         while wanted:
             modalities = sum(union([mask for mask, _ in wanted]))
             plan = self.plan(shape, modalities, allowed, len(wanted))
@@ -189,6 +187,10 @@ class Predictor:
                 if self.compute.device.type == "cuda":
                     torch.cuda.empty_cache()
 
+    def _bytes_allowed(self) -> float:
+        allowed = 0.7 * available_memory_bytes(self.compute.device)
+        return allowed if self.compute.device.type == "cuda" else min(allowed, MOST_WINDOW_BYTES)
+
     def _kept_together(self, voxels: int, itemsize: int) -> int:
         """Return of how many subsets the logits of so many voxels are kept at a time."""
         return max(1, MOST_LOGITS_BYTES // (itemsize * len(self.config.classes) * voxels))
@@ -208,17 +210,16 @@ class Predictor:
         if not self.mirrored:
             yield from self._fuse(window, subsets, shape)
             return
-        flips = [[a + 2 for a in axes] for n in range(4) for axes in itertools.combinations(self.mirrored, n)]
-        totals: list[Tensor] = []
-        for axes in flips:
-            for index, result in enumerate(self._fuse(window.flip(axes) if axes else window, subsets)):
-                turned = result.flip(axes) if axes else result
-                if index == len(totals):
-                    totals.append(turned)
-                else:
-                    totals[index].add_(turned)
-        while totals:
-            yield totals.pop(0).div_(len(flips))
+        views = self._views_at_once(window, subsets)
+        yield from mean_over_flips(lambda view: self._fuse(view, subsets), window, self.mirrored, views)
+
+    def _views_at_once(self, window: Tensor, subsets: Sequence[Wanted]) -> int:
+        """Return how many views of a window memory holds on a CPU; a GPU is full with one."""
+        if self.compute.device.type != "cpu":
+            return 1
+        present = union([mask for mask, _ in subsets])
+        needed = self.bytes_per_voxel(sum(present), len(subsets)) * math.prod(window.shape[2:])
+        return max(1, int(self._bytes_allowed() // needed))
 
     def _fuse(self, window: Tensor, subsets: Sequence[Wanted], shape: Sequence[int] | None = None) -> Iterator[Tensor]:
         """Yield what `_predict` does, of one view of the window.
@@ -233,10 +234,8 @@ class Predictor:
             if shape is not None and reach is not None:
                 edges = [min(edge + reach, whole) for edge, whole in zip(shape, edges, strict=True)]
                 d, h, w = edges
-                features = {
-                    m: value[:, :, :d, :h, :w].contiguous(memory_format=torch.channels_last_3d)
-                    for m, value in features.items()
-                }
+                within = {m: value[:, :, :d, :h, :w] for m, value in features.items()}
+                features = {m: v.contiguous(memory_format=torch.channels_last_3d) for m, v in within.items()}
         count = self._kept_together(math.prod(edges), self.compute.dtype.itemsize)
         for first in range(0, len(subsets), count):
             with torch.no_grad(), self.compute.autocast():
