@@ -29,7 +29,7 @@ def _one(case: Case, config: ModelConfig, cache: Path) -> None:
 
 
 def fill(data: Sequence[Path], cache: Path, split: Path | None, config: ModelConfig, processes: int) -> int:
-    """Preprocess the patients for training and validation that are not in the cache; return how many patients these are.
+    """Preprocess the patients for training and validation that are not in the cache; return how many these are.
 
     Raises:
         InputError, ResourceError: as `choose_patients` and `load_samples`.

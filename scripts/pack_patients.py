@@ -21,7 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.case_lists import read_split
@@ -32,7 +31,7 @@ from a2fseg_cli.files import atomic_write_text
 from a2fseg_cli.imaging.geometry import Geometry, axes_to_canonical
 from a2fseg_cli.imaging.label_maps import check_on_grid
 from a2fseg_cli.imaging.preprocessing import Reorient, canonical_spacing_mm, prepare
-from a2fseg_cli.imaging.writing import write_image, write_label_map
+from a2fseg_cli.imaging.writing import write_image
 from a2fseg_cli.training.patients import PARTS, training_cases
 
 LEVELS = 20  # whole numbers a standard deviation
@@ -68,8 +67,9 @@ def write_packed(case: Case, spacing_mm: float, folder: Path) -> None:
         numbers = np.where(image != 0, np.clip(np.rint(image * LEVELS) + MEAN, 1, 2**15 - 1), 0)
         write_image(np.pad(numbers, MARGIN).astype(np.int16), grid, folder / f"{case.name}_{modality}.nii.gz")
     classes = route.classes_to_network(truth.classes, len(config.classes))
-    labels: npt.NDArray[np.uint8] = np.asarray(config.label_values, np.uint8)[classes]
-    write_label_map(np.pad(labels, MARGIN), None, grid, folder / f"{case.name}_seg.nii.gz")
+    labels = np.asarray(config.label_values, np.int16)[classes]
+    # An image, not a label map of this tool's: these are marked as found by it, and not taken for a truth.
+    write_image(np.pad(labels, MARGIN), grid, folder / f"{case.name}_seg.nii.gz")
 
 
 class Parts:

@@ -17,7 +17,7 @@
 #   EVALUATION=1.5    minutes kept for the evaluation on the validation patients; 0 leaves it out
 #   EPOCH=200         steps between two checkpoints: what an end in between may cost
 #   DEVICE=cuda       cpu tries everything out on a machine without a GPU, where the CUDA tests cannot run
-#   PYTHON=python3    PART_BYTES=16000000
+#   PRECISION=bf16  PYTHON=python3  PART_BYTES=16000000
 set -euo pipefail
 
 began=$SECONDS
@@ -32,7 +32,7 @@ out="$(cd "$2" && pwd)"
 minutes=$3
 : "${TOTAL:=$minutes}" "${SPACING:=1.25}" "${FEATURES:=16,32,64,128,192}" "${CROP:=96,112,96}" "${STEPS:=6000}"
 : "${RECIPE=--dice-over regions --mix-share 0.5 --scanner-share 0.3}" "${EVALUATION:=1.5}" "${EPOCH:=200}"
-: "${DEVICE:=cuda}" "${PYTHON:=python3}" "${PART_BYTES:=16000000}"
+: "${DEVICE:=cuda}" "${PRECISION:=bf16}" "${PYTHON:=python3}" "${PART_BYTES:=16000000}"
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
 # Seconds that are left of the call, less some minutes; timeout takes no fewer than 1.
@@ -69,10 +69,11 @@ say "preprocessed"
 if [ ! -s "$out/fit.txt" ]; then
   seconds="$(awk -v t="$TOTAL" -v e="$EVALUATION" 'BEGIN {print int(60 * (t - e))}')"
   "$PYTHON" "$here/scripts/fit_to_device.py" --features "$FEATURES" --spacing "$SPACING" --smallest "$CROP" \
-    --seconds "$seconds" --steps "$STEPS" --device "$DEVICE" --precision bf16 > "$out/fit.txt.new"
+    --seconds "$seconds" --steps "$STEPS" --device "$DEVICE" --precision "$PRECISION" > "$out/fit.txt.new"
   mv "$out/fit.txt.new" "$out/fit.txt"
-  # The schedule's time: what is left of the call, or of all calls. Kept, because a resumed run has the same options.
-  awk -v t="$TOTAL" -v e="$EVALUATION" -v used=$((SECONDS - began)) 'BEGIN {s = int(60 * (t - e) - used - 10); print (s < 10 ? 10 : s) "s"}' > "$out/budget.txt"
+  # The schedule's time: what is left of the call, or of all calls, less 6 % for checkpoints and curves, which it does
+  # not count. Kept, because a resumed run has the same options.
+  awk -v t="$TOTAL" -v e="$EVALUATION" -v used=$((SECONDS - began)) 'BEGIN {s = int(0.94 * (60 * (t - e) - used) - 5); print (s < 10 ? 10 : s) "s"}' > "$out/budget.txt"
 fi
 read -ra fit < "$out/fit.txt"
 read -ra recipe <<< "$RECIPE"
@@ -82,11 +83,11 @@ run="$out/run"
 resume=()
 [ -e "$run/last.ckpt" ] && resume=(--resume)
 if [ ! -e "$out/finished" ]; then
-  say "training: ${fit[*]}, $(cat "$out/budget.txt") in all"
+  say "training${resume:+ goes on}: ${fit[*]}, $(cat "$out/budget.txt") in all"
   status=0
   timeout -s INT -k 20 "$(left "$EVALUATION")" "$PYTHON" -m a2fseg_cli train "$out/patients" -o "$run" --preset tiny \
     --spacing "$SPACING" --features "$FEATURES" "${fit[@]}" --iterations "$EPOCH" "${recipe[@]}" "${split[@]}" \
-    --time-budget "$(cat "$out/budget.txt")" --cache "$out/cache" --device "$DEVICE" --precision bf16 "${resume[@]}" || status=$?
+    --time-budget "$(cat "$out/budget.txt")" --cache "$out/cache" --device "$DEVICE" --precision "$PRECISION" "${resume[@]}" || status=$?
   case $status in
     0) touch "$out/finished" && say "trained to the end" ;;
     124 | 137) say "the call's time is up; call again with the same OUT to go on" ;;
@@ -107,19 +108,18 @@ mkdir "$back"
 name="$(basename "$weights")"
 split -b "$PART_BYTES" -d -a 2 "$weights" "$back/$name.part-"
 {
-  echo "Join: cat $name.part-* > $name && sha256sum -c README.txt --ignore-missing"
-  (cd "$run" && sha256sum "$name")
-  echo
+  echo "Join: cat $name.part-* > $name && sha256sum -c SHA256SUMS"
   echo "a2fseg train --preset tiny --spacing $SPACING --features $FEATURES ${fit[*]} --iterations $EPOCH $RECIPE"
   echo "of $(cat "$out/budget.txt") of training$([ -e "$out/finished" ] || echo ", not finished")"
   tail -n 1 "$run/metrics.csv"
 } > "$back/README.txt"
+(cd "$run" && sha256sum "$name") > "$back/SHA256SUMS"
 cp "$run/metrics.csv" "$back"
 
 # 6. The evaluation on the validation patients, as far as the time reaches; the weights are safe already.
 if [ "$EVALUATION" != 0 ]; then
   timeout -k 10 "$(left 0)" "$PYTHON" -m a2fseg_cli evaluate "$out/patients" --split "$run/split.json:validation" \
-    --all-subsets --weights "$weights" --metrics dice -o "$out/scores" --overwrite --device "$DEVICE" --precision bf16 \
+    --all-subsets --weights "$weights" --metrics dice -o "$out/scores" --overwrite --device "$DEVICE" --precision "$PRECISION" \
     2>&1 | tee "$out/evaluation.txt" || say "the evaluation did not end in time"
   cat "$out/evaluation.txt" >> "$back/README.txt"
 fi
