@@ -113,7 +113,7 @@ RULES: dict[str, dict[str, Rule]] = {
             name: Rule(
                 without=("predictions", "write_card"), why="Files, and the network of a card, are scored as they are."
             )
-            for name in ("remove_small", "fill_holes")
+            for name in ("remove_small", "fill_holes", "keep_tiny")
         },
         "prediction_labels": Rule(needs=("predictions",)),
         "nsd_tolerance": Rule(needs=("metrics=nsd",)),
@@ -137,8 +137,8 @@ ALWAYS: dict[str, frozenset[str]] = {
         ("output", "raw", "reference", "brain_mask", "require", "case",
          "dry_run", "weights", "device", "precision", "window", "overlap", "tta", "threads", "deterministic", "labels",
          "regions", "probabilities", "uncertainty", "attention", "agreement", "preview", "report", "stats", "viewer",
-         "layout", "label_file", "colours", "remove_small", "fill_holes", "fail_on_empty", "overwrite", "json_",
-         "quiet")
+         "layout", "label_file", "colours", "remove_small", "fill_holes", "keep_tiny", "fail_on_empty", "overwrite",
+         "json_", "quiet")
     ),
     "prepare": frozenset(
         ("source", "output", "reference", "brain_mask", "drop_unregistered", "case", "threads", "overwrite", "json_",

@@ -77,6 +77,7 @@ def evaluate(
     tta: bool | None = None,
     remove_small: Mapping[str, float] | None = None,
     fill_holes: bool = False,
+    keep_tiny: bool = False,
     num_parts: int | None = None,
     part_id: int | None = None,
     on_start: Callable[[Start], None] = lambda _: None,
@@ -108,6 +109,7 @@ def evaluate(
         tta: Test-time mirroring over all three axes (True), none (False), or as the weights say (None).
         remove_small: Region to the volume in mm3 under which its parts are removed from the network's masks.
         fill_holes: Then also fill holes of these.
+        keep_tiny: Also score regions that the weights' card says are rather invented, so small are they.
         num_parts: In how many parts the cohort is shared; None reads the variables of a SLURM array or of torchrun.
         part_id: Which of them is this process's, from 0.
         on_start: Called once, before the first patient.
@@ -127,11 +129,11 @@ def evaluate(
         "device": device,
         "precision": precision,
     }
-    given |= {"remove_small": remove_small or None, "fill_holes": fill_holes or None}
+    given |= {"remove_small": remove_small or None, "fill_holes": fill_holes or None, "keep_tiny": keep_tiny or None}
     _check_masks(given | vars(windows), predictions is not None, prediction_labels, metrics)
-    if write_card is not None and (remove_small or fill_holes):
+    if write_card is not None and (remove_small or fill_holes or keep_tiny):
         raise UsageError(
-            "write_card: a card holds the scores of the network as it is, without remove_small, fill_holes."
+            "write_card: a card holds the scores of the network as it is, without remove_small, fill_holes, keep_tiny."
         )
     if compare not in (None, "paper") or (compare and "dice" not in metrics):
         raise UsageError(f"compare {compare}: expected paper, whose scores are Dice, and dice among the metrics.")
@@ -153,6 +155,7 @@ def evaluate(
         nsd_tolerance_mm=nsd_tolerance_mm,
         remove_small=least_volumes(config, remove_small or {}),
         fill_holes=fill_holes,
+        keep_tiny=keep_tiny,
     )
     cases = selected_cases(Path(data), split, config.modalities, num_parts, part_id)
     if figure and figure not in [case.name for case in cases.every]:

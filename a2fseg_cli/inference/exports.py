@@ -35,7 +35,7 @@ from a2fseg_cli.reporting.figures import as_jpeg
 from a2fseg_cli.reporting.page import PagePictures, page_pictures, patient_page
 from a2fseg_cli.reporting.preview import write_preview, write_thumbnail
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
-from a2fseg_cli.weights.card import guess_sentence, guesses, subset_cost
+from a2fseg_cli.weights.card import absent_below_ml, guess_sentence, guesses, subset_cost
 
 ClassMap = npt.NDArray[np.uint8]
 
@@ -81,6 +81,25 @@ def class_map(patient: Patient, prediction: Prediction) -> ClassMap:
     """Return the most probable class of each voxel (D, H, W) of the file's grid."""
     whole = Box((0, 0, 0), patient.geometry.size)
     return classes_to_file(patient.prepared.route, prediction.probabilities).placed(whole)
+
+
+def cleaned_class_map(
+    patient: Patient, prediction: Prediction, segmenter: Segmenter, options: OutputOptions
+) -> tuple[ClassMap, list[str]]:
+    """Return what is written of a patient, class indices (D, H, W) of the file's grid, and what was changed, in words.
+
+    Changed is what the options ask for, and what the weights' card says of tiny regions, but with `keep_tiny`.
+    """
+    tiny = {} if options.keep_tiny else absent_below_ml(segmenter.weights.card, segmenter.config, patient.files)
+    classes, changes = cleaned(
+        class_map(patient, prediction),
+        segmenter.config,
+        patient.geometry.spacing_mm,
+        options.remove_small,
+        options.fill_holes,
+        tiny,
+    )
+    return classes, [f"{patient.name}: {change}" for change in changes]
 
 
 def summarise(
@@ -142,18 +161,12 @@ def finish_patient(
     """
     started = time.perf_counter()
     config = segmenter.config
-    classes, changes = cleaned(
-        class_map(patient, predicted.prediction),
-        config,
-        patient.geometry.spacing_mm,
-        options.remove_small,
-        options.fill_holes,
-    )
+    classes, changes = cleaned_class_map(patient, predicted.prediction, segmenter, options)
     result = summarise(patient, predicted, classes, segmenter, options)
     guessed = [row.name for row in result.rows if row.guess and row.label is not None]
     write_segmentation_file(patient, classes, segmenter, options, files, guessed)
     outputs = _write_maps(patient, predicted.prediction, classes, config, options, files)
-    result = replace(result, warnings=(*result.warnings, *(f"{patient.name}: {change}" for change in changes)))
+    result = replace(result, warnings=(*result.warnings, *changes))
     if files.sidecar is not None:
         atomic_write_text(files.sidecar, json_text(_sidecar(result)))
         outputs.append(files.sidecar)

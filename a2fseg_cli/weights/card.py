@@ -64,6 +64,24 @@ def mirrored_axes(card: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(axis for name, axis in DIRECTIONS.items() if isinstance(names, list) and name in names)
 
 
+def absent_below_ml(card: Mapping[str, Any], config: ModelConfig, present: Iterable[str]) -> dict[str, float]:
+    """Return below how many mL in all these weights rather invent a region than find it; none by default.
+
+    `absent_below_ml` in the card holds volumes by region and by a modality that must be present, such as
+    `{"ET": {"t1c": 0.2}}`: where T1c is given, an ET of less than 0.2 mL counts as none. What is no such volume counts
+    as nothing.
+    """
+    rules, here = card.get("absent_below_ml"), set(present)
+    least: dict[str, float] = {}
+    for region, _ in config.regions:
+        volumes = rules.get(region) if isinstance(rules, Mapping) else None
+        known = [ml for m, ml in volumes.items() if m in here] if isinstance(volumes, Mapping) else []
+        numbers = [float(ml) for ml in known if type(ml) in (int, float) and 0 < ml < math.inf]
+        if numbers:
+            least[region] = max(numbers)
+    return least
+
+
 # Below this mean Dice on the test patients a region's volume is called a guess; more is asked of TC and ET without
 # T1c, since enhancement shows on no other sequence. The bundled weights find them without T1c with 48 to 57 and 28 to
 # 35 %, and with it with 71 to 80 and 56 to 65 %.
