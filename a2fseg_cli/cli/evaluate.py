@@ -99,6 +99,14 @@ def evaluate(
     compare: Annotated[
         str | None, typer.Option(metavar="paper", help="Put the paper's Dice beside yours.", rich_help_panel=SCORES)
     ] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="truth|FILE",
+            help="Mean Dice by kind of patient: with and without each region, and the kinds of a CSV (case,kind).",
+            rich_help_panel=SCORES,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -164,6 +172,7 @@ def evaluate(
             labels=labels,
             prediction_labels=prediction_labels,
             compare=compare,
+            kinds=kinds,
             output=output,
             figure=figure,
             write_card=write_card,

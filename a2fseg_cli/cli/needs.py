@@ -118,6 +118,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "prediction_labels": Rule(needs=("predictions",)),
         "nsd_tolerance": Rule(needs=("metrics=nsd",)),
         "compare": Rule(needs=("metrics=dice",), why="The published scores are Dice."),
+        "kinds": Rule(needs=("metrics=dice",), why="Of each kind the mean Dice is given."),
         "figure": Rule(needs=("output",)),
         "write_card": Rule(needs=("all_subsets_",), why="The card holds the scores of all subsets."),
         "overwrite": Rule(needs=("output", "write_card")),

@@ -35,7 +35,7 @@ from a2fseg_cli.reporting.figures import as_jpeg
 from a2fseg_cli.reporting.page import PagePictures, page_pictures, patient_page
 from a2fseg_cli.reporting.preview import write_preview, write_thumbnail
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
-from a2fseg_cli.weights.card import absent_below_ml, guess_sentence, guesses, subset_cost
+from a2fseg_cli.weights.card import absent_below_ml, expected_dice, guess_sentence, guesses
 
 ClassMap = npt.NDArray[np.uint8]
 
@@ -54,7 +54,7 @@ class PatientResult:
         guesses: Region to the Dice (0 to 1) of a region that these modalities cannot show: its volume is a guess.
         warnings: Of input and output.
         agreement: Dice with the result of each smaller subset; empty unless asked for.
-        note: What the absent modalities cost on the test patients, one line, or nothing.
+        note: The mean Dice to expect from these modalities by the weights' card, one line, or nothing.
         empty: Whether no voxel was segmented.
         seconds: Time for reading, the network and writing.
         plan: The windows that the network read.
@@ -129,7 +129,7 @@ def summarise(
         guesses=unseen,
         warnings=(*patient.warnings, *_result_warnings(patient.name, masks)),
         agreement=predicted.agreement,
-        note=subset_cost(card, config, patient.files),
+        note=expected_dice(card, config, patient.files),
         empty=not classes.any(),
         seconds={"read": patient.seconds, "network": predicted.seconds},
         plan=predicted.prediction.plan,
