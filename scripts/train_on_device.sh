@@ -13,6 +13,7 @@
 #                     MINUTES the learning rate falls over all three
 #   SPLIT             DATA/split.json where that is there, else drawn
 #   SPACING=1.25  FEATURES=16,32,64,128,192  CROP=96,112,96 (the least)  STEPS=6000 (wanted at least)
+#                     (35 MiB of weights; 24,48,96,144,192: 48 MiB)
 #   RECIPE="--dice-over regions --mix-share 0.5 --scanner-share 0.3"     more options of `a2fseg train`
 #   EVALUATION=1.5    minutes kept for the evaluation on the validation patients; 0 leaves it out
 #   EPOCH=200         steps between two checkpoints: what an end in between may cost
