@@ -36,14 +36,16 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three synthetic patients at 6 mm: P1 and P2 with all sequences, P3 with FLAIR alone."""
+    """One synthetic patient at 6 mm, mirrored to be three: P1 and P2 with all sequences, P3 with FLAIR alone."""
     folder = tmp_path_factory.mktemp("cohort")
-    for seed, name in enumerate(("P1", "P2", "P3")):
-        made = make_phantom(seed, size=(25, 32, 32), spacing_mm=(MM, MM, MM))
+    made = make_phantom(size=(25, 32, 32), spacing_mm=(MM, MM, MM))
+    for name, axes in (("P1", ()), ("P2", (2,)), ("P3", (1, 2))):
         files = {"seg": made.truth} | {m: a for m, a in made.images.items() if m == "flair" or name != "P3"}
         for kind, array in files.items():
             path = folder / name / f"{name}_{kind}.nii.gz"
-            write_image(np.rint(array).astype(np.int16), Geometry(made.truth.shape, made.spacing_mm), path)
+            write_image(
+                np.rint(np.flip(array, axes)).astype(np.int16), Geometry(made.truth.shape, made.spacing_mm), path
+            )
     (folder / "split.json").write_text('{"train": ["P1", "P3"], "validation": ["P2"], "test": []}')
     return folder
 
