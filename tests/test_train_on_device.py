@@ -56,7 +56,7 @@ def read_all(data: list[Path], config: ModelConfig) -> dict[str, TrainingPatient
 
 def test_packed_patients_are_those_that_they_were(scripts: Any, cohort: Path, tmp_path: Path) -> None:
     """Stored in steps of 0.05 of a standard deviation, they are off by 0.025, and a little where that is normalised."""
-    used = scripts("pack_patients").pack([cohort], tmp_path / "parts", cohort / "split.json", MM, 64)
+    used = scripts("pack_patients").pack([cohort], tmp_path / "parts", cohort / "split.json", 64)
     assert len(used) == 1
     config = ModelConfig(spacing_mm=(MM, MM, MM))
     before, after = read_all([cohort], config), read_all([tmp_path / "parts" / "part-01"], config)
@@ -68,13 +68,17 @@ def test_packed_patients_are_those_that_they_were(scripts: Any, cohort: Path, tm
         assert set(np.unique(patient.classes)) == {0, 1, 2, 3}
 
 
-def test_packing_makes_no_voxel_finer(scripts: Any, cohort: Path, tmp_path: Path) -> None:
+def test_the_working_grid_is_of_no_matter(scripts: Any, cohort: Path, tmp_path: Path) -> None:
+    """Packed at 6 mm and read at 7 mm a patient is what it is without packing, its contrast as well."""
     (case,) = (case for case in training_cases([cohort], ModelConfig().modalities) if case.name == "P3")
-    scripts("pack_patients").write_packed(case, 1.0, tmp_path / "P3")
-    (packed,) = training_cases([tmp_path], ModelConfig().modalities)
-    at_6_mm = ModelConfig(spacing_mm=(MM, MM, MM))
-    assert read_training_patient(packed, at_6_mm).images.shape == read_training_patient(case, at_6_mm).images.shape
+    scripts("pack_patients").write_packed(case, tmp_path / "P3")
     assert sorted(file.name for file in (tmp_path / "P3").iterdir()) == ["P3_flair.nii.gz", "P3_seg.nii.gz"]
+    config = ModelConfig(spacing_mm=(7.0, 7.0, 7.0))
+    (packed,) = read_all([tmp_path], config).values()
+    plain = read_training_patient(case, config)
+    np.testing.assert_allclose(packed.images, plain.images, atol=0.03)
+    np.testing.assert_array_equal(packed.classes, plain.classes)
+    assert plain.images[3].std() > 0.1
 
 
 def test_parts_are_filled_up_to_their_size(scripts: Any, tmp_path: Path) -> None:
@@ -100,10 +104,10 @@ def test_packing_refuses(scripts: Any, cohort: Path, tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     with pytest.raises(UsageError, match="not empty"):
-        module.pack([cohort], tmp_path / "full", None, MM, 64)
+        module.pack([cohort], tmp_path / "full", None, 64)
     (tmp_path / "split.json").write_text('{"train": ["P1", "P9"], "test": ["P8"]}')
     with pytest.raises(InputError, match="P9: named in the split but not found"):
-        module.pack([cohort], tmp_path / "new", tmp_path / "split.json", MM, 64)
+        module.pack([cohort], tmp_path / "new", tmp_path / "split.json", 64)
 
 
 def test_what_is_tried(scripts: Any) -> None:
@@ -166,7 +170,7 @@ def test_without_a_gpu_it_says_so(cohort: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_script_on_the_cpu(scripts: Any, cohort: Path, tmp_path: Path) -> None:
     """Packed, trained in two calls, the first too short to end; the weights come back in parts, with scores."""
-    scripts("pack_patients").pack([cohort], tmp_path / "parts", cohort / "split.json", MM, 0.07)
+    scripts("pack_patients").pack([cohort], tmp_path / "parts", cohort / "split.json", 0.07)
     assert len(list((tmp_path / "parts").glob("part-*"))) > 1
     out = tmp_path / "out"
     tiny = {"DEVICE": "cpu", "PRECISION": "fp32", "SPACING": "6", "FEATURES": "4,8", "CROP": "16,16,16"}
