@@ -8,7 +8,7 @@ it resamples, and images of 1 mm that were packed at 1.25 mm would come out with
 only its patients for training and validation are taken, and PARTS/split.json is that file.
 
 Images are z-scored inside the brain and stored as whole numbers, 20 a standard deviation: off by 0.025 of it at most,
-where the noise that training adds has 0.1.
+where the noise that training adds has up to 0.15.
 """
 
 from __future__ import annotations
