@@ -31,7 +31,7 @@ from a2fseg_cli.imaging.labels import to_labels
 from a2fseg_cli.imaging.segments import Segment
 from a2fseg_cli.imaging.writing import write_label_map
 from a2fseg_cli.inference.cohort import Outcome
-from a2fseg_cli.inference.exports import class_map, summarise
+from a2fseg_cli.inference.exports import cleaned_class_map, summarise
 from a2fseg_cli.inference.layouts import PLAIN, layout_named
 from a2fseg_cli.inference.options import OutputOptions
 from a2fseg_cli.inference.patient import prepared_patient, segment_patient
@@ -163,9 +163,9 @@ def segment(
     case = fitted("patient", loaded, network.config.modalities, reading, threads=torch.get_num_threads())
     patient = prepared_patient(case, network.config, started)
     found = segment_patient(patient, network)
-    classes = class_map(patient, found.prediction)
+    classes, changes = cleaned_class_map(patient, found.prediction, network, options)
     result = summarise(patient, found, classes, network, options)
-    told = (guess_sentence(result.guesses, result.modalities), *result.warnings)
+    told = (guess_sentence(result.guesses, result.modalities), *result.warnings, *changes)
     source = given[case.reference]
     files = tuple(Path(image) for image in given.values() if isinstance(image, str | PathLike))
     return Segmentation(

@@ -13,9 +13,13 @@ import pytest
 import SimpleITK as sitk
 from scipy import ndimage
 
+from a2fseg_cli import api
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.inference.cleaning import cleaned, least_volumes, successor
+from a2fseg_cli.weights.card import absent_below_ml
+from a2fseg_cli.weights.file_format import load_weights, save_weights
 
 Run = Callable[..., tuple[int, str, str]]
 CONFIG = ModelConfig()
@@ -50,6 +54,34 @@ def test_enhancing_becomes_core_core_oedema_and_the_rest_background() -> None:
     ]
     assert (after == tumour()).all()
     assert (before == kept).all()
+
+
+def test_a_region_that_is_too_small_in_all_is_taken_as_absent() -> None:
+    """64 - 8 = 56 voxels of 2 mm3 are 0.112 mL; the core round and in them is then 0.128 mL, all of it necrotic."""
+    after, said = cleaned(tumour(), CONFIG, (1, 1, 2), absent_below_ml={"ET": 0.12})
+    assert said == [
+        "ET (enhancing) of 0.11 mL was taken as NCR (necrotic and non-enhancing core): below 0.12 mL these weights "
+        "rather invent it"
+    ]
+    assert (after == ET).sum() == 0
+    assert (after == NCR).sum() == 64
+    assert (after == ED).sum() == 1000 - 64
+    assert cleaned(tumour(), CONFIG, (1, 1, 2), absent_below_ml={"ET": 0.112})[1] == []
+    assert cleaned(tumour() % ET, CONFIG, (1, 1, 2), absent_below_ml={"ET": 0.12})[1] == []
+    after, said = cleaned(tumour(), CONFIG, (1, 1, 2), absent_below_ml={"WT": 3})
+    assert said == ["WT (whole tumour) of 2.00 mL was removed: below 3 mL these weights rather invent it"]
+    assert not after.any()
+
+
+def test_when_the_card_takes_a_region_as_absent() -> None:
+    card = {"absent_below_ml": {"ET": {"t1c": 0.2, "t2": 0.1}, "XT": {"t1c": 9}}}
+    assert absent_below_ml(card, CONFIG, ("t1c", "flair")) == {"ET": 0.2}
+    assert absent_below_ml(card, CONFIG, ("t2", "t1c")) == {"ET": 0.2}
+    assert absent_below_ml(card, CONFIG, ("t2",)) == {"ET": 0.1}
+    assert absent_below_ml(card, CONFIG, ("flair",)) == {}
+    for strange in (None, 5, {"ET": 0.2}, {"ET": {"t1c": "0.2"}}, {"ET": {"t1c": True}}, {"ET": {"t1c": -1}}):
+        assert absent_below_ml({"absent_below_ml": strange}, CONFIG, ("t1c",)) == {}
+    assert absent_below_ml({}, CONFIG, ("t1c",)) == {}
 
 
 def test_a_part_of_the_size_itself_stays() -> None:
@@ -196,3 +228,55 @@ def test_evaluate_scores_what_predict_writes(run: Run, phantom: Path, toy_weight
         code, _, err = run("evaluate", folder.parent, *sizes, *other)
         assert code == 2
         assert "exclude each other" in err
+
+
+@pytest.fixture
+def careful(toy_weights: Path, tmp_path: Path) -> Path:
+    """The toy weights, with a card that believes no ET from T1c."""
+    weights, tensors = load_weights(toy_weights, parameter_shapes)
+    card = {**weights.card, "absent_below_ml": {"ET": {"t1c": 5000}}}
+    return save_weights(tmp_path / "careful.safetensors", tensors, weights.config, card).path
+
+
+def test_the_card_by_predict(run: Run, phantom: Path, careful: Path, tmp_path: Path) -> None:
+    """Where T1c is given, ET becomes necrotic core, and this is said; without T1c, or on request, it stays."""
+    t1c, flair = (phantom / f"P1_{m}.nii.gz" for m in ("t1c", "flair"))
+    masks = {}
+    for name, options in {
+        "believed not": ("--t1c", t1c),
+        "kept": ("--t1c", t1c, "--keep-tiny"),
+        "without t1c": ("--flair", flair),
+    }.items():
+        out = tmp_path / f"{name}.nii.gz"
+        code, _, err = run("predict", *options, "-o", out, "--weights", careful)
+        assert code == 0, err
+        assert ("rather invent it" in " ".join(err.split())) == (name == "believed not")
+        masks[name] = sitk.GetArrayFromImage(sitk.ReadImage(str(out)))
+    assert (masks["kept"] == ET).any()
+    assert (masks["without t1c"] == ET).any()
+    np.testing.assert_array_equal(masks["believed not"], np.where(masks["kept"] == ET, NCR, masks["kept"]))
+    found = api.segment(t1c=t1c, network=api.load_network(careful))
+    np.testing.assert_array_equal(found.labels, masks["believed not"])
+    assert any("rather invent it" in warning for warning in found.warnings)
+
+
+def test_the_card_by_evaluate(run: Run, phantom: Path, careful: Path, tmp_path: Path) -> None:
+    """A truth without ET: Dice 1 where the card removes it, 0 where it is kept or T1c is not given."""
+    folder = tmp_path / "data/P1"
+    folder.mkdir(parents=True)
+    for name in ("t1c", "flair"):
+        (folder / f"P1_{name}.nii.gz").symlink_to(phantom / f"P1_{name}.nii.gz")
+    truth = np.zeros((50, 64, 64), np.uint8)
+    truth[20:35, 20:40, 20:40] = ED
+    image = sitk.GetImageFromArray(truth)
+    image.CopyInformation(sitk.ReadImage(str(folder / "P1_t1c.nii.gz")))
+    sitk.WriteImage(image, str(folder / "P1_seg.nii.gz"))
+    dice = {}
+    for options in ((), ("--keep-tiny",)):
+        out = tmp_path / f"scores{len(options)}"
+        subsets = ("--subset", "t1c", "--subset", "flair", "--metrics", "dice", "--weights", careful)
+        code, _, err = run("evaluate", folder.parent, *subsets, "-o", out, *options)
+        assert code == 0, err
+        with (out / "scores.csv").open(newline="") as file:
+            dice |= {(r["subset"], len(options)): float(r["dice"]) for r in csv.DictReader(file) if r["region"] == "ET"}
+    assert dice == {("t1c", 0): 1, ("flair", 0): 0, ("t1c", 1): 0, ("flair", 1): 0}

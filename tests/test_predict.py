@@ -25,7 +25,7 @@ from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.inference.stats import StatsFile
-from a2fseg_cli.weights.card import subset_cost
+from a2fseg_cli.weights.card import expected_dice
 from a2fseg_cli.weights.file_format import load_weights, save_weights
 
 Run = Callable[..., tuple[int, str, str]]
@@ -363,19 +363,47 @@ def test_a_foreign_status_table_is_not_taken_over(
     assert (out / "status.csv").read_bytes() == table
 
 
+def test_what_to_expect_of_a_subset() -> None:
+    """Means with their intervals, then those of each kind; a card from outside may hold anything beside the means."""
+    full, flair = {"WT": 0.9, "TC": 0.8, "ET": 0.6}, {"WT": 0.7, "TC": 0.5, "ET": 0.3}
+    scores = {
+        "patients": 8,
+        "subsets": {"t1+t1c+t2+flair": full, "flair": flair},
+        "intervals_95": {"flair": {"WT": [0.65, 0.75], "TC": [0.4, None], "ET": [0.2, 0.414]}},
+        "kinds": {
+            "with ET": {"patients": 7, "subsets": {"flair": {"WT": 0.7, "TC": 0.5, "ET": 0.34}}},
+            "without ET": {"patients": 1, "subsets": {"flair": {"WT": 0.7, "TC": 0.5, "ET": 0.0}}},
+            "not scored": {"patients": 2, "subsets": {"t2": flair}},
+        },
+    }
+    assert expected_dice({"scores": scores}, ModelConfig(), ["flair"]) == (
+        "Without t1, t1c, t2 the mean Dice (95 % interval) on 8 test patients is WT 70 (65 to 75), TC 50, ET 30 (20 to "
+        "41) %; from all sequences WT 90, TC 80, ET 60 %. By kind of patient: with ET (7) WT 70, TC 50, ET 34 %; "
+        "without ET (1) WT 70, TC 50, ET 0 %."
+    )
+    everything = ("t1", "t1c", "t2", "flair")
+    assert expected_dice({"scores": scores}, ModelConfig(), everything) == (
+        "From all sequences the mean Dice on 8 test patients is WT 90, TC 80, ET 60 %."
+    )
+    for strange in (5, "x", None, [1], {"flair": 3}, {"with ET": {"subsets": 3}}):
+        card = {"scores": scores | {"kinds": strange, "intervals_95": strange}}
+        assert "By kind" not in expected_dice(card, ModelConfig(), ["flair"])
+        assert "interval" not in expected_dice(card, ModelConfig(), ["flair"])
+
+
 def test_what_absent_modalities_cost() -> None:
     """From 0.9 to 0.7 and from 0.6 to nothing that is known."""
     full = {"WT": 0.9, "TC": 0.8, "ET": 0.6}
     card = {
         "scores": {"patients": 8, "subsets": {"t1+t1c+t2+flair": full, "flair": {"WT": 0.7, "TC": 0.8, "ET": None}}}
     }
-    text = subset_cost(card, ModelConfig(), ["flair"])
+    text = expected_dice(card, ModelConfig(), ["flair"])
     assert text.startswith(
         "Without t1, t1c, t2 the mean Dice on 8 test patients is WT 70, TC 80 %; from all sequences WT 90,"
     )
     card["scores"]["subsets"]["flair"] = dict.fromkeys(full)  # type: ignore[index]
-    assert subset_cost(card, ModelConfig(), ["flair"]) == ""
-    assert subset_cost(card, ModelConfig(), ["t2"]) == subset_cost({}, ModelConfig(), ["t2"]) == ""
+    assert expected_dice(card, ModelConfig(), ["flair"]) == ""
+    assert expected_dice(card, ModelConfig(), ["t2"]) == expected_dice({}, ModelConfig(), ["t2"]) == ""
 
 
 def test_parts_share_a_cohort(

@@ -15,6 +15,7 @@ from a2fseg_cli.cli.options import (
     Device,
     FillHoles,
     Json,
+    KeepTiny,
     NumParts,
     Overlap,
     PartId,
@@ -98,6 +99,14 @@ def evaluate(
     compare: Annotated[
         str | None, typer.Option(metavar="paper", help="Put the paper's Dice beside yours.", rich_help_panel=SCORES)
     ] = None,
+    kinds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="truth|FILE",
+            help="Mean Dice by kind of patient: with and without each region, and the kinds of a CSV (case,kind).",
+            rich_help_panel=SCORES,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -132,6 +141,7 @@ def evaluate(
     tta: Tta = None,
     remove_small: RemoveSmall = None,
     fill_holes: FillHoles = False,
+    keep_tiny: KeepTiny = False,
     threads: Threads = None,
     num_parts: NumParts = None,
     part_id: PartId = None,
@@ -162,6 +172,7 @@ def evaluate(
             labels=labels,
             prediction_labels=prediction_labels,
             compare=compare,
+            kinds=kinds,
             output=output,
             figure=figure,
             write_card=write_card,
@@ -174,6 +185,7 @@ def evaluate(
             tta=tta,
             remove_small=region_sizes(remove_small or []),
             fill_holes=fill_holes,
+            keep_tiny=keep_tiny,
             num_parts=num_parts,
             part_id=part_id,
             on_start=shown.start,

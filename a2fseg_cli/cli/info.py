@@ -9,7 +9,7 @@ from a2fseg_cli.cli.console import print_json, print_table
 from a2fseg_cli.cli.options import Json, Weights
 from a2fseg_cli.cli.runtime import prepare_process
 from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name
-from a2fseg_cli.weights.card import hours_in_all, stages
+from a2fseg_cli.weights.card import hours_in_all, interval_text, stages
 
 
 def info(
@@ -55,17 +55,29 @@ def info(
     print_table(("card", ""), [(key, value) for key, value in card.items() if not isinstance(value, dict | list)])
     print_table(("training", "spacing mm", "crop", "steps", "hours", "optimizer", "rate"), _stages(described.card))
     if scores:
-        title = f"{scores.get('patients', '?')} test patients, policy {scores.get('policy', '?')}"
-        print_table(
-            ("subset", *(f"{region} Dice %" for region, _ in config.regions)), _dice(scores, config), title=title
-        )
+        _show_scores(scores, config)
+
+
+def _show_scores(scores: Mapping[str, Any], config: ModelConfig) -> None:
+    """Print a table of all patients that were scored, and one of each kind."""
+    columns = ("subset", *(f"{region} Dice %" for region, _ in config.regions))
+    title = f"{scores.get('patients', '?')} test patients, policy {scores.get('policy', '?')}"
+    print_table(columns, _dice(scores, config), title=title)
+    for kind, of_kind in _mapping(scores.get("kinds")).items():
+        title = f"{kind}: {_mapping(of_kind).get('patients', '?')} of these patients"
+        print_table(columns, _dice(_mapping(of_kind), config), title=title)
 
 
 def _dice(scores: Mapping[str, Any], config: ModelConfig) -> list[tuple[str, ...]]:
-    """Return a row of each subset that was scored, in the row order of the literature."""
-    subsets = _mapping(scores.get("subsets"))
+    """Return a row of each subset that was scored, with the 95 % intervals, in the row order of the literature."""
+    subsets, intervals = _mapping(scores.get("subsets")), _mapping(scores.get("intervals_95"))
     names = [subset_name(subset, config.modalities) for subset in all_subsets(config.modalities)]
-    return [(n, *(_percent(subsets[n].get(r)) for r, _ in config.regions)) for n in names if n in subsets]
+    regions = [region for region, _ in config.regions]
+    rows = {n: _mapping(subsets[n]) for n in names if n in subsets}
+    return [
+        (n, *(_percent(row.get(r)) + interval_text(_mapping(intervals.get(n)).get(r)) for r in regions))
+        for n, row in rows.items()
+    ]
 
 
 def _stages(card: Mapping[str, Any]) -> list[tuple[object, ...]]:
@@ -84,8 +96,8 @@ def _stages(card: Mapping[str, Any]) -> list[tuple[object, ...]]:
     return [*rows, ("all", "", "", "", round(hours_in_all(card), 2), "", "")]
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.1f}"
+def _percent(share: Any) -> str:
+    return f"{100 * share:.1f}" if isinstance(share, int | float) else ""
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

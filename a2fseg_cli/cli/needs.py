@@ -113,11 +113,12 @@ RULES: dict[str, dict[str, Rule]] = {
             name: Rule(
                 without=("predictions", "write_card"), why="Files, and the network of a card, are scored as they are."
             )
-            for name in ("remove_small", "fill_holes")
+            for name in ("remove_small", "fill_holes", "keep_tiny")
         },
         "prediction_labels": Rule(needs=("predictions",)),
         "nsd_tolerance": Rule(needs=("metrics=nsd",)),
         "compare": Rule(needs=("metrics=dice",), why="The published scores are Dice."),
+        "kinds": Rule(needs=("metrics=dice",), why="Of each kind the mean Dice is given."),
         "figure": Rule(needs=("output",)),
         "write_card": Rule(needs=("all_subsets_",), why="The card holds the scores of all subsets."),
         "overwrite": Rule(needs=("output", "write_card")),
@@ -137,8 +138,8 @@ ALWAYS: dict[str, frozenset[str]] = {
         ("output", "raw", "reference", "brain_mask", "require", "case",
          "dry_run", "weights", "device", "precision", "window", "overlap", "tta", "threads", "deterministic", "labels",
          "regions", "probabilities", "uncertainty", "attention", "agreement", "preview", "report", "stats", "viewer",
-         "layout", "label_file", "colours", "remove_small", "fill_holes", "fail_on_empty", "overwrite", "json_",
-         "quiet")
+         "layout", "label_file", "colours", "remove_small", "fill_holes", "keep_tiny", "fail_on_empty", "overwrite",
+         "json_", "quiet")
     ),
     "prepare": frozenset(
         ("source", "output", "reference", "brain_mask", "drop_unregistered", "case", "threads", "overwrite", "json_",

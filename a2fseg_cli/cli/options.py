@@ -55,6 +55,12 @@ RemoveSmall = Annotated[
 FillHoles = Annotated[
     bool, typer.Option(help="Fill holes: of the core with NCR, others with ED", rich_help_panel=AFTERWARDS)
 ]
+KeepTiny = Annotated[
+    bool,
+    typer.Option(
+        "--keep-tiny", help="Keep regions that the card of the weights calls invented", rich_help_panel=AFTERWARDS
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only results, warnings and errors.")]
 # Of the commands that take a patient and a mask that exists.

@@ -22,6 +22,7 @@ from a2fseg_cli.cli.options import (
     FillHoles,
     IgnoreUnknown,
     Json,
+    KeepTiny,
     NumParts,
     Overlap,
     PartId,
@@ -191,6 +192,7 @@ def predict(
     ] = "ours",
     remove_small: RemoveSmall = None,
     fill_holes: FillHoles = False,
+    keep_tiny: KeepTiny = False,
     fail_on_empty: Annotated[bool, typer.Option(help="Count an empty mask as a failure", rich_help_panel=MORE)] = False,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Redo only what is missing or outdated.", rich_help_panel=BATCH)
@@ -245,6 +247,7 @@ def predict(
         colours=colours,
         remove_small=region_sizes(remove_small or []),
         fill_holes=fill_holes,
+        keep_tiny=keep_tiny,
     )
     network = api.load_network(
         weights, device=device, precision=precision, window=three(window, "--window"), overlap=overlap, tta=tta

@@ -13,6 +13,7 @@ from a2fseg_cli.errors import UsageError
 from a2fseg_cli.evaluation.cohort import Failure, Report, score_cohort
 from a2fseg_cli.evaluation.existing_masks import ExistingMasks
 from a2fseg_cli.evaluation.kept_scores import KeptScores
+from a2fseg_cli.evaluation.kinds import read_kinds
 from a2fseg_cli.evaluation.mask_source import MaskSource
 from a2fseg_cli.evaluation.metrics import (
     CALIBRATION,
@@ -65,6 +66,7 @@ def evaluate(
     labels: str = "auto",
     prediction_labels: str | Mapping[str, int] = "auto",
     compare: str | None = None,
+    kinds: str | Path | None = None,
     output: str | Path | None = None,
     figure: str | None = None,
     write_card: str | Path | None = None,
@@ -77,6 +79,7 @@ def evaluate(
     tta: bool | None = None,
     remove_small: Mapping[str, float] | None = None,
     fill_holes: bool = False,
+    keep_tiny: bool = False,
     num_parts: int | None = None,
     part_id: int | None = None,
     on_start: Callable[[Start], None] = lambda _: None,
@@ -96,6 +99,8 @@ def evaluate(
         labels: Scheme of the truth: auto, or a key of SCHEMES.
         prediction_labels: The same of `predictions`, or the value of each class: `NCR=2,ED=1,ET=3`, or a mapping.
         compare: "paper" puts the published Dice beside ours.
+        kinds: Also give the mean Dice by kind of patient: `truth`, with and without each region; or a CSV with the
+            columns case and kind, those kinds as well. A card has them in any case.
         output: Folder for tables, CSV, JSON and charts; scores that are in it already are taken over.
         figure: Case that is drawn from FLAIR to all modalities, into `output`.
         write_card: File that becomes a copy of the weights with these scores in their card.
@@ -108,6 +113,7 @@ def evaluate(
         tta: Test-time mirroring over all three axes (True), none (False), or as the weights say (None).
         remove_small: Region to the volume in mm3 under which its parts are removed from the network's masks.
         fill_holes: Then also fill holes of these.
+        keep_tiny: Also score regions that the weights' card says are rather invented, so small are they.
         num_parts: In how many parts the cohort is shared; None reads the variables of a SLURM array or of torchrun.
         part_id: Which of them is this process's, from 0.
         on_start: Called once, before the first patient.
@@ -127,15 +133,18 @@ def evaluate(
         "device": device,
         "precision": precision,
     }
-    given |= {"remove_small": remove_small or None, "fill_holes": fill_holes or None}
+    given |= {"remove_small": remove_small or None, "fill_holes": fill_holes or None, "keep_tiny": keep_tiny or None}
     _check_masks(given | vars(windows), predictions is not None, prediction_labels, metrics)
-    if write_card is not None and (remove_small or fill_holes):
+    if write_card is not None and (remove_small or fill_holes or keep_tiny):
         raise UsageError(
-            "write_card: a card holds the scores of the network as it is, without remove_small, fill_holes."
+            "write_card: a card holds the scores of the network as it is, without remove_small, fill_holes, keep_tiny."
         )
     if compare not in (None, "paper") or (compare and "dice" not in metrics):
         raise UsageError(f"compare {compare}: expected paper, whose scores are Dice, and dice among the metrics.")
     folder, card = (None if path is None else Path(path) for path in (output, write_card))
+    if kinds is not None and "dice" not in metrics:
+        raise UsageError(f"kinds {kinds}: expected dice among the metrics.")
+    groups = None if kinds is None else read_kinds(kinds)
     outputs = Outputs(folder, card, figure, overwrite)
     outputs.check(subsets == "all", metrics)
 
@@ -153,13 +162,14 @@ def evaluate(
         nsd_tolerance_mm=nsd_tolerance_mm,
         remove_small=least_volumes(config, remove_small or {}),
         fill_holes=fill_holes,
+        keep_tiny=keep_tiny,
     )
     cases = selected_cases(Path(data), split, config.modalities, num_parts, part_id)
     if figure and figure not in [case.name for case in cases.every]:
         raise UsageError(f"figure {figure}: no such patient among {', '.join(case.name for case in cases.every)}.")
     source = _masks(segmenter, predictions, cases, config, options)
     on_start(Start(len(cases.own), source.description, cases.share(len(cases.own))))
-    return _written(_score(source, options, cases, outputs, on_patient), outputs, compare is not None)
+    return _written(_score(source, options, cases, outputs, on_patient, groups), outputs, compare is not None)
 
 
 def _check_masks(
@@ -220,7 +230,12 @@ def _label_text(labels: str | Mapping[str, int]) -> str:
 
 
 def _score(
-    source: MaskSource, options: ScoringOptions, cases: SelectedCases, outputs: Outputs, on_patient: Report
+    source: MaskSource,
+    options: ScoringOptions,
+    cases: SelectedCases,
+    outputs: Outputs,
+    on_patient: Report,
+    kinds: Mapping[str, str] | None,
 ) -> ScoredCohort:
     """Score this process's patients, and take what other parts have finished into the tables as well."""
     failures: list[Failure] = []
@@ -236,7 +251,7 @@ def _score(
         own = {scores.case: scores for scores in patients}
         known = [own.get(case.name) or kept.read(case) for case in cases.every]
         patients = [scores for scores in known if scores is not None]
-    return ScoredCohort(source, options, cases, tuple(patients), tuple(failures))
+    return ScoredCohort(source, options, cases, tuple(patients), tuple(failures), kinds)
 
 
 def _written(scored: ScoredCohort, outputs: Outputs, compare: bool) -> EvaluationResult:

@@ -29,6 +29,7 @@ from a2fseg_cli.inference.patient import Patient, load_patient
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.inference.prefetch import work_ahead
 from a2fseg_cli.inference.stats import network_origin
+from a2fseg_cli.weights.card import absent_below_ml
 
 
 class NetworkMasks:
@@ -173,7 +174,9 @@ class NetworkPatient:
         route, config, options = self.patient.prepared.route, self.source.config, self.source.options
         name = subset_name(subset, config.modalities)
         mask = classes_to_file(route, prediction.probabilities)
-        how = (self.patient.geometry.spacing_mm, options.remove_small, options.fill_holes)
+        card = self.source.segmenter.weights.card
+        tiny = {} if options.keep_tiny else absent_below_ml(card, config, subset)
+        how = (self.patient.geometry.spacing_mm, options.remove_small, options.fill_holes, tiny)
         scores = scorer.score(replace(mask, classes=cleaned(mask.classes, config, *how)[0]))
         if prediction.attention:
             self.attention.update(attention_inside(prediction.attention, self.true_classes, config.classes))

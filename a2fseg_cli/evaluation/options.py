@@ -31,6 +31,7 @@ class ScoringOptions:
         nsd_tolerance_mm: Distance up to which surfaces agree, for `nsd`.
         remove_small: Region to the volume in mm3 under which its parts are removed from the network's masks.
         fill_holes: Whether holes of these are filled.
+        keep_tiny: Whether also regions are scored that the weights' card says are rather invented, so small are they.
     """
 
     subsets: tuple[tuple[str, ...], ...] | None = None
@@ -42,6 +43,7 @@ class ScoringOptions:
     nsd_tolerance_mm: float = NSD_TOLERANCE_MM
     remove_small: Mapping[str, float] = field(default_factory=dict)
     fill_holes: bool = False
+    keep_tiny: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be scored. Raises: UsageError."""

@@ -95,7 +95,8 @@ class Outputs:
             written.warnings.append(f"{some} of {every} patients are scored; {self.card} was not written.")
             return
         file, tensors = load_weights(source.segmenter.weights.path, parameter_shapes)
-        card = {**file.card, "scores": card_scores(scored.patients, file.config, source.options.policy)}
+        scores = card_scores(scored.patients, file.config, source.options.policy, scored.kinds)
+        card = {**file.card, "scores": scores}
         copy = save_weights(self.card, tensors, file.config, card)
         written.files.append(copy.path)
         written.notes.append(f"{copy.path}: sha256 {copy.sha256}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from a2fseg_cli.evaluation.cohort import Failure
+from a2fseg_cli.evaluation.kinds import card_kinds, kinds_table
 from a2fseg_cli.evaluation.label_exchange import better_exchange
 from a2fseg_cli.evaluation.mask_source import MaskSource
 from a2fseg_cli.evaluation.metrics import score_keys
@@ -27,6 +29,7 @@ class ScoredCohort:
         cases: The patients, and which of them were this process's.
         patients: Scores of every patient that has some, in order; of a shared cohort also those of other parts.
         failures: The patients of this process that could not be scored.
+        kinds: Case to kind of patient, where means by kind are asked for; without entries by the truth alone.
     """
 
     source: MaskSource
@@ -34,6 +37,7 @@ class ScoredCohort:
     cases: SelectedCases
     patients: tuple[PatientScores, ...]
     failures: tuple[Failure, ...]
+    kinds: Mapping[str, str] | None = None
 
     @property
     def share(self) -> str:
@@ -49,6 +53,8 @@ class ScoredCohort:
             score_table(self.patients, config, options.policy, key, options.nsd_tolerance_mm, self.share)
             for key in score_keys(options.metrics)
         ]
+        if self.kinds is not None and "dice" in options.metrics:
+            tables.append(kinds_table(self.patients, config, options.policy, self.kinds))
         return (*tables, *(comparison_tables(self.patients, config, self.share) if compare else ()))
 
     def summary(self) -> dict[str, Any]:
@@ -56,7 +62,10 @@ class ScoredCohort:
         origin = {"versions": versions(), "settings": vars(self.options), **self.source.origin}
         metrics, policy = self.options.metrics, self.options.policy
         failed = {failure.case: failure.reason for failure in self.failures}
-        return summary(self.patients, failed, self.source.config, metrics, policy, origin, self.share)
+        content = summary(self.patients, failed, self.source.config, metrics, policy, origin, self.share)
+        if self.kinds is not None:
+            content["kinds"] = card_kinds(self.patients, self.source.config, self.kinds)
+        return content
 
     def warnings(self) -> list[str]:
         """Return what may make the numbers of the cohort as a whole wrong."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.evaluation.kinds import card_kinds
 from a2fseg_cli.evaluation.means import (
     attention_means,
     count_by_convention,
@@ -80,11 +81,29 @@ def summary(
     }
 
 
-def card_scores(results: Sequence[PatientScores], config: ModelConfig, policy: str) -> dict[str, Any]:
-    """Return what a weights card says of its scores: mean Dice (0 to 1) a subset and region, patients, policy."""
+def card_scores(
+    results: Sequence[PatientScores], config: ModelConfig, policy: str, kinds: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return what a weights card says of its scores.
+
+    Mean Dice (0 to 1) a subset and region, the 95 % bootstrap intervals of these means, the means of each kind of
+    patient, the number of patients, the policy.
+
+    Args:
+        results: Scores of the patients.
+        config: Modalities and regions.
+        policy: Under which the scores were computed.
+        kinds: Case to kind of patient, beside those that the truth gives.
+    """
+    regions = [region for region, _ in config.regions]
     return {
         "metric": "dice",
         "subsets": subset_means(results, config),
+        "intervals_95": {
+            subset: {r: list(bootstrap_interval(values_of(results, subset, r, "dice"))) for r in regions}
+            for subset in subsets_of(results, config.modalities)
+        },
+        "kinds": card_kinds(results, config, kinds or {}),
         "patients": len(results),
         "policy": policy,
     }

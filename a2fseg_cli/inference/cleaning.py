@@ -1,4 +1,7 @@
-"""Small parts of a segmentation removed and its holes filled, on the file's grid, where the user asks for it."""
+"""Small parts of a segmentation removed and its holes filled, on the file's grid, where the user asks for it.
+
+And regions so small in all that these weights rather invent than find them, as their card says.
+"""
 
 from __future__ import annotations
 
@@ -66,12 +69,13 @@ def cleaned(
     spacing_mm: tuple[float, float, float],
     remove_small: Mapping[str, float] | None = None,
     fill_holes: bool = False,
+    absent_below_ml: Mapping[str, float] | None = None,
 ) -> tuple[Classes, list[str]]:
     """Return the class map (D, H, W) without small parts and holes, and what was done, a sentence each.
 
-    A part is connected by faces, edges or corners (26 neighbours), as lesions are counted. Parts under the volume get
-    the class of `successor`; the outermost region comes first, so that nothing is said of what lies in a removed part.
-    Then holes are filled, see `_fill`.
+    First regions that are too small in all get the class of `successor`, then parts under the volume. A part is
+    connected by faces, edges or corners (26 neighbours), as lesions are counted. The outermost region comes first, so
+    that nothing is said of what lies in a removed part. Then holes are filled, see `_fill`.
 
     Args:
         classes: Class indices (D, H, W); it stays as it is.
@@ -79,23 +83,39 @@ def cleaned(
         spacing_mm: Voxel spacing (z, y, x).
         remove_small: Region to the volume in mm3 under which its parts are removed.
         fill_holes: Whether holes are filled.
+        absent_below_ml: Region to the volume below which it counts as absent, see `weights.card.absent_below_ml`.
 
     Raises:
         UsageError: see `least_volumes`.
     """
     least_mm3 = least_volumes(config, remove_small or {})
-    if not classes.any() or not (least_mm3 or fill_holes):
+    if not classes.any() or not (least_mm3 or fill_holes or absent_below_ml):
         return classes, []
     start, stop = bounding_box(classes != 0)
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     result, sentences = classes.copy(), []
     part, voxel_mm3 = result[box], math.prod(spacing_mm)
     for region, _ in config.regions:
+        if absent_below_ml and region in absent_below_ml:
+            sentences += _take_as_absent(part, config, region, absent_below_ml[region], voxel_mm3)
+    for region, _ in config.regions:
         if region in least_mm3:
             sentences += _remove(part, config, region, least_mm3[region], voxel_mm3)
     if fill_holes:
         sentences += _fill(part, config, voxel_mm3)
     return result, sentences
+
+
+def _take_as_absent(classes: Classes, config: ModelConfig, region: str, ml: float, voxel_mm3: float) -> list[str]:
+    """Give a region that is smaller in all, in place, the class that takes its place; say so."""
+    mask = region_mask(classes, config.region_classes(region))
+    volume_ml = float(mask.sum()) * voxel_mm3 / 1000
+    if not 0 < volume_ml < ml:
+        return []
+    target = successor(config, region)
+    classes[mask] = target
+    became = f"taken as {_words(config.classes[target])}" if target else "removed"
+    return [f"{_words(region)} of {volume_ml:.2f} mL was {became}: below {ml:g} mL these weights rather invent it"]
 
 
 def _remove(classes: Classes, config: ModelConfig, region: str, mm3: float, voxel_mm3: float) -> list[str]:

@@ -35,7 +35,7 @@ from a2fseg_cli.reporting.figures import as_jpeg
 from a2fseg_cli.reporting.page import PagePictures, page_pictures, patient_page
 from a2fseg_cli.reporting.preview import write_preview, write_thumbnail
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
-from a2fseg_cli.weights.card import guess_sentence, guesses, subset_cost
+from a2fseg_cli.weights.card import absent_below_ml, expected_dice, guess_sentence, guesses
 
 ClassMap = npt.NDArray[np.uint8]
 
@@ -54,7 +54,7 @@ class PatientResult:
         guesses: Region to the Dice (0 to 1) of a region that these modalities cannot show: its volume is a guess.
         warnings: Of input and output.
         agreement: Dice with the result of each smaller subset; empty unless asked for.
-        note: What the absent modalities cost on the test patients, one line, or nothing.
+        note: The mean Dice to expect from these modalities by the weights' card, one line, or nothing.
         empty: Whether no voxel was segmented.
         seconds: Time for reading, the network and writing.
         plan: The windows that the network read.
@@ -81,6 +81,25 @@ def class_map(patient: Patient, prediction: Prediction) -> ClassMap:
     """Return the most probable class of each voxel (D, H, W) of the file's grid."""
     whole = Box((0, 0, 0), patient.geometry.size)
     return classes_to_file(patient.prepared.route, prediction.probabilities).placed(whole)
+
+
+def cleaned_class_map(
+    patient: Patient, prediction: Prediction, segmenter: Segmenter, options: OutputOptions
+) -> tuple[ClassMap, list[str]]:
+    """Return what is written of a patient, class indices (D, H, W) of the file's grid, and what was changed, in words.
+
+    Changed is what the options ask for, and what the weights' card says of tiny regions, but with `keep_tiny`.
+    """
+    tiny = {} if options.keep_tiny else absent_below_ml(segmenter.weights.card, segmenter.config, patient.files)
+    classes, changes = cleaned(
+        class_map(patient, prediction),
+        segmenter.config,
+        patient.geometry.spacing_mm,
+        options.remove_small,
+        options.fill_holes,
+        tiny,
+    )
+    return classes, [f"{patient.name}: {change}" for change in changes]
 
 
 def summarise(
@@ -110,7 +129,7 @@ def summarise(
         guesses=unseen,
         warnings=(*patient.warnings, *_result_warnings(patient.name, masks)),
         agreement=predicted.agreement,
-        note=subset_cost(card, config, patient.files),
+        note=expected_dice(card, config, patient.files),
         empty=not classes.any(),
         seconds={"read": patient.seconds, "network": predicted.seconds},
         plan=predicted.prediction.plan,
@@ -142,18 +161,12 @@ def finish_patient(
     """
     started = time.perf_counter()
     config = segmenter.config
-    classes, changes = cleaned(
-        class_map(patient, predicted.prediction),
-        config,
-        patient.geometry.spacing_mm,
-        options.remove_small,
-        options.fill_holes,
-    )
+    classes, changes = cleaned_class_map(patient, predicted.prediction, segmenter, options)
     result = summarise(patient, predicted, classes, segmenter, options)
     guessed = [row.name for row in result.rows if row.guess and row.label is not None]
     write_segmentation_file(patient, classes, segmenter, options, files, guessed)
     outputs = _write_maps(patient, predicted.prediction, classes, config, options, files)
-    result = replace(result, warnings=(*result.warnings, *(f"{patient.name}: {change}" for change in changes)))
+    result = replace(result, warnings=(*result.warnings, *changes))
     if files.sidecar is not None:
         atomic_write_text(files.sidecar, json_text(_sidecar(result)))
         outputs.append(files.sidecar)

@@ -29,6 +29,7 @@ class OutputOptions:
         remove_small: Region to the volume in mm3 under which its connected parts are removed: ET becomes necrotic and
             non-enhancing core, TC oedema, WT background. Before anything is written or counted.
         fill_holes: Then also fill holes: in the core with necrotic and non-enhancing core, else with oedema.
+        keep_tiny: Keep also regions that are so small in all that the weights' card says they are rather invented.
     """
 
     labels: str | None = None
@@ -40,6 +41,7 @@ class OutputOptions:
     colours: str = DEFAULT_PALETTE
     remove_small: Mapping[str, float] = field(default_factory=dict)
     fill_holes: bool = False
+    keep_tiny: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an unknown scheme, and unknown colours. Raises: UsageError."""

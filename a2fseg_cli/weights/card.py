@@ -31,24 +31,53 @@ def hours_in_all(card: Mapping[str, Any]) -> float:
     return sum(float(value) for value in hours if isinstance(value, int | float))
 
 
-def subset_cost(card: Mapping[str, Any], config: ModelConfig, present: Iterable[str]) -> str:
-    """Return in one line what the absent modalities cost, from the scores in the weights' card; else nothing."""
+def expected_dice(card: Mapping[str, Any], config: ModelConfig, present: Iterable[str]) -> str:
+    """Return in one line the mean Dice that the card gives for the present modalities, and on how many patients.
+
+    With the 95 % intervals of the means and the means by kind of patient, where the card has them, and what the absent
+    modalities cost. Nothing where this subset was not scored.
+    """
+    scores = _mapping(card.get("scores"))
+    subsets = _mapping(scores.get("subsets"))
     here = subset_name(present, config.modalities)
-    scores = card.get("scores", {})
-    subsets = scores.get("subsets", {})
     full = subset_name(config.modalities, config.modalities)
-    if here == full or here not in subsets or full not in subsets:
+    regions = [region for region, _ in config.regions if _percent(_mapping(subsets.get(here)).get(region))]
+    if not regions:
         return ""
-    pairs = [(r, subsets[full].get(r), subsets[here].get(r)) for r, _ in config.regions]
-    known = [(r, a, b) for r, a, b in pairs if a is not None and b is not None]
-    if not known:
-        return ""
-    without = ", ".join(f"{r} {100 * b:.0f}" for r, _, b in known)
-    whole = ", ".join(f"{r} {100 * a:.0f}" for r, a, _ in known)
-    absent = ", ".join(m for m in config.modalities if m not in here.split("+"))
     count = scores.get("patients")
     whom = f"{count} test patient{'s' * (count != 1)}" if isinstance(count, int) else "the test patients"
-    return f"Without {absent} the mean Dice on {whom} is {without} %; from all sequences {whole} %."
+    absent = ", ".join(m for m in config.modalities if m not in here.split("+"))
+    intervals = _mapping(_mapping(scores.get("intervals_95")).get(here))
+    dice = ", ".join(f"{_dice(subsets[here], [r])}{interval_text(intervals.get(r))}" for r in regions)
+    line = f"Without {absent}" if absent else "From all sequences"
+    line += f" the mean Dice {'(95 % interval) ' * ('(' in dice)}on {whom} is {dice} %"
+    if here != full and (whole := _dice(_mapping(subsets.get(full)), regions)):
+        line += f"; from all sequences {whole} %"
+    kinds = [
+        f"{kind} ({of_kind.get('patients', '?')}) {dice} %"
+        for kind, of_kind in _mapping(scores.get("kinds")).items()
+        if (dice := _dice(_mapping(_mapping(_mapping(of_kind).get("subsets")).get(here)), regions))
+    ]
+    return f"{line}." + (f" By kind of patient: {'; '.join(kinds)}." if kinds else "")
+
+
+def _dice(row: Mapping[str, Any], regions: Iterable[str]) -> str:
+    """Return `WT 92, TC 79` of those regions that have a number."""
+    return ", ".join(f"{region} {text}" for region in regions if (text := _percent(row.get(region))))
+
+
+def interval_text(interval: Any) -> str:
+    """Return ` (89 to 94)`, in %, of an interval in a card; nothing of anything else."""
+    texts = [_percent(end) for end in interval] if isinstance(interval, list) else []
+    return f" ({texts[0]} to {texts[1]})" if len(texts) == 2 and all(texts) else ""
+
+
+def _percent(share: Any) -> str:
+    return f"{100 * share:.0f}" if type(share) in (int, float) and math.isfinite(share) else ""
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 # Directions in which a card may have predictions mirrored, and the axis of arrays (z, y, x) that each reverses.
@@ -62,6 +91,24 @@ def mirrored_axes(card: Mapping[str, Any]) -> tuple[int, ...]:
     """
     names = card.get("mirrored")
     return tuple(axis for name, axis in DIRECTIONS.items() if isinstance(names, list) and name in names)
+
+
+def absent_below_ml(card: Mapping[str, Any], config: ModelConfig, present: Iterable[str]) -> dict[str, float]:
+    """Return below how many mL in all these weights rather invent a region than find it; none by default.
+
+    `absent_below_ml` in the card holds volumes by region and by a modality that must be present, such as
+    `{"ET": {"t1c": 0.2}}`: where T1c is given, an ET of less than 0.2 mL counts as none. What is no such volume counts
+    as nothing.
+    """
+    rules, here = card.get("absent_below_ml"), set(present)
+    least: dict[str, float] = {}
+    for region, _ in config.regions:
+        volumes = rules.get(region) if isinstance(rules, Mapping) else None
+        known = [ml for m, ml in volumes.items() if m in here] if isinstance(volumes, Mapping) else []
+        numbers = [float(ml) for ml in known if type(ml) in (int, float) and 0 < ml < math.inf]
+        if numbers:
+            least[region] = max(numbers)
+    return least
 
 
 # Below this mean Dice on the test patients a region's volume is called a guess; more is asked of TC and ET without
