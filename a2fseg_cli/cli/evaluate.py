@@ -243,9 +243,11 @@ def _show(result: EvaluationResult, json_: bool) -> None:
     if json_:
         print_json(result.summary)
         return
+    said: set[str] = set()  # several tables of a comparison share notes
     for table in result.tables:
         print(table.title)
         print_table(table.columns, table.rows, bold=table.bold, underlined=table.underlined)
-        for note in table.notes:
+        for note in (note for note in table.notes if note not in said):
             print(note)
+        said.update(table.notes)
     print(result.definition)

@@ -14,7 +14,7 @@ from a2fseg_cli.evaluation.metrics import METRICS, metric_definition, score_keys
 from a2fseg_cli.evaluation.statistics import bootstrap_interval
 from a2fseg_cli.evaluation.tables import Table, scale_of, title_of
 from a2fseg_cli.files import atomic_write_text, csv_text, json_text
-from a2fseg_cli.reporting.forest import write_forest
+from a2fseg_cli.reporting.forest import Interval, write_forest
 from a2fseg_cli.versions import versions
 
 
@@ -55,7 +55,7 @@ def plain_values(
             }
             for name in comparison.names
         },
-        "differences": [vars(difference) | {"told_apart": difference.told_apart} for difference in differences],
+        "differences": [_line(difference) for difference in differences],
     }
 
 
@@ -72,7 +72,7 @@ def write_comparison(
         "comparison.md": markdown(tables, definition),
         "comparison.tex": latex(tables, definition),
         "comparison.csv": csv_text(mean_rows(comparison, differences, keys)),
-        "differences.csv": csv_text([_plain(vars(difference)) for difference in differences]),
+        "differences.csv": csv_text([_plain(_line(difference)) for difference in differences]),
         "comparison.json": json_text(summary),
     }
     for name, text in texts.items():
@@ -80,23 +80,22 @@ def write_comparison(
             atomic_write_text(folder / name, text)
     files = [folder / name for name, text in texts.items() if text]
     for key in dict.fromkeys(difference.key for difference in differences):
-        panels = {region: to_the_best(comparison, differences, key, region) for region in comparison.regions}
         files.append(folder / f"forest_{key}.png")
-        write_forest(
-            files[-1],
-            {
-                region: {
-                    difference.first: tuple(
-                        scale_of(key) * end for end in (difference.mean, difference.low, difference.high)
-                    )
-                    for difference in panel
-                }
-                for region, panel in panels.items()
-            },
-            {region: comparison.best(key, comparison.rows[-1], region) for region in comparison.regions},
-            f"difference to the best, {title_of(key)}",
-        )
+        _write_forest(files[-1], comparison, differences, key)
     return files
+
+
+def _write_forest(path: Path, comparison: Comparison, differences: Sequence[Difference], key: str) -> None:
+    scale, row = scale_of(key), comparison.rows[-1]
+    panels = {
+        region: {
+            of.first: Interval(scale * of.mean, scale * of.low, scale * of.high, of.told_apart)
+            for of in to_the_best(comparison, differences, key, region)
+        }
+        for region in comparison.regions
+    }
+    best = {region: comparison.best(key, row, region) for region in comparison.regions}
+    write_forest(path, panels, best, f"difference to the best, {title_of(key)}; grey: not told from it by the test")
 
 
 def mean_rows(comparison: Comparison, differences: Sequence[Difference], keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -128,6 +127,11 @@ def mean_rows(comparison: Comparison, differences: Sequence[Difference], keys: S
                     }
                     lines.append(_plain(line))
     return lines
+
+
+def _line(difference: Difference) -> dict[str, Any]:
+    values = vars(difference) | {"told_apart": difference.told_apart}
+    return {"score": values.pop("key"), **values}
 
 
 def _standing(difference: Difference) -> str:

@@ -42,7 +42,7 @@ def latex(tables: Sequence[Table], definition: str) -> str:
         body = [_ampersands(row) for row in _latex_rows(table)]
         if len(body) > 1 and table.with_means:
             body.insert(-1, r"\hline")
-        caption = _latex_text(". ".join([table.title, *table.notes]))
+        caption = _latex_text(". ".join(text.removesuffix(".") for text in (table.title, *table.notes)))
         parts.append(
             "\n".join(
                 [
@@ -80,6 +80,8 @@ def _latex_cell(cell: str, is_mark: bool) -> str:
 def _latex_text(text: str) -> str:
     for character in "\\&%$#_{}":
         text = text.replace(character, f"\\{character}" if character != "\\" else "/")
+    for sign, command in ((">=", r"$\geq$"), ("<", "$<$")):  # in LaTeX's own font `<` is an exclamation mark
+        text = text.replace(sign, command)
     return text
 
 

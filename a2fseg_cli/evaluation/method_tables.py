@@ -103,8 +103,9 @@ def difference_table(comparison: Comparison, differences: Sequence[Difference], 
         tuple(rows),
         3,
         (
-            "Interval: patients drawn with replacement, each method's scores of a patient together. p: paired "
-            "sign-flip test, then corrected (Holm) for all pairs of methods and all regions.",
+            "Interval: patients drawn with replacement, each method's scores of a patient together; not corrected, "
+            "and too narrow for few patients. p: paired sign-flip test, then corrected (Holm) for all pairs of methods "
+            "and all regions.",
         ),
         with_means=False,
     )
@@ -191,12 +192,14 @@ def _notes(comparison: Comparison, differences: Sequence[Difference], key: str, 
 
 def _hopeless(name: str, differences: Sequence[Difference]) -> str:
     """Return a line where no difference could have been told from chance, however large; else nothing."""
-    if not smallest_corrected_p(differences) >= LEVEL:
+    least = smallest_corrected_p(differences)
+    if not least >= LEVEL:
         return ""
-    patients = max(difference.patients for difference in differences)
+    patients, number = max(d.patients for d in differences), sum(not math.isnan(d.p) for d in differences)
     return (
-        f"With {patients} patients the test cannot give less than p = {smallest_p(patients):.2g}, and there are "
-        f"{len(differences)} comparisons of {name}: none could be told from chance, however large."
+        f"With {patients} patients the test cannot give less than p = {smallest_p(patients):.3g}, corrected for "
+        f"{number} comparison{'s' * (number != 1)} of {name} {least:.2g}: no difference of these could be told from "
+        "chance, however large."
     )
 
 

@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from a2fseg_cli.reporting.charts import SERIES_COLOURS
 from a2fseg_cli.reporting.figures import png_figure, printable
 
 
-def write_forest(
-    path: Path, panels: Mapping[str, Mapping[str, tuple[float, ...]]], best: Mapping[str, str], label: str
-) -> None:
+@dataclass(frozen=True)
+class Interval:
+    """How far a method is from the best one.
+
+    Attributes:
+        difference: In the unit of the axis; NaN draws nothing.
+        low: Lower end of the interval.
+        high: Upper end.
+        told_apart: Whether the test tells the two apart.
+    """
+
+    difference: float
+    low: float
+    high: float
+    told_apart: bool
+
+
+def write_forest(path: Path, panels: Mapping[str, Mapping[str, Interval]], best: Mapping[str, str], label: str) -> None:
     """Write differences to the best method as PNG: a panel a region, a line a method, 0 is the best one itself.
 
-    An interval that does not reach 0 is drawn in colour, one that does in grey.
+    Methods that the test tells from the best are drawn in colour, the others in grey.
 
     Args:
         path: The PNG; its folder is made, an existing file is replaced, atomically.
-        panels: Region to method to (difference, low, high), each in the unit of `label`; NaN draws nothing.
+        panels: Region to method to its interval.
         best: Region to the method that the others are held against.
         label: Of the axis, with the unit.
 
@@ -32,17 +48,15 @@ def write_forest(
         for axes, (region, panel) in zip(every[:, 0], panels.items(), strict=True):
             axes.spines[["top", "right", "left"]].set_visible(False)
             axes.axvline(0, color="#444444", linewidth=0.8)
-            for place, (mean, low, high) in enumerate(panel.values()):
-                if math.isnan(mean):
+            for place, of in enumerate(panel.values()):
+                if math.isnan(of.difference):
                     continue
-                clear = low > 0 or high < 0
-                colour = SERIES_COLOURS[0] if clear else "#777777"
-                axes.plot([low, high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
-                axes.plot([mean], [place], "o", color=colour, markersize=4.5)
-                axes.annotate(
-                    f"{mean:+.1f}  [{low:+.1f}, {high:+.1f}]", (1.01, place), xycoords=("axes fraction", "data"),
-                    va="center", fontsize=7.5, color=colour,
-                )  # fmt: skip
+                colour = SERIES_COLOURS[0] if of.told_apart else "#777777"
+                axes.plot([of.low, of.high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
+                axes.plot([of.difference], [place], "o", color=colour, markersize=4.5)
+                text = f"{of.difference:+.1f}  [{of.low:+.1f}, {of.high:+.1f}]"
+                place_of_text = {"xy": (1.01, place), "xycoords": ("axes fraction", "data"), "va": "center"}
+                axes.annotate(text, **place_of_text, fontsize=7.5, color=colour)
             axes.set_yticks(range(len(panel)), [printable(name) for name in panel])
             axes.set_ylim(len(panel) - 0.4, -0.6)
             axes.tick_params(axis="y", length=0, labelsize=8)
