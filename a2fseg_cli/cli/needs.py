@@ -119,6 +119,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "overwrite": Rule(needs=("output", "write_card")),
     },
     "train": {
+        "fold": Rule(without=("split",), why="Both say who is trained on."),
         "epochs": Rule(without=("time_budget",), why="The schedule follows the time."),
     },
     "download-weights": {
