@@ -6,7 +6,9 @@ Same patients, same crops, same recipe (that of `tiny`, which was chosen for a2f
 budget is of computing, not of the clock, so that other work on the machine favours nobody: first the CPU seconds that
 a step of each network takes are measured, the networks taking turns, and each gets as many steps as fit into the
 minutes. Validation comes on top, equally often for each. A network that is done is not trained again, one that was
-interrupted goes on: start the same command again. Prints Markdown, and writes it to FOLDER/table1.md.
+interrupted goes on: start the same command again. Prints Markdown, and writes it to FOLDER/table1.md: budgets and
+means, a table a region with what can be told from the best, and what a patient takes; FOLDER/table1 has the forest
+plot and the numbers. Of several seeds, a patient's score is the mean of the trainings.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from a2fseg_cli.core.memory import keep_pages
 
 keep_pages()
 
+import networks  # noqa: E402
 import torch  # noqa: E402
 
 import a2fseg_cli  # noqa: E402
@@ -34,6 +37,12 @@ from a2fseg_cli.cases.discovery import find_cases  # noqa: E402
 from a2fseg_cli.core.config import ModelConfig  # noqa: E402
 from a2fseg_cli.core.device import choose_compute  # noqa: E402
 from a2fseg_cli.core.presets import NETWORKS  # noqa: E402
+from a2fseg_cli.evaluation.comparison import Comparison  # noqa: E402
+from a2fseg_cli.evaluation.comparison_outputs import plain_values, write_comparison  # noqa: E402
+from a2fseg_cli.evaluation.formats import markdown  # noqa: E402
+from a2fseg_cli.evaluation.method_tables import all_tables  # noqa: E402
+from a2fseg_cli.evaluation.patient_scores import PatientScores  # noqa: E402
+from a2fseg_cli.evaluation.statistics import bootstrap_interval  # noqa: E402
 from a2fseg_cli.files import atomic_write_text, json_text  # noqa: E402
 from a2fseg_cli.training.data import load_samples  # noqa: E402
 from a2fseg_cli.training.loop import Setup, Trainer  # noqa: E402
@@ -43,6 +52,7 @@ from a2fseg_cli.training.train import Epoch, Listener  # noqa: E402
 
 EPOCHS = 8  # two validations each (every fourth epoch), and a checkpoint every eighth of the time
 MEASURED_PATIENTS = 4
+MEASURE = "seconds"  # in place of a run's name
 # mm to a crop that holds a whole brain; smaller edges than 48 would be 2 voxels at the deepest of five stages.
 CROPS = {2.0: (80, 96, 80), 3.0: (48, 64, 48)}
 
@@ -86,7 +96,8 @@ class Plan:
 
     def iterations(self, network: str) -> int:
         """Return the steps of an epoch that fit into the budget."""
-        return max(1, round(60 * self.minutes * self.threads / read(self.folder / "seconds.json")[network] / EPOCHS))
+        second = float(read(self.folder / "seconds.json")[network])
+        return max(1, round(60 * self.minutes * self.threads / second / EPOCHS))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -131,7 +142,7 @@ def train_one(plan: Plan, network: str, seed: int) -> None:
     def prepared(*_: Any) -> None:  # reading and preparing the patients is not counted
         clock["began"] = time.process_time()
 
-    def report(epoch: Epoch) -> None:
+    def tell(epoch: Epoch) -> None:
         seconds = spent + time.process_time() - clock["began"]
         atomic_write_text(run / "cpu.json", json_text({"seconds": seconds}))
         score = "" if epoch.score is None else f", validation {epoch.score:.4f}"
@@ -140,9 +151,14 @@ def train_one(plan: Plan, network: str, seed: int) -> None:
     a2fseg_cli.train(
         plan.data, run, preset="tiny", network=network, seed=seed, split=plan.split, cache=plan.cache, device="cpu",
         epochs=EPOCHS, iterations_per_epoch=plan.iterations(network), resume=(run / "last.ckpt").exists(),
-        listener=Listener(preprocessed=prepared, report=report), **plan.shared,
+        listener=Listener(preprocessed=prepared, report=tell), **plan.shared,
     )  # fmt: skip
     atomic_write_text(run / "done.json", json_text(read(run / "cpu.json")))
+
+
+def in_its_own_process(arguments: Sequence[str], run: str) -> int:
+    """Train one network, or go on with it, or measure the steps; return the exit code."""
+    return subprocess.run([sys.executable, __file__, *arguments, "--one", run], check=False).returncode
 
 
 def train_all(plan: Plan, arguments: Sequence[str]) -> dict[str, str]:
@@ -155,34 +171,101 @@ def train_all(plan: Plan, arguments: Sequence[str]) -> dict[str, str]:
     for seed in range(plan.seeds):
         for network in plan.networks:
             run = plan.run(network, seed)
-            if not (run / "done.json").exists():
-                command = [sys.executable, __file__, *arguments, "--one", f"{network}-{seed}"]
-                if code := subprocess.run(command, check=False).returncode:
-                    failed[run.name] = read(run / "failed.json").get("reason", f"exit code {code}")
+            if not (run / "done.json").exists() and (code := in_its_own_process(arguments, run.name)):
+                failed[run.name] = read(run / "failed.json").get("reason", f"exit code {code}")
     return failed
 
 
-def score(plan: Plan, network: str, seed: int) -> dict[str, Any]:
-    """Return the summary of an evaluation; what is scored already is taken over."""
-    run = plan.run(network, seed)
-    result = a2fseg_cli.evaluate(
-        plan.data, subsets="all", split=f"{plan.split}:{plan.part}", weights=run / "best.safetensors", device="cpu",
-        output=run / f"scores-{plan.part}",
-    )  # fmt: skip
-    return dict(result.summary)
+def weights_of(plan: Plan, seed: int) -> dict[str, Path]:
+    """Return the best weights of each network, of those that have some."""
+    files = {network: plan.run(network, seed) / "best.safetensors" for network in plan.networks}
+    return {network: file for network, file in files.items() if (file.parent / "done.json").exists()}
 
 
-def table(plan: Plan, summaries: Mapping[tuple[str, int], Mapping[str, Any]]) -> str:
-    """Return a line a training: steps, CPU minutes, and the mean Dice in % of all subsets and patients."""
-    rows = ["| network | seed | s a step | steps | CPU min | WT | TC | ET | mean |", "|---" * 9 + "|"]
-    for (network, seed), summary in summaries.items():
-        means = [100 * region["dice"] for region in summary["means_of_subset_means"].values()]
-        steps = EPOCHS * plan.iterations(network)
-        cpu = read(plan.run(network, seed) / "cpu.json")["seconds"] / 60
+def score(plan: Plan) -> dict[str, list[PatientScores]]:
+    """Return each network's scores of the patients, the mean of its trainings; what is scored is taken over."""
+    seeds: dict[str, list[Sequence[PatientScores]]] = {}
+    for seed in range(plan.seeds):
+        if weights := weights_of(plan, seed):
+            result = a2fseg_cli.evaluate(
+                plan.data, subsets="all", split=f"{plan.split}:{plan.part}", weights=weights, device="cpu",
+                output=plan.folder / f"scores-{plan.part}-{seed}",
+            )  # fmt: skip
+            result.raise_for_failed()
+            for network, patients in result.methods.items():
+                seeds.setdefault(network, []).append(patients)
+    return {network: mean_over_seeds(of) for network, of in seeds.items()}
+
+
+def mean_over_seeds(seeds: Sequence[Sequence[PatientScores]]) -> list[PatientScores]:
+    """Return the patients with the mean of their scores over trainings that scored the same subsets."""
+    return [
+        replace(
+            of_patient[0],
+            rows=tuple(
+                replace(
+                    rows[0], values={key: statistics.mean(row.values[key] for row in rows) for key in rows[0].values}
+                )
+                for rows in zip(*(scores.rows for scores in of_patient), strict=True)
+            ),
+        )
+        for of_patient in zip(*seeds, strict=True)
+    ]
+
+
+def budget_table(plan: Plan, comparison: Comparison) -> str:
+    """Return a line a network: what it was given, and its mean Dice in % over the subsets, with 95 % intervals."""
+    heads = " | ".join(f"{region} (95 %)" for region in comparison.regions)
+    rows = [f"| network | s a step | steps | CPU min | {heads} | mean |", "|---" * (5 + len(comparison.regions)) + "|"]
+    for network in comparison.names:
+        done = [plan.run(network, seed) for seed in range(plan.seeds) if network in weights_of(plan, seed)]
+        minutes = statistics.mean(read(run / "done.json")["seconds"] for run in done) / 60
         second = read(plan.folder / "seconds.json")[network]
-        cells = [network, str(seed), f"{second:.2f}", str(steps), f"{cpu:.1f}"]
-        rows.append(f"| {' | '.join([*cells, *(f'{mean:.1f}' for mean in (*means, statistics.mean(means)))])} |")
-    return "\n".join(rows)
+        cells, means = [network, f"{second:.2f}", str(EPOCHS * plan.iterations(network)), f"{minutes:.1f}"], []
+        for region in comparison.regions:
+            of_patients = 100 * comparison.patient_values(network, "dice", comparison.rows[-1], region)
+            low, high = bootstrap_interval(of_patients)
+            means.append(float(of_patients.mean()))
+            cells.append(f"{means[-1]:.1f} ({low:.0f} to {high:.0f})")
+        rows.append(f"| {' | '.join([*cells, f'{statistics.mean(means):.1f}'])} |")
+    note = (
+        f"{plan.minutes:g} CPU minutes of {plan.threads} thread(s) each, {plan.seeds} training(s) of a network, "
+        f"{plan.spacing_mm:g} mm; {len(comparison.patients)} patients of `{plan.part}`, mean over "
+        f"{len(comparison.subsets)} subsets. Intervals: patients drawn with replacement. CPU min holds validation too."
+    )
+    return "\n".join([*rows, "", note])
+
+
+def speed_table(plan: Plan) -> str:
+    """Return parameters, arithmetic, seconds and memory a patient, measured where `speed.json` does not have them."""
+    known, shape = read(plan.folder / "speed.json"), CROPS[plan.spacing_mm]
+    for name in plan.networks:
+        if name not in known:
+            config, _ = network_and_recipe("tiny", {"network": name, **plan.shared})
+            known[name] = networks.figures(config, shape, repeats=3)
+            atomic_write_text(plan.folder / "speed.json", json_text(known))
+    rows = [f"| network | parameters, million | {networks.HEAD} |", "|---" * 11 + "|"]
+    for name in plan.networks:
+        parameters = f"{known[name]['parameters'] / 1e6:.2f}"
+        rows.append(f"| {' | '.join([name, parameters, *networks.cells(known[name])])} |")
+    where = networks.where(known[plan.networks[0]]["precision"], shape, 3)
+    return "\n".join([*rows, "", f"{where}. Saved: against a run of each subset by itself; 0 % is no shared work."])
+
+
+def report(plan: Plan, failed: Mapping[str, str]) -> str:
+    """Write all tables and the forest plot to `table1/`, and return the text of `table1.md`."""
+    patients = score(plan)
+    text = [f"{run}: no weights: {why}" for run, why in failed.items()]
+    if patients:
+        comparison = Comparison(patients, ModelConfig())
+        differences = [d for key in ("dice", "hd95_mm") for d in comparison.differences(key)]
+        tables = all_tables(comparison, differences, ("dice", "hd95"), "brats2020", True, {})
+        summary = plain_values(comparison, differences, ("dice", "hd95"), "brats2020", {}, {})
+        write_comparison(plan.folder / "table1", comparison, differences, tables, summary)
+        text += [budget_table(plan, comparison), markdown(tables, summary["definition"])]
+    text.append(speed_table(plan))
+    atomic_write_text(plan.folder / "table1.md", "\n\n".join(text))
+    return "\n\n".join(text)
 
 
 def options() -> argparse.Namespace:
@@ -210,6 +293,9 @@ def main() -> None:
         given.data, given.split, given.output, given.networks, given.minutes, given.seeds, given.threads,
         given.spacing, given.part, given.cache or given.output / "cache",
     )  # fmt: skip
+    if given.one == MEASURE:
+        measure_steps(plan)
+        return
     if given.one:
         network, _, seed = given.one.rpartition("-")
         try:
@@ -219,13 +305,10 @@ def main() -> None:
             raise
         return
     plan.folder.mkdir(parents=True, exist_ok=True)
-    measure_steps(plan)
+    if code := in_its_own_process(sys.argv[1:], MEASURE):  # all networks at once take 2 GiB, which are then free again
+        sys.exit(code)
     failed = train_all(plan, sys.argv[1:])
-    runs = [(network, seed) for seed in range(plan.seeds) for network in plan.networks]
-    summaries = {key: score(plan, *key) for key in runs if plan.run(*key).name not in failed}
-    text = "\n".join([table(plan, summaries), "", *(f"{run}: no weights: {why}" for run, why in failed.items())])
-    atomic_write_text(plan.folder / "table1.md", text)
-    print(text)
+    print(report(plan, failed))
 
 
 if __name__ == "__main__":

@@ -185,8 +185,8 @@ def train(
     with TrainingScreen(quiet) as screen:
         result = train_network(
             data, output, preset=preset, split=split, fold=_fold(fold), resume=resume, init_weights=init_weights,
-            device=device, precision=precision, cache=cache, workers=workers, name=name, licence=licence, listener=screen.listener(),
-            **fields,
+            device=device, precision=precision, cache=cache, workers=workers, name=name, licence=licence,
+            listener=screen.listener(), **fields,
         )  # fmt: skip
     if not result.first:
         return

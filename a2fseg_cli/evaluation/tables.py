@@ -221,4 +221,4 @@ def number_text(value: float, key: str) -> str:
 
 def two_digits(value: float) -> str:
     """Return a number with two decimals; empty where there is none."""
-    return "" if math.isnan(value) else f"{value:.2f}"
+    return "" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"  # no -0.00
