@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from toys import toy_network
 
 import a2fseg_cli
+from a2fseg_cli.cli.console import print_table
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import CohortError, InputError, UsageError
 from a2fseg_cli.evaluation.comparison import MEANS, Comparison, Difference, contributions
@@ -360,6 +361,14 @@ class TestNetworks:
     def test_what_files_cannot_have(self, cohort: Path, weights: Path, options: Any, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="predictions"):
             a2fseg_cli.evaluate(cohort, weights={"a": weights}, predictions={"b": tmp_path}, **options)
+
+
+def test_a_terminal_shows_bold_and_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    print_table(["a", "b"], [["1", "2"]], bold={(0, 0)}, underlined={(0, 1)})
+    assert "\x1b[1m1\x1b[0m" in (shown := capsys.readouterr().out)
+    assert "\x1b[4m2\x1b[0m" in shown
 
 
 def test_a_difference_turned_round() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from a2fseg_cli.evaluation import significance
-from a2fseg_cli.evaluation.significance import holm, sign_flip_p, smallest_p
+from a2fseg_cli.evaluation.significance import holm, sign_flip_p, sign_flip_ps, smallest_p
 from a2fseg_cli.evaluation.statistics import bootstrap_interval
 
 
@@ -67,6 +67,17 @@ def test_random_exchanges_come_near_to_all_of_them(monkeypatch: pytest.MonkeyPat
     assert sign_flip_p(values) == pytest.approx(exact, abs=0.003)
     assert sign_flip_p(values) != exact
     assert sign_flip_p(values, seed=1) != sign_flip_p(values, seed=2)
+
+
+def test_many_comparisons_at_once_are_each_alone() -> None:
+    """Some with all patients, some with few defined, one with none."""
+    values = np.random.default_rng(5).normal(0.3, 1, (4, 20))
+    values[1, 3:] = math.nan
+    values[2] = math.nan
+    values[3, 0] = math.nan
+    alone = [sign_flip_p(row) for row in values]
+    assert sign_flip_ps(values) == pytest.approx(alone, nan_ok=True)
+    assert alone[1] == sign_flip_p(values[1, :3])  # counted, not drawn
 
 
 def test_random_exchanges_never_give_nought() -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.evaluation.means import subsets_of
 from a2fseg_cli.evaluation.patient_scores import PatientScores
-from a2fseg_cli.evaluation.significance import LEVEL, holm, sign_flip_p, smallest_p
+from a2fseg_cli.evaluation.significance import LEVEL, holm, sign_flip_ps, smallest_p
 from a2fseg_cli.evaluation.statistics import bootstrap_interval
 
 FloatArray = npt.NDArray[np.float64]
@@ -151,15 +151,18 @@ class Comparison:
         """Return the differences of all pairs, by region and row; none for a score without better and worse."""
         if key not in (*HIGHER, *LOWER):
             return []
-        of_subsets, of_means = [], []
+        every: list[Difference] = []
         for region in self.regions:
             arrays = {name: self.values(name, key, region) for name in self.names}
-            for first, second in itertools.combinations(self.names, 2):
-                between = arrays[first] - arrays[second]
-                for subset, values in zip(self.subsets, between, strict=True):
-                    of_subsets.append(_difference(key, subset, region, first, second, values))
+            values: dict[tuple[str, str, str], FloatArray] = {}
+            for pair in itertools.combinations(self.names, 2):
+                between = arrays[pair[0]] - arrays[pair[1]]
+                values |= {(subset, *pair): row for subset, row in zip(self.subsets, between, strict=True)}
                 if len(self.subsets) > 1:
-                    of_means.append(_difference(key, MEANS, region, first, second, contributions(between)))
+                    values[MEANS, *pair] = contributions(between)
+            every += _differences(key, region, values)
+        of_means = [difference for difference in every if difference.subset == MEANS]
+        of_subsets = [difference for difference in every if difference.subset != MEANS]
         return [*_corrected(of_subsets), *_corrected(of_means)]
 
 
@@ -190,12 +193,16 @@ def smallest_corrected_p(differences: Sequence[Difference]) -> float:
     return min(1.0, len(tested) * smallest_p(max(difference.patients for difference in tested)))
 
 
-def _difference(key: str, subset: str, region: str, first: str, second: str, values: FloatArray) -> Difference:
-    low, high = bootstrap_interval(values)
-    patients = int(np.count_nonzero(~np.isnan(values)))
-    return Difference(
-        key, subset, region, first, second, _mean(values), low, high, sign_flip_p(values), math.nan, patients
-    )
+def _differences(key: str, region: str, values: Mapping[tuple[str, str, str], FloatArray]) -> list[Difference]:
+    """Return the differences, not corrected yet, of (subset, first, second) to each patient's (P,)."""
+    tested = sign_flip_ps(np.array(list(values.values()))) if values else []
+    return [
+        Difference(
+            key, subset, region, first, second, _mean(of_patients), *bootstrap_interval(of_patients), p, math.nan,
+            int(np.count_nonzero(~np.isnan(of_patients))),
+        )
+        for ((subset, first, second), of_patients), p in zip(values.items(), tested, strict=True)
+    ]  # fmt: skip
 
 
 def _corrected(differences: Sequence[Difference]) -> list[Difference]:

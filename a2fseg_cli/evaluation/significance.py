@@ -6,13 +6,15 @@ are skewed and pile up at 0 and 1, so nothing here assumes a normal distribution
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-Values = Sequence[float] | npt.NDArray[np.float64]
+FloatArray = npt.NDArray[np.float64]
+Values = Sequence[float] | FloatArray
 
 LEVEL = 0.05
 # All 2^n exchanges of up to 14 patients (16,384) take a millisecond; beyond, so many random ones. With 100,000 a p of
@@ -39,20 +41,39 @@ def sign_flip_p(differences: Values, seed: int = 0) -> float:
     Returns:
         0 to 1; NaN where no difference is defined.
     """
-    values = np.asarray(differences, np.float64)
-    values = values[~np.isnan(values)]
-    if not values.size:
-        return math.nan
-    observed = abs(values.sum()) - _EQUAL * np.abs(values).sum()
-    if values.size <= MOST_EXACT:
-        every = 1 - 2 * ((np.arange(2**values.size)[:, None] >> np.arange(values.size)) & 1)
-        return float(np.mean(np.abs(every @ values) >= observed))
-    random, extreme = np.random.default_rng(seed), 1
+    return sign_flip_ps(np.asarray(differences, np.float64)[None], seed)[0]
+
+
+def sign_flip_ps(differences: FloatArray, seed: int = 0) -> list[float]:
+    """Return `sign_flip_p` of many comparisons (K, P) by patient; random exchanges are drawn once for all of them."""
+    there = ~np.isnan(differences)
+    patients = there.sum(axis=1)
+    values = np.where(there, differences, 0.0)  # a difference of nothing has no say in any exchange
+    observed = np.abs(values.sum(axis=1)) - _EQUAL * np.abs(values).sum(axis=1)
+    p = np.full(len(values), np.nan)
+    for k in np.flatnonzero((patients > 0) & (patients <= MOST_EXACT)):
+        sums = every_exchange(int(patients[k])) @ values[k, there[k]]
+        p[k] = np.mean(np.abs(sums) >= observed[k])
+    if (many := np.flatnonzero(patients > MOST_EXACT)).size:
+        p[many] = _random_shares(values[many], observed[many], seed)
+    return [float(value) for value in p]
+
+
+@functools.lru_cache(maxsize=1)
+def every_exchange(patients: int) -> FloatArray:
+    """Return all 2^n exchanges of sign (2^n, n) of n patients, as 1 and -1."""
+    bits = (np.arange(2**patients)[:, None] >> np.arange(patients)) & 1
+    return np.asarray(1.0 - 2.0 * bits, np.float64)
+
+
+def _random_shares(values: FloatArray, observed: FloatArray, seed: int) -> FloatArray:
+    """Return the share of random exchanges at least as far from 0, for each row of values (K, P)."""
+    random, extreme = np.random.default_rng(seed), np.ones(len(values))
     for start in range(0, RANDOM_FLIPS, _CHUNK):
-        size = (min(_CHUNK, RANDOM_FLIPS - start), values.size)
-        signs = 1 - 2 * random.integers(0, 2, size, np.int8).astype(np.float64)
-        extreme += int(np.count_nonzero(np.abs(signs @ values) >= observed))
-    return extreme / (RANDOM_FLIPS + 1)
+        size = (min(_CHUNK, RANDOM_FLIPS - start), values.shape[1])
+        signs = 1.0 - 2.0 * random.integers(0, 2, size, np.int8)
+        extreme += np.count_nonzero(np.abs(signs @ values.T) >= observed, axis=0)
+    return np.asarray(extreme / (RANDOM_FLIPS + 1))
 
 
 def smallest_p(patients: int) -> float:
