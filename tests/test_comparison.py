@@ -271,6 +271,18 @@ class TestFolders:
         assert [scores.case for scores in result.methods["one"]] == ["A", "B", "C"]
         assert {d.subset for d in result.differences} == {"t1", "t1c+flair", MEANS}
 
+    def test_one_folder_of_subsets(self, cohort: Path, tmp_path: Path, run: Run) -> None:
+        """A table with one column, in which there is no best."""
+        masks(tmp_path / "mine" / "t1c", {"A": 4, "B": 4, "C": 2})
+        masks(tmp_path / "mine" / "flair", {"A": 4, "B": 4, "C": 4})
+        options = ["--subset", "t1c", "--subset", "flair", "--metrics", "dice", "-o", tmp_path / "out"]
+        code, stdout, stderr = run(cohort, "--predictions", tmp_path / "mine", *options)
+        assert code == 0, stderr
+        assert [line.split("│")[5].strip() for line in stdout.splitlines() if line.startswith("│")][:3] == [
+            "100.00", "88.89", "94.44",
+        ]  # fmt: skip
+        assert not (tmp_path / "out" / "differences.csv").exists()
+
     def test_a_missing_mask_is_refused_before_anything_is_scored(self, cohort: Path, tmp_path: Path, run: Run) -> None:
         whole, some = masks(tmp_path / "whole", {"A": 4, "B": 4, "C": 4}), masks(tmp_path / "some", {"A": 4})
         code, stdout, stderr = run(cohort, "--predictions", whole, "--predictions", some)

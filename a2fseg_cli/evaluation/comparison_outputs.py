@@ -75,10 +75,11 @@ def write_comparison(
         "differences.csv": csv_text([_plain(_line(difference)) for difference in differences]),
         "comparison.json": json_text(summary),
     }
+    if not differences:
+        del texts["differences.csv"]
     for name, text in texts.items():
-        if text:
-            atomic_write_text(folder / name, text)
-    files = [folder / name for name, text in texts.items() if text]
+        atomic_write_text(folder / name, text)
+    files = [folder / name for name in texts]
     for key in dict.fromkeys(difference.key for difference in differences):
         files.append(folder / f"forest_{key}.png")
         _write_forest(files[-1], comparison, differences, key)

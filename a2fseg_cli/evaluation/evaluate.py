@@ -87,7 +87,7 @@ def evaluate(
         WeightsError: the weights are missing, damaged or not for this tool.
         ResourceError: memory or disk ran out.
     """
-    methods = methods_of(weights, predictions)
+    methods = methods_of(weights, predictions, subsets is not None)
     request = Request(
         data, subsets, None if methods else single(predictions), split, metrics, policy, nsd_tolerance_mm, labels,
         prediction_labels, compare, _path(output), figure, _path(write_card), overwrite,

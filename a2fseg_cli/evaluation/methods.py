@@ -31,19 +31,22 @@ class Method:
     folder: Path | None = None
 
 
-def methods_of(weights: Given | None, predictions: Given | None) -> list[Method]:
+def methods_of(weights: Given | None, predictions: Given | None, of_subsets: bool = False) -> list[Method]:
     """Return the methods to compare; none where one network or one folder without a name is to be scored.
 
     Args:
         weights: Names or files; `NAME=FILE`, or a mapping, says what a network is called.
         predictions: Folders, likewise.
+        of_subsets: Whether subsets were asked for: then one folder may hold one sub-folder a subset.
 
     Raises:
         UsageError: two methods of one name, a name that cannot be a folder, or one without a name beside others whose
             classes it would set.
     """
     networks, folders = _named(weights), _named(predictions)
-    if len(networks) <= 1 and len(folders) <= 1 and not any(name for name, _ in (*networks, *folders)):
+    named = any(name for name, _ in (*networks, *folders))
+    folder_of_subsets = of_subsets and folders and not networks
+    if len(networks) <= 1 and len(folders) <= 1 and not named and not folder_of_subsets:
         return []
     methods = [Method(name or Path(place).stem, weights=place) for name, place in networks]
     methods += [Method(name or Path(place).resolve().name, folder=Path(place)) for name, place in folders]

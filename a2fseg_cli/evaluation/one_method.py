@@ -118,7 +118,11 @@ class Request:
         """Refuse what would run the network beside files that are scored, and the reverse. Raises: UsageError."""
         from_files = self.predictions is not None
         if from_files and self.running:
-            raise UsageError(f"predictions are files that are scored; {', '.join(self.running)} would run the network.")
+            named = ", ".join(self.running)
+            raise UsageError(
+                f"predictions are files that are scored; {named} would run the network. To compare a network with "
+                "them, give both names: NAME=FILE, NAME=FOLDER."
+            )
         if from_files and CALIBRATION in self.metrics:
             raise UsageError(f"metrics {CALIBRATION}: masks have no probabilities; leave predictions out.")
         if not from_files and self.prediction_labels != "auto":
