@@ -4,9 +4,9 @@
 
 Random weights, random images of a brain's size on the working grid (72 x 88 x 72 voxels of 2 mm by default), windows
 as `predict` plans them. Each timing runs in a process of its own; the memory is what its peak adds to that of the
-loaded libraries and the network. Arithmetic is counted by torch. A network that shared nothing over subsets would do
-32/4 = 8 times the encoders' work of one run of all modalities for all 15 subsets, and 15 times what follows them: the
-ratio of the arithmetic tells how much is shared. Prints a Markdown table.
+loaded libraries and the network. Arithmetic is counted by torch: of one subset (all modalities), of all subsets in one
+pass, and how much that pass saves against a run of each subset by itself: 0 % would be a network without shared work.
+Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def chosen_subsets(config: ModelConfig, count: int) -> list[tuple[bool, ...]]:
     return [config.presence(names) for names in all_subsets(config.modalities)][-count:]
 
 
-def operations(config: ModelConfig, shape: Shape, count: int) -> int:
+def operations(config: ModelConfig, shape: Shape, subsets: Sequence[tuple[bool, ...]]) -> int:
     """Return the floating-point operations of a patient, all windows, without computing any of them."""
-    subsets = chosen_subsets(config, count)
+    count = len(subsets)
     with torch.device("meta"):
         model = build_network(config)
         plan = Predictor(model, choose_compute("cpu")).plan(shape, len(config.modalities), math.inf, count)
@@ -85,9 +85,9 @@ def run_one(config: ModelConfig, shape: Shape, count: int, repeats: int) -> dict
     return {"seconds": median, "bytes": peak_bytes() - before, "windows": windows, "precision": compute.precision}
 
 
-def in_its_own_process(network: str, preset: str, shape: Shape, count: int, repeats: int) -> dict[str, Any]:
+def in_its_own_process(config: ModelConfig, shape: Shape, count: int, repeats: int) -> dict[str, Any]:
     """Return what `run_one` does, in a process that has done nothing else."""
-    command = [sys.executable, __file__, "--networks", network, "--preset", preset, "--subsets", str(count)]
+    command = [sys.executable, __file__, "--config", config.to_json(), "--subsets", str(count)]
     command += ["--shape", ",".join(map(str, shape)), "--repeats", str(repeats)]
     command += ["--threads", str(torch.get_num_threads())]
     output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -95,44 +95,69 @@ def in_its_own_process(network: str, preset: str, shape: Shape, count: int, repe
     return result
 
 
+def figures(config: ModelConfig, shape: Shape, repeats: int) -> dict[str, Any]:
+    """Return parameters, windows and precision; GFLOP, seconds and GiB of one subset and of all; the share saved."""
+    every = chosen_subsets(config, 2 ** len(config.modalities) - 1)
+    work = [operations(config, shape, subsets) for subsets in (every[-1:], every)]
+    alone = sum(operations(config, shape, [subset]) for subset in every)
+    runs = [in_its_own_process(config, shape, count, repeats) for count in (1, len(every))]
+    return {
+        "parameters": sum(math.prod(size) for size in parameter_shapes(config).values()),
+        "windows": runs[0]["windows"],
+        "precision": runs[0]["precision"],
+        "gflop": [operations_of / 1e9 for operations_of in work],
+        "seconds": [run["seconds"] for run in runs],
+        "gib": [run["bytes"] / 2**30 for run in runs],
+        "saved": 1 - work[1] / alone,
+    }
+
+
+HEAD = "GFLOP, 1 subset | all | ratio | s, 1 subset | all | ratio | GiB, 1 subset | all | saved by one pass"
+
+
+def cells(of: dict[str, Any]) -> list[str]:
+    """Return the cells of a network under `HEAD`."""
+    (work, all_work), (seconds, all_seconds), memory = of["gflop"], of["seconds"], of["gib"]
+    return [
+        f"{work:.0f}", f"{all_work:.0f}", f"{all_work / work:.1f}",
+        f"{seconds:.2f}", f"{all_seconds:.2f}", f"{all_seconds / seconds:.1f}",
+        *(f"{gib:.2f}" for gib in memory), f"{100 * of['saved']:.0f} %",
+    ]  # fmt: skip
+
+
+def where(precision: str, shape: Shape, repeats: int) -> str:
+    """Return one line on the machine and the images."""
+    machine = f"cpu, {precision}, {torch.get_num_threads()} threads; torch {torch.__version__}; {platform.machine()}"
+    return f"{' x '.join(map(str, shape))} voxels, four modalities; {machine}; n = {repeats}"
+
+
 def measure(networks: Sequence[str], preset: str, shape: Shape, repeats: int) -> str:
     """Return the table."""
-    head = "| network | parameters, million | windows | GFLOP, 1 subset | all | ratio | s, 1 subset | all | ratio |"
-    rows = [f"{head} GiB, 1 subset | all |", "|---" * 11 + "|"]
+    rows = [f"| network | parameters, million | windows | {HEAD} |", "|---" * 12 + "|"]
     precision = ""
     for name in networks:
-        config = preset_config(preset, name)
-        count = 2 ** len(config.modalities) - 1
-        parameters = sum(math.prod(size) for size in parameter_shapes(config).values())
-        work = [operations(config, shape, n) for n in (1, count)]
         print(f"{name}: measuring", file=sys.stderr)
-        one, many = (in_its_own_process(name, preset, shape, n, repeats) for n in (1, count))
-        precision = one["precision"]
-        cells = [name, f"{parameters / 1e6:.2f}", one["windows"]]
-        cells += [f"{work[0] / 1e9:.0f}", f"{work[1] / 1e9:.0f}", f"{work[1] / work[0]:.1f}"]
-        cells += [f"{one['seconds']:.2f}", f"{many['seconds']:.2f}", f"{many['seconds'] / one['seconds']:.1f}"]
-        cells += [f"{one['bytes'] / 2**30:.2f}", f"{many['bytes'] / 2**30:.2f}"]
-        rows.append(f"| {' | '.join(cells)} |")
-    where = f"cpu, {precision}, {torch.get_num_threads()} threads; torch {torch.__version__}; {platform.machine()}"
-    grid = " x ".join(map(str, shape))
-    return "\n".join([*rows, "", f"preset {preset}; {grid} voxels, four modalities; {where}; n = {repeats}"])
+        of = figures(preset_config(preset, name), shape, repeats)
+        precision, parameters = of["precision"], f"{of['parameters'] / 1e6:.2f}"
+        rows.append(f"| {' | '.join([name, parameters, of['windows'], *cells(of)])} |")
+    return "\n".join([*rows, "", f"preset {preset}; {where(precision, shape, repeats)}"])
 
 
 def main() -> None:
-    """Read the options and print the table, or, with `--subsets`, the figures of one network as JSON."""
+    """Read the options and print the table, or, with `--config`, the figures of one network as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--preset", choices=PRESETS, default="tiny")
     parser.add_argument("--shape", type=lambda text: tuple(map(int, text.split(","))), default=(72, 88, 72))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--config", type=ModelConfig.from_json, help=argparse.SUPPRESS)
     parser.add_argument("--subsets", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    if options.subsets:
-        config = preset_config(options.preset, options.networks[0])
-        print(json.dumps(run_one(config, options.shape, options.subsets, options.repeats)))
+    if options.config:
+        print(json.dumps(run_one(options.config, options.shape, options.subsets, options.repeats)))
     else:
         print(measure(options.networks, options.preset, options.shape, options.repeats))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import re
 import shutil
@@ -17,6 +18,7 @@ from a2fseg_cli.core.config import PRESETS
 from a2fseg_cli.core.device import choose_compute
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.core.presets import preset_config
+from a2fseg_cli.evaluation.patient_scores import PatientScores, Row
 from a2fseg_cli.inference.predictor import Segmenter
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -48,11 +50,16 @@ def test_all_subsets_prints_its_table(phantom: Path, toy_weights: Path) -> None:
     assert all(ratio > 1 for ratio in ratios)
 
 
-def test_ablation_prints_its_table(phantom: Path, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        shutil.copytree(phantom, tmp_path / "data" / name)
+def with_truth(phantom: Path, folder: Path, names: str) -> None:
+    """Write copies of the phantom, what is bright in FLAIR marked as oedema."""
+    for name in names:
+        shutil.copytree(phantom, folder / name)
         image = sitk.ReadImage(phantom / "P1_flair.nii.gz")
-        sitk.WriteImage(sitk.Cast(image > 100, sitk.sitkUInt8) * 2, tmp_path / "data" / name / "P1_seg.nii.gz")
+        sitk.WriteImage(sitk.Cast(image > 100, sitk.sitkUInt8) * 2, folder / name / "P1_seg.nii.gz")
+
+
+def test_ablation_prints_its_table(phantom: Path, tmp_path: Path) -> None:
+    with_truth(phantom, tmp_path / "data", "ab")
     split = tmp_path / "split.json"
     split.write_text('{"train": ["a"], "test": ["b"]}')
     config = replace(PRESETS["tiny"], features_per_stage=(4, 8), spacing_mm=(6.0, 6.0, 6.0), patch_size=(16, 16, 16))
@@ -112,10 +119,7 @@ def test_networks_prints_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both share the encoders over subsets, so that all 15 take less than 15 times the arithmetic of one."""
     module = load("networks")
 
-    def here(network: str, preset: str, *rest: Any) -> Any:
-        return module.run_one(preset_config(preset, network), *rest)
-
-    monkeypatch.setattr(module, "in_its_own_process", here)
+    monkeypatch.setattr(module, "in_its_own_process", module.run_one)
     table = module.measure(["a2fseg", "hemis"], "tiny", (16, 16, 16), repeats=0)
     rows = re.findall(r"^\| (\w+) \| ([0-9.]+) \| 1 of (.+?) \| \d+ \| \d+ \| ([0-9.]+) \|", table, re.MULTILINE)
     assert [row[0] for row in rows] == ["a2fseg", "hemis"]
@@ -124,3 +128,52 @@ def test_networks_prints_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
         shapes = parameter_shapes(preset_config("tiny", name))
         assert float(parameters) == pytest.approx(sum(math.prod(shape) for shape in shapes.values()) / 1e6, abs=0.006)
         assert 1 < float(ratio) < 15
+    # Of the 15 runs alone 32 encoders run, of one pass 4.
+    assert all(0 < int(share) < 100 for share in re.findall(r"\| (\d+) % \|$", table, re.MULTILINE))
+
+
+@pytest.mark.slow
+def test_table1_trains_what_is_missing_and_prints_its_table(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two networks, the budget as steps of each; the second call trains nothing. One that diverges is said."""
+    module, networks = load("table1"), load("networks")
+    with_truth(phantom, tmp_path / "data", "abc")
+    (tmp_path / "split.json").write_text('{"train": ["a"], "validation": ["b"], "test": ["c"]}')
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], features_per_stage=(4, 8), patch_size=(24, 24, 24)))
+    monkeypatch.setattr(module, "CROPS", {6.0: (24, 24, 24)})
+    monkeypatch.setattr(networks, "in_its_own_process", networks.run_one)
+    plan = module.Plan(
+        tmp_path / "data", tmp_path / "split.json", tmp_path / "out", ["a2fseg", "hemis"], 1, 1, 1, 6.0, "test",
+        tmp_path / "cache",
+    )  # fmt: skip
+    plan.folder.mkdir()
+    module.measure_steps(plan, repeats=1, warm_up=0)
+    measured = json.loads((plan.folder / "seconds.json").read_text())
+    assert all(0 < second < 10 for second in measured.values())
+    # 60 s of 3 s and of 7 s a step: 20 steps and 8.6, in 8 epochs 2 or 3 and 1 each.
+    (plan.folder / "seconds.json").write_text('{"a2fseg": 3.0, "hemis": 7.0}')
+    assert (plan.iterations("a2fseg"), plan.iterations("hemis")) == (2, 1)
+    trained = []
+
+    def here(arguments: list[str], run: str) -> int:
+        trained.append(run)
+        module.train_one(plan, run.partition("-")[0], 0)
+        return 0
+
+    monkeypatch.setattr(module, "in_its_own_process", here)
+    assert module.train_all(plan, []) == module.train_all(plan, []) == {}
+    assert trained == ["a2fseg-0", "hemis-0"]
+    text = module.report(plan, {"rfnet-0": "the loss is nan"})
+    steps = re.findall(r"^\| (\w+) \| [0-9.]+ \| (\d+) \| [0-9.]+ \| [0-9.]+ \(", text, re.MULTILINE)
+    assert steps == [("a2fseg", "16"), ("hemis", "8")]
+    assert "rfnet-0: no weights: the loss is nan" in text
+    assert "A2FSeg (paper)" in text
+    assert len(re.findall(r"\d+ % \|$", text, re.MULTILINE)) == 2
+    assert (plan.folder / "table1" / "forest_dice.png").is_file()
+
+
+def test_scores_of_several_trainings_are_averaged() -> None:
+    first, second = ([PatientScores("a", (Row("t1", "WT", {"dice": dice}, {}, ""),))] for dice in (0.5, 0.8))
+    (mean,) = load("table1").mean_over_seeds([first, second])
+    assert mean.rows[0].values["dice"] == pytest.approx(0.65)

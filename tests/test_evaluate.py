@@ -430,7 +430,7 @@ class TestCommand:
     ) -> None:
         """As `| head` does it: the reader of stdout is gone when the first table is printed."""
 
-        def closed(*_: object) -> None:
+        def closed(*_: object, **__: object) -> None:
             raise BrokenPipeError
 
         monkeypatch.setattr(evaluate_module, "print_table", closed)

@@ -130,6 +130,23 @@ def test_a_run_goes_on_with_the_patients_it_began_with(
     assert "the patients the run began with" in capsys.readouterr().err
 
 
+def test_a_fold_is_kept_aside_and_gone_on_with(
+    cohort: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of three patients one is in the fold, one chooses the weights, one is trained on; another fold is refused."""
+    out = tmp_path / "run"
+    options = ("train", cohort, "-o", out, "--preset", "tiny", "--patch-size", "16")
+    assert call(*options, "--fold", "1/3") == 0
+    assert "1 train, 1 validation, 1 test" in capsys.readouterr().err
+    began = json.loads((out / "split.json").read_text())
+    for again in (("--fold", "1/3"), ()):
+        assert call(*options, "--resume", *again) == 0
+        assert json.loads((out / "split.json").read_text()) == began
+    capsys.readouterr()
+    assert call(*options, "--resume", "--fold", "0/3") == 2
+    assert "the patients the run began with" in capsys.readouterr().err
+
+
 def test_a_patient_that_cannot_be_used_is_left_out(
     cohort: Path, tmp_path: Path, call: Call, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +217,7 @@ def test_another_task_by_options(cohort: Path, tmp_path: Path, call: Call, capsy
             2,
             "--epochs and --time-budget exclude each other",
         ),
+        ('{"train": ["a"]}', ("--fold", "0/2"), 2, "--fold and --split exclude each other"),
         ('{"train": ["a"]}', ("--regions", "a=NCR,a=ED"), 2, "--regions a=NCR,a=ED: expected name=class+class"),
     ],
 )

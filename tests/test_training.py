@@ -15,7 +15,7 @@ from training_toys import write_cohort
 from a2fseg_cli.core.device import Compute
 from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.training.loop import Trainer
-from a2fseg_cli.training.patients import choose_patients, random_split, training_cases
+from a2fseg_cli.training.patients import choose_patients, fold_split, random_split, training_cases
 from a2fseg_cli.training.processes import Processes
 from a2fseg_cli.training.train import Epoch, Listener, TrainingResult, train
 from a2fseg_cli.weights.file_format import inspect_weights, sha256_of
@@ -142,6 +142,34 @@ def test_the_papers_shares() -> None:
     assert {part: len(chosen) for part, chosen in split.items()} == {"train": 14, "validation": 2, "test": 4}
     assert sorted(name for chosen in split.values() for name in chosen) == sorted(names)
     assert split == random_split(names[::-1], 3) != random_split(names, 4)
+
+
+def test_folds_hold_every_patient_once_and_each_kind_evenly() -> None:
+    """12 patients with FLAIR alone and 8 with all four in 5 folds: 4 a fold, 2 or 3 of the one and 1 or 2 of the other.
+
+    Of the 16 others every tenth, 2, is for validation.
+    """
+    kinds = {f"p{i}": "flair" if i < 12 else "t1+t1c+t2+flair" for i in range(20)}
+    splits = [fold_split(kinds, (number, 5), 3) for number in range(5)]
+    assert sorted(name for split in splits for name in split["test"]) == sorted(kinds)
+    for split in splits:
+        assert {part: len(names) for part, names in split.items()} == {"train": 14, "validation": 2, "test": 4}
+        assert len({name for names in split.values() for name in names}) == 20
+        assert sum(kinds[name] == "flair" for name in split["test"]) in (2, 3)
+    backwards = dict(reversed(kinds.items()))
+    assert splits[1] == fold_split(backwards, (1, 5), 3) != fold_split(kinds, (1, 5), 4)
+
+
+def test_leaving_one_out_of_three() -> None:
+    for number in range(3):
+        split = fold_split(dict.fromkeys("abc", "t1"), (number, 3), 0)
+        assert [len(split[part]) for part in ("train", "validation", "test")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("fold", [(5, 5), (0, 1), (0, 0), (0, 4), (-1, 3)])
+def test_folds_that_there_cannot_be(fold: tuple[int, int]) -> None:
+    with pytest.raises(UsageError, match=r"Expected|expected"):
+        fold_split(dict.fromkeys("abc", "t1"), fold, 0)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -87,21 +87,42 @@ def print_json(value: Any) -> None:
     print(json_text(value), end="")
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Print a table to stdout; columns whose cells are all numbers are aligned right."""
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    title: str | None = None,
+    bold: Collection[tuple[int, int]] = (),
+    underlined: Collection[tuple[int, int]] = (),
+) -> None:
+    """Print a table to stdout; columns whose cells are all numbers are aligned right.
+
+    Args:
+        columns: Headings.
+        rows: Cells.
+        title: Above the table.
+        bold: (row, column) of cells in bold; where there is no terminal, between two asterisks.
+        underlined: (row, column) of cells that are underlined; where there is no terminal, between two low lines.
+    """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     cells = [[str(cell) for cell in row] for row in rows]
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
         numeric = all(_is_number(row[index]) for row in cells) and bool(cells)
         table.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in cells:
-        table.add_row(*row)
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = 160
+    marks = dict.fromkeys(bold, ("bold", "*")) | dict.fromkeys(underlined, ("underline", "_"))
+
+    def shown(i: int, j: int, cell: str) -> Text:
+        style, sign = marks.get((i, j), ("", ""))
+        return Text(cell if console.is_terminal else f"{sign}{cell}{sign}", style=style)
+
+    for i, row in enumerate(cells):
+        table.add_row(*(shown(i, j, cell) for j, cell in enumerate(row)))
     console.print(table)
 
 

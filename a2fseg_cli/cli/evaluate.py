@@ -12,6 +12,7 @@ from a2fseg_cli.cli.console import Advance, print_json, print_table, progress, s
 from a2fseg_cli.cli.options import (
     LEAST_OVERLAP,
     PATH,
+    RUN,
     Device,
     FillHoles,
     Json,
@@ -24,7 +25,6 @@ from a2fseg_cli.cli.options import (
     RemoveSmall,
     Threads,
     Tta,
-    Weights,
     Window,
 )
 from a2fseg_cli.cli.runtime import prepare_process, region_sizes, three
@@ -57,9 +57,11 @@ def evaluate(
         ),
     ] = None,
     predictions: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
-            metavar="FOLDER", help="Score the masks in this folder, made by any tool.", rich_help_panel=WHAT, **PATH
+            metavar="[NAME=]FOLDER",
+            help="Score the masks in this folder, made by any tool; several are compared",
+            rich_help_panel=WHAT,
         ),
     ] = None,
     split: Annotated[
@@ -133,7 +135,14 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace scores of other settings.", rich_help_panel=OUTPUT)
     ] = False,
-    weights: Weights = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]NAME|FILE",
+            help="Name in the manifest or a file (default: the bundled ones); several are compared",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     window: Window = None,
@@ -155,6 +164,8 @@ def evaluate(
     a2fseg evaluate data/ --subset t1c+flair
 
     a2fseg evaluate data/ --predictions OUT_FOLDER
+
+    a2fseg evaluate data/ --all-subsets --weights first=a.safetensors --weights second=b.safetensors
     """
     prepare_process(threads)
     from a2fseg_cli.evaluation.evaluate import evaluate as evaluate_data
@@ -208,8 +219,10 @@ class _Progress:
         self._advance: Advance = lambda _: None
 
     def start(self, start: Start) -> None:
-        """Say what is known beforehand, and begin the bar."""
-        for line in filter(None, (start.network, start.share)):
+        """Say what is known beforehand, and begin the bar; that of a method before it ends."""
+        self._stack.close()
+        of = f"{start.method}: " if start.method else ""
+        for line in filter(None, (of + (start.network or "masks of its folder") if of else start.network, start.share)):
             say(line, self._quiet)
         self._advance = self._stack.enter_context(progress("patients", start.patients, self._quiet))
 
@@ -237,14 +250,16 @@ def _show(result: EvaluationResult, json_: bool) -> None:
         say(f"Warning: {warning}")
     for note in result.notes:
         say(note)
-    if not result.patients:
+    if not result.tables:
         return
     if json_:
         print_json(result.summary)
         return
+    said: set[str] = set()  # several tables of a comparison share notes
     for table in result.tables:
         print(table.title)
-        print_table(table.columns, table.rows)
-        for note in table.notes:
+        print_table(table.columns, table.rows, bold=table.bold, underlined=table.underlined)
+        for note in (note for note in table.notes if note not in said):
             print(note)
+        said.update(table.notes)
     print(result.definition)

@@ -69,7 +69,6 @@ def _may_repeat(option: TyperOption) -> bool:
 
 _PARTS = {"num_parts": Rule(needs=("part_id",)), "part_id": Rule(needs=("num_parts",))}
 _IMAGES = tuple(BY_NAME)
-_RUNNING = ("device", "precision", "window", "overlap", "tta")
 
 RULES: dict[str, dict[str, Rule]] = {
     "predict": {
@@ -105,10 +104,7 @@ RULES: dict[str, dict[str, Rule]] = {
     "evaluate": {
         **_PARTS,
         "all_subsets_": Rule(without=("subset",)),
-        "predictions": Rule(
-            without=("all_subsets_", "subset", "figure", "write_card", *_RUNNING),
-            why="Files are scored as they are; the network does not run.",
-        ),
+        "predictions": Rule(without=("figure", "write_card"), why="Files are scored as they are."),
         **{
             name: Rule(
                 without=("predictions", "write_card"), why="Files, and the network of a card, are scored as they are."
@@ -124,6 +120,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "overwrite": Rule(needs=("output", "write_card")),
     },
     "train": {
+        "fold": Rule(without=("split",), why="Both say who is trained on."),
         "epochs": Rule(without=("time_budget",), why="The schedule follows the time."),
     },
     "download-weights": {

@@ -35,6 +35,13 @@ def train(
         Path | None,
         typer.Option(help="JSON with train, validation, test (default: 70/10/20 by --seed)", metavar="FILE", **PATH),
     ] = None,
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            help="Cross-validation: keep fold K of N (from 0) aside as test, e.g. 0/5; the same --seed for all of them",
+            metavar="K/N",
+        ),
+    ] = None,
     preset: Annotated[str, typer.Option(help="paper, small or tiny", rich_help_panel=NETWORK)] = "paper",
     network: Annotated[
         str | None,
@@ -185,9 +192,9 @@ def train(
 
     with TrainingScreen(quiet) as screen:
         result = train_network(
-            data, output, preset=preset, split=split, resume=resume, init_weights=init_weights, device=device,
-            precision=precision, cache=cache, workers=workers, name=name, licence=licence, listener=screen.listener(),
-            **fields,
+            data, output, preset=preset, split=split, fold=_fold(fold), resume=resume, init_weights=init_weights,
+            device=device, precision=precision, cache=cache, workers=workers, name=name, licence=licence,
+            listener=screen.listener(), **fields,
         )  # fmt: skip
     if not result.first:
         return
@@ -195,6 +202,13 @@ def train(
         say(f"no validation patients to choose the best weights by; the last: {result.weights}", quiet)
     else:
         say(f"best mean Dice on validation {result.score:.4f}: {result.weights}", quiet)
+
+
+def _fold(text: str | None) -> tuple[int, int] | None:
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip()) if text is not None else None
+    if text is not None and match is None:
+        raise UsageError(f"--fold {text}: expected K/N, such as 0/5.")
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _labels(text: str | None) -> dict[str, int] | None:

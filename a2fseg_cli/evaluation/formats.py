@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from a2fseg_cli.evaluation.means import by_convention
 from a2fseg_cli.evaluation.metrics import POLICIES, score_keys
@@ -21,7 +22,7 @@ def markdown(tables: Sequence[Table], definition: str) -> str:
             "",
             _pipes(table.columns),
             _pipes([":-:" if i < table.marks else "--:" for i in range(len(table.columns))]),
-            *map(_pipes, table.rows),
+            *map(_pipes, table.emphasised("**{}**", "<u>{}</u>")),
             "",
             *table.notes,
         ]
@@ -38,10 +39,10 @@ def latex(tables: Sequence[Table], definition: str) -> str:
     parts = [f"% {definition}"]
     for table in tables:
         aligned = "c" * table.marks + "r" * (len(table.columns) - table.marks)
-        body = [_ampersands([_latex_cell(cell, i < table.marks) for i, cell in enumerate(row)]) for row in table.rows]
-        if len(body) > 1:
+        body = [_ampersands(row) for row in _latex_rows(table)]
+        if len(body) > 1 and table.with_means:
             body.insert(-1, r"\hline")
-        caption = _latex_text(". ".join([table.title, *table.notes]))
+        caption = _latex_text(". ".join(text.removesuffix(".") for text in (table.title, *table.notes)))
         parts.append(
             "\n".join(
                 [
@@ -65,6 +66,11 @@ def _ampersands(cells: Sequence[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
+def _latex_rows(table: Table) -> list[list[str]]:
+    cells = tuple(tuple(_latex_cell(cell, i < table.marks) for i, cell in enumerate(row)) for row in table.rows)
+    return replace(table, rows=cells).emphasised(r"\textbf{{{}}}", r"\underline{{{}}}")
+
+
 def _latex_cell(cell: str, is_mark: bool) -> str:
     if is_mark and cell in (PRESENT, ABSENT):
         return r"$\bullet$" if cell == PRESENT else r"$\circ$"
@@ -74,6 +80,8 @@ def _latex_cell(cell: str, is_mark: bool) -> str:
 def _latex_text(text: str) -> str:
     for character in "\\&%$#_{}":
         text = text.replace(character, f"\\{character}" if character != "\\" else "/")
+    for sign, command in ((">=", r"$\geq$"), ("<", "$<$")):  # in LaTeX's own font `<` is an exclamation mark
+        text = text.replace(sign, command)
     return text
 
 

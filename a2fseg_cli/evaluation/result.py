@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from a2fseg_cli.errors import CohortError
 from a2fseg_cli.evaluation.cohort import Failure
+from a2fseg_cli.evaluation.comparison import Difference
 from a2fseg_cli.evaluation.patient_scores import PatientScores
 from a2fseg_cli.evaluation.tables import Table
 
@@ -28,6 +29,9 @@ class EvaluationResult:
         share: Of a shared cohort, how many patients these are: `1 of 3 patients (SLURM array)`; else empty.
         asked: Number of patients that were this process's.
         files: What was written.
+        methods: Of a comparison, name to the scores of the patients that every method was scored on; `patients` is
+            then empty, `tables` has a column a method.
+        differences: Of a comparison, all pairs of methods.
     """
 
     tables: tuple[Table, ...]
@@ -40,6 +44,8 @@ class EvaluationResult:
     share: str
     asked: int
     files: tuple[Path, ...]
+    methods: Mapping[str, Sequence[PatientScores]] = field(default_factory=dict)
+    differences: tuple[Difference, ...] = ()
 
     def raise_for_failed(self) -> None:
         """Return if every patient was scored.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.evaluation.means import (
-    Means,
     by_convention,
     count_by_convention,
     mean_of_subsets,
@@ -58,6 +57,9 @@ class Table:
         rows: Cells, as many a row as there are columns; the last row holds the means where there are several.
         marks: Number of leading columns that are not numbers.
         notes: Lines to read with it.
+        bold: (row, column) of the cells that are the best of their row.
+        underlined: (row, column) of the cells that cannot be told from the best.
+        with_means: Whether the last of several rows holds the means.
     """
 
     title: str
@@ -65,6 +67,19 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     marks: int
     notes: tuple[str, ...] = ()
+    bold: frozenset[tuple[int, int]] = frozenset()
+    underlined: frozenset[tuple[int, int]] = frozenset()
+    with_means: bool = True
+
+    def emphasised(self, bold: str, underlined: str) -> list[list[str]]:
+        """Return the cells with the best and what cannot be told from it put into patterns such as `**{}**`."""
+        return [
+            [
+                (bold if (i, j) in self.bold else underlined if (i, j) in self.underlined else "{}").format(cell)
+                for j, cell in enumerate(row)
+            ]
+            for i, row in enumerate(self.rows)
+        ]
 
 
 def score_table(
@@ -92,13 +107,17 @@ def score_table(
     regions = [region for region, _ in config.regions]
     counts = {subset: sum(any(row.subset == subset for row in result.rows) for result in results) for subset in means}
     same = len(set(counts.values())) == 1
-    marks = _marks(means, config)
+    marks = marks_of(means, config)
     rows = [
-        [*_marked(subset, config), *(_number(row[r], key) for r in regions), *([] if same else [str(counts[subset])])]
+        [
+            *marked(subset, config),
+            *(number_text(row[r], key) for r in regions),
+            *([] if same else [str(counts[subset])]),
+        ]
         for subset, row in means.items()
     ]
     if len(means) > 1:
-        cells = ["means", *[""] * (len(marks) - 1), *(_number(mean_of_subsets(means, r), key) for r in regions)]
+        cells = ["means", *[""] * (len(marks) - 1), *(number_text(mean_of_subsets(means, r), key) for r in regions)]
         rows.append([*cells, *([] if same else [""])])
     more = _columns_without_convention(results, config, key)
     n = " to ".join(str(count) for count in sorted({min(counts.values(), default=0), max(counts.values(), default=0)}))
@@ -125,7 +144,7 @@ def _columns_without_convention(
             several = len(means) > 1
             columns[f"{region} {BY_CONVENTION}"] = (*map(str, counts), *([""] if several else []))
             values = [row[region] for row in means.values()] + ([mean_of_subsets(means, region)] if several else [])
-            columns[f"{region} {WITHOUT}"] = tuple(_number(value, key) for value in values)
+            columns[f"{region} {WITHOUT}"] = tuple(number_text(value, key) for value in values)
     return columns
 
 
@@ -138,21 +157,21 @@ def comparison_tables(results: Sequence[PatientScores], config: ModelConfig, sha
     if config.modalities != MODALITIES:
         return []
     means = subset_means(results, config, "dice")
-    marks = _marks(means, config)
+    marks = marks_of(means, config)
     of = f", ours of {share}" if share else ""
     tables = []
     for region in (region for region, _ in config.regions if region in REGIONS):
         rows = [
             (
-                *_marked(subset, config),
-                _number(row[region], "dice"),
-                *(_percent(TABLE_1[method].get(subset, {}).get(region, math.nan)) for method in METHODS),
+                *marked(subset, config),
+                number_text(row[region], "dice"),
+                *(two_digits(TABLE_1[method].get(subset, {}).get(region, math.nan)) for method in METHODS),
             )
             for subset, row in means.items()
         ]
         if set(means) == set(TABLE_1[METHODS[0]]):
-            published = [_percent(TABLE_1_MEANS[method][region]) for method in METHODS]
-            ours = _number(mean_of_subsets(means, region), "dice")
+            published = [two_digits(TABLE_1_MEANS[method][region]) for method in METHODS]
+            ours = number_text(mean_of_subsets(means, region), "dice")
             rows.append(("means", *[""] * (len(marks) - 1), ours, *published))
         columns = (*marks, "ours", *METHODS)
         title = f"{region}, Dice in %{of}"
@@ -160,12 +179,13 @@ def comparison_tables(results: Sequence[PatientScores], config: ModelConfig, sha
     return tables
 
 
-def _marks(means: Means, config: ModelConfig) -> list[str]:
+def marks_of(subsets: Iterable[str], config: ModelConfig) -> list[str]:
     """Return the headings before the scores: the modalities, or one for files that were scored."""
-    return ["scored"] if list(means) == [PREDICTIONS] else [heading(m) for m in config.modalities]
+    return ["scored"] if list(subsets) == [PREDICTIONS] else [heading(m) for m in config.modalities]
 
 
-def _marked(subset: str, config: ModelConfig) -> list[str]:
+def marked(subset: str, config: ModelConfig) -> list[str]:
+    """Return the cells before the scores of a subset: which sequences it has."""
     names = subset.split("+")
     return [subset] if subset == PREDICTIONS else [PRESENT if m in names else ABSENT for m in config.modalities]
 
@@ -189,9 +209,16 @@ def title_of(key: str) -> str:
     return _RATIOS.get(key) or _LENGTHS_AND_VOLUMES.get(key, key)
 
 
-def _number(value: float, key: str) -> str:
-    return _percent(100 * value if key in _RATIOS else value)
+def scale_of(key: str) -> float:
+    """Return what a score is multiplied by where it is shown: 100 for shares, which are per cent there."""
+    return 100.0 if key in _RATIOS else 1.0
 
 
-def _percent(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.2f}"
+def number_text(value: float, key: str) -> str:
+    """Return a score as it stands in a table; empty where it is undefined."""
+    return two_digits(value * scale_of(key))
+
+
+def two_digits(value: float) -> str:
+    """Return a number with two decimals; empty where there is none."""
+    return "" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"  # no -0.00

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import numpy as np
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.case_lists import Split, read_split
 from a2fseg_cli.cases.selection import select_cases
-from a2fseg_cli.errors import InputError
+from a2fseg_cli.core.config import subset_name
+from a2fseg_cli.errors import InputError, UsageError
 
+_VALIDATED = 10  # of the patients outside a fold every tenth is for validation
 PARTS = ("train", "validation")  # those of a split that are read; `test` is kept aside
 
 
@@ -44,7 +46,13 @@ def training_cases(data: Sequence[Path], modalities: Sequence[str]) -> list[Case
     return select_cases(list(data), modalities=modalities, with_truth=True)
 
 
-def choose_patients(data: Sequence[Path], modalities: Sequence[str], split: Path | None, seed: int) -> Patients:
+def choose_patients(
+    data: Sequence[Path],
+    modalities: Sequence[str],
+    split: Path | None,
+    seed: int,
+    fold: tuple[int, int] | None = None,
+) -> Patients:
     """Return the patients to train on and to validate with.
 
     Args:
@@ -52,8 +60,10 @@ def choose_patients(data: Sequence[Path], modalities: Sequence[str], split: Path
         modalities: Of the network.
         split: File with the case names by part; None draws a split.
         seed: Of that draw.
+        fold: (K, N): fold K of N is kept aside for testing, as `fold_split` draws it; without `split`.
 
     Raises:
+        UsageError: no such fold, or fewer patients than folds.
         InputError: as `training_cases`; no patient has a truth, or none is for training; a case of the split was not
             found or cannot be used.
     """
@@ -63,7 +73,11 @@ def choose_patients(data: Sequence[Path], modalities: Sequence[str], split: Path
         places = ", ".join(map(str, data))
         why = next((f" {case.problem}" for case in cases if case.problem), "")
         raise InputError(f"{places}: no patient has a segmentation beside its images (a file that ends in seg).{why}")
-    parts = random_split(with_truth, seed) if split is None else read_split(split)
+    if fold is not None:
+        kinds = {case.name: subset_name(case.images, modalities) for case in cases}
+        parts = fold_split({name: kinds[name] for name in with_truth}, fold, seed)
+    else:
+        parts = random_split(with_truth, seed) if split is None else read_split(split)
     if not parts.get("train"):
         raise InputError(f"{split}: no patients to train on: expected a list `train` of names.")
     by_name = {case.name: case for case in cases}
@@ -85,6 +99,38 @@ def random_split(names: Sequence[str], seed: int) -> Split:
         "train": sorted(shuffled[validation + test :]),
         "validation": sorted(shuffled[:validation]),
         "test": sorted(shuffled[validation : validation + test]),
+    }
+
+
+def fold_split(kinds: Mapping[str, str], fold: tuple[int, int], seed: int) -> Split:
+    """Return the parts of one fold of a cross-validation: over all N folds, each case is in `test` once.
+
+    Patients of each kind, who have the same sequences, are dealt to the folds in turn, so that each fold has its share
+    of them, give or take one; the folds differ in size by one at most. A tenth of the others is for validation, to
+    choose the best weights by, since what is chosen by a fold must not be scored on it.
+
+    Args:
+        kinds: Case to what its sequences are called, such as `t1c+flair`.
+        fold: (K, N), K from 0 to N - 1; N is 2 or more.
+        seed: Of the order in which they are dealt; all folds of a cross-validation have the same.
+
+    Raises:
+        UsageError: no such fold, or fewer patients than folds.
+    """
+    number, count = fold
+    if count < 2 or not 0 <= number < count:
+        raise UsageError(f"fold {number}/{count}: expected K/N with N at least 2 and K from 0 to N - 1, such as 0/5.")
+    if len(kinds) < (least := max(count, 3)):  # one to train on, one to choose by, one to score
+        raise UsageError(f"fold {number}/{count}: {len(kinds)} patients have a truth. Expected {least} or more.")
+    random, dealt = np.random.default_rng(seed), list[str]()
+    for kind in sorted(set(kinds.values())):
+        names = sorted(name for name, of in kinds.items() if of == kind)
+        dealt += [names[index] for index in random.permutation(len(names))]
+    others = [name for index, name in enumerate(dealt) if index % count != number]
+    return {
+        "train": sorted(name for index, name in enumerate(others) if index % _VALIDATED),
+        "validation": sorted(others[::_VALIDATED]),
+        "test": sorted(dealt[number::count]),
     }
 
 

@@ -104,6 +104,7 @@ def train(
     *,
     preset: str = "paper",
     split: str | Path | None = None,
+    fold: tuple[int, int] | None = None,
     resume: bool = False,
     init_weights: str | Path | None = None,
     device: str = "auto",
@@ -123,6 +124,7 @@ def train(
         preset: Values that are not given: paper, small or tiny.
         split: JSON with lists of case names: train, validation, test. By default what the run began with, or
             70, 10 and 20 % drawn by the seed.
+        fold: (K, N) in place of `split`: cross-validation, fold K of N (from 0) is kept aside as `test`.
         resume: Go on from the run folder's last checkpoint.
         init_weights: Weights to start from, a name or a file.
         device: auto, cpu, cuda, cuda:N or mps.
@@ -143,14 +145,16 @@ def train(
         DivergenceError: the loss is no longer a number.
     """
     config, recipe = network_and_recipe(preset, fields)
+    if fold is not None and split is not None:
+        raise UsageError("fold and split both say who is trained on. Keep one.")
     card = _card(name or own_name(preset, Path(output)), licence)
     processes = join_processes()
     told = (listener if processes.rank == 0 else None) or Listener()
     compute = _compute(device, precision)
     threads = _workers(workers, compute)
     folder = RunFolder(Path(output), processes.rank == 0)
-    given = Path(split) if split is not None else folder.split if resume else None
-    patients = choose_patients(_paths(data), config.modalities, given, recipe.seed)
+    given = Path(split) if split is not None else folder.split if resume and fold is None else None
+    patients = choose_patients(_paths(data), config.modalities, given, recipe.seed, fold)
     for warning in patients.warnings:
         told.warn(warning)
     told.note(_where(compute, processes, patients.split))

@@ -1,0 +1,315 @@
+"""Table 1 of the paper on your patients: every network from an equal budget of computing, on one split and one metric.
+
+    python benchmarks/table1.py DATA --split FILE -o FOLDER [--minutes 20] [--seeds 1] [--threads 1] [--spacing 3]
+
+Same patients, same crops, same recipe (that of `tiny`, which was chosen for a2fseg), same sampling of subsets. The
+budget is of computing, not of the clock, so that other work on the machine favours nobody: first the CPU seconds that
+a step of each network takes are measured, the networks taking turns, and each gets as many steps as fit into the
+minutes. Validation comes on top, equally often for each. A network that is done is not trained again, one that was
+interrupted goes on: start the same command again. Prints Markdown, and writes it to FOLDER/table1.md: budgets and
+means, a table a region with what can be told from the best, and what a patient takes; FOLDER/table1 has the forest
+plot and the numbers. Of several seeds, a patient's score is the mean of the trainings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from a2fseg_cli.core.memory import keep_pages
+
+keep_pages()
+
+import networks  # noqa: E402
+import torch  # noqa: E402
+
+import a2fseg_cli  # noqa: E402
+from a2fseg_cli.cases.case_lists import read_split  # noqa: E402
+from a2fseg_cli.cases.discovery import find_cases  # noqa: E402
+from a2fseg_cli.core.config import ModelConfig  # noqa: E402
+from a2fseg_cli.core.device import choose_compute  # noqa: E402
+from a2fseg_cli.core.presets import NETWORKS  # noqa: E402
+from a2fseg_cli.evaluation.comparison import Comparison  # noqa: E402
+from a2fseg_cli.evaluation.comparison_outputs import plain_values, write_comparison  # noqa: E402
+from a2fseg_cli.evaluation.formats import markdown  # noqa: E402
+from a2fseg_cli.evaluation.method_tables import all_tables  # noqa: E402
+from a2fseg_cli.evaluation.patient_scores import PatientScores  # noqa: E402
+from a2fseg_cli.evaluation.statistics import bootstrap_interval  # noqa: E402
+from a2fseg_cli.files import atomic_write_text, json_text  # noqa: E402
+from a2fseg_cli.training.data import load_samples  # noqa: E402
+from a2fseg_cli.training.loop import Setup, Trainer  # noqa: E402
+from a2fseg_cli.training.run_folder import RunFolder  # noqa: E402
+from a2fseg_cli.training.settings import network_and_recipe  # noqa: E402
+from a2fseg_cli.training.train import Epoch, Listener  # noqa: E402
+
+EPOCHS = 8  # two validations each (every fourth epoch), and a checkpoint every eighth of the time
+MEASURED_PATIENTS = 4
+MEASURE = "seconds"  # in place of a run's name
+# mm to a crop that holds a whole brain; smaller edges than 48 would be 2 voxels at the deepest of five stages.
+CROPS = {2.0: (80, 96, 80), 3.0: (48, 64, 48)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, and how.
+
+    Attributes:
+        data: Folder of the patients.
+        split: JSON with train, validation and test.
+        folder: Of all runs and of the table.
+        networks: Names.
+        minutes: Budget of each training, of CPU time a thread.
+        seeds: Trainings of each network.
+        threads: Of a training.
+        spacing_mm: Working voxel.
+        part: The list of the split that is scored.
+        cache: Where preprocessed patients lie.
+    """
+
+    data: Path
+    split: Path
+    folder: Path
+    networks: Sequence[str]
+    minutes: float
+    seeds: int
+    threads: int
+    spacing_mm: float
+    part: str
+    cache: Path
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """The settings that all networks share."""
+        return {"spacing_mm": self.spacing_mm, "patch_size": CROPS[self.spacing_mm]}
+
+    def run(self, network: str, seed: int) -> Path:
+        """Return the folder of one training."""
+        return self.folder / f"{network}-{seed}"
+
+    def iterations(self, network: str) -> int:
+        """Return the steps of an epoch that fit into the budget."""
+        second = float(read(self.folder / "seconds.json")[network])
+        return max(1, round(60 * self.minutes * self.threads / second / EPOCHS))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a JSON file's object; an empty one where there is no file."""
+    values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return values
+
+
+def measure_steps(plan: Plan, repeats: int = 10, warm_up: int = 3) -> None:
+    """Write the CPU seconds of a step (median, all threads) of each network to `seconds.json`, where they are missing.
+
+    The networks take turns, so that what else runs on the machine slows all of them alike.
+    """
+    known = read(plan.folder / "seconds.json")
+    if not (missing := [name for name in plan.networks if name not in known]):
+        return
+    cases = {case.name: case for case in find_cases(plan.data, ModelConfig().modalities)}
+    names = read_split(plan.split)["train"][:MEASURED_PATIENTS]
+    trainers = {}
+    for name in missing:
+        config, recipe = network_and_recipe("tiny", {"network": name, **plan.shared})
+        samples = load_samples([cases[name] for name in names], config, plan.cache, lambda *_: None)
+        setup = Setup(config, replace(recipe, epochs=1), samples, [], RunFolder(plan.folder), choose_compute("cpu"))
+        trainers[name] = Trainer(setup)
+    seconds: dict[str, list[float]] = {name: [] for name in missing}
+    for turn in range(warm_up + repeats):
+        for name, trainer in trainers.items():
+            began = time.process_time()
+            trainer.step()
+            if turn >= warm_up:
+                seconds[name].append(time.process_time() - began)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    atomic_write_text(plan.folder / "seconds.json", json_text(known | medians))
+
+
+def train_one(plan: Plan, network: str, seed: int) -> None:
+    """Train one network, or go on with it; the CPU seconds of training and validation go to its `cpu.json`."""
+    run = plan.run(network, seed)
+    spent = read(run / "cpu.json").get("seconds", 0.0)
+    clock = {"began": time.process_time()}
+
+    def prepared(*_: Any) -> None:  # reading and preparing the patients is not counted
+        clock["began"] = time.process_time()
+
+    def tell(epoch: Epoch) -> None:
+        seconds = spent + time.process_time() - clock["began"]
+        atomic_write_text(run / "cpu.json", json_text({"seconds": seconds}))
+        score = "" if epoch.score is None else f", validation {epoch.score:.4f}"
+        print(f"{run.name} epoch {epoch.number} of {EPOCHS}: loss {epoch.loss:.3f}{score}", file=sys.stderr, flush=True)
+
+    a2fseg_cli.train(
+        plan.data, run, preset="tiny", network=network, seed=seed, split=plan.split, cache=plan.cache, device="cpu",
+        epochs=EPOCHS, iterations_per_epoch=plan.iterations(network), resume=(run / "last.ckpt").exists(),
+        listener=Listener(preprocessed=prepared, report=tell), **plan.shared,
+    )  # fmt: skip
+    atomic_write_text(run / "done.json", json_text(read(run / "cpu.json")))
+
+
+def in_its_own_process(arguments: Sequence[str], run: str) -> int:
+    """Train one network, or go on with it, or measure the steps; return the exit code."""
+    return subprocess.run([sys.executable, __file__, *arguments, "--one", run], check=False).returncode
+
+
+def train_all(plan: Plan, arguments: Sequence[str]) -> dict[str, str]:
+    """Train what is not done, each in a process of its own, every network once before any a second time.
+
+    Returns:
+        Run to the reason why it has no weights.
+    """
+    failed = {}
+    for seed in range(plan.seeds):
+        for network in plan.networks:
+            run = plan.run(network, seed)
+            if not (run / "done.json").exists() and (code := in_its_own_process(arguments, run.name)):
+                failed[run.name] = read(run / "failed.json").get("reason", f"exit code {code}")
+    return failed
+
+
+def weights_of(plan: Plan, seed: int) -> dict[str, Path]:
+    """Return the best weights of each network, of those that have some."""
+    files = {network: plan.run(network, seed) / "best.safetensors" for network in plan.networks}
+    return {network: file for network, file in files.items() if (file.parent / "done.json").exists()}
+
+
+def score(plan: Plan) -> dict[str, list[PatientScores]]:
+    """Return each network's scores of the patients, the mean of its trainings; what is scored is taken over."""
+    seeds: dict[str, list[Sequence[PatientScores]]] = {}
+    for seed in range(plan.seeds):
+        if weights := weights_of(plan, seed):
+            result = a2fseg_cli.evaluate(
+                plan.data, subsets="all", split=f"{plan.split}:{plan.part}", weights=weights, device="cpu",
+                output=plan.folder / f"scores-{plan.part}-{seed}",
+            )  # fmt: skip
+            result.raise_for_failed()
+            for network, patients in result.methods.items():
+                seeds.setdefault(network, []).append(patients)
+    return {network: mean_over_seeds(of) for network, of in seeds.items()}
+
+
+def mean_over_seeds(seeds: Sequence[Sequence[PatientScores]]) -> list[PatientScores]:
+    """Return the patients with the mean of their scores over trainings that scored the same subsets."""
+    return [
+        replace(
+            of_patient[0],
+            rows=tuple(
+                replace(
+                    rows[0], values={key: statistics.mean(row.values[key] for row in rows) for key in rows[0].values}
+                )
+                for rows in zip(*(scores.rows for scores in of_patient), strict=True)
+            ),
+        )
+        for of_patient in zip(*seeds, strict=True)
+    ]
+
+
+def budget_table(plan: Plan, comparison: Comparison) -> str:
+    """Return a line a network: what it was given, and its mean Dice in % over the subsets, with 95 % intervals."""
+    heads = " | ".join(f"{region} (95 %)" for region in comparison.regions)
+    rows = [f"| network | s a step | steps | CPU min | {heads} | mean |", "|---" * (5 + len(comparison.regions)) + "|"]
+    for network in comparison.names:
+        done = [plan.run(network, seed) for seed in range(plan.seeds) if network in weights_of(plan, seed)]
+        minutes = statistics.mean(read(run / "done.json")["seconds"] for run in done) / 60
+        second = read(plan.folder / "seconds.json")[network]
+        cells, means = [network, f"{second:.2f}", str(EPOCHS * plan.iterations(network)), f"{minutes:.1f}"], []
+        for region in comparison.regions:
+            of_patients = 100 * comparison.patient_values(network, "dice", comparison.rows[-1], region)
+            low, high = bootstrap_interval(of_patients)
+            means.append(float(of_patients.mean()))
+            cells.append(f"{means[-1]:.1f} ({low:.0f} to {high:.0f})")
+        rows.append(f"| {' | '.join([*cells, f'{statistics.mean(means):.1f}'])} |")
+    note = (
+        f"{plan.minutes:g} CPU minutes of {plan.threads} thread(s) each, {plan.seeds} training(s) of a network, "
+        f"{plan.spacing_mm:g} mm; {len(comparison.patients)} patients of `{plan.part}`, mean over "
+        f"{len(comparison.subsets)} subsets. Intervals: patients drawn with replacement. CPU min holds validation too."
+    )
+    return "\n".join([*rows, "", note])
+
+
+def speed_table(plan: Plan) -> str:
+    """Return parameters, arithmetic, seconds and memory a patient, measured where `speed.json` does not have them."""
+    known, shape = read(plan.folder / "speed.json"), CROPS[plan.spacing_mm]
+    for name in plan.networks:
+        if name not in known:
+            config, _ = network_and_recipe("tiny", {"network": name, **plan.shared})
+            known[name] = networks.figures(config, shape, repeats=3)
+            atomic_write_text(plan.folder / "speed.json", json_text(known))
+    rows = [f"| network | parameters, million | {networks.HEAD} |", "|---" * 11 + "|"]
+    for name in plan.networks:
+        parameters = f"{known[name]['parameters'] / 1e6:.2f}"
+        rows.append(f"| {' | '.join([name, parameters, *networks.cells(known[name])])} |")
+    where = networks.where(known[plan.networks[0]]["precision"], shape, 3)
+    return "\n".join([*rows, "", f"{where}. Saved: against a run of each subset by itself; 0 % is no shared work."])
+
+
+def report(plan: Plan, failed: Mapping[str, str]) -> str:
+    """Write all tables and the forest plot to `table1/`, and return the text of `table1.md`."""
+    patients = score(plan)
+    text = [f"{run}: no weights: {why}" for run, why in failed.items()]
+    if patients:
+        comparison = Comparison(patients, ModelConfig())
+        differences = [d for key in ("dice", "hd95_mm") for d in comparison.differences(key)]
+        tables = all_tables(comparison, differences, ("dice", "hd95"), "brats2020", True, {})
+        summary = plain_values(comparison, differences, ("dice", "hd95"), "brats2020", {}, {})
+        write_comparison(plan.folder / "table1", comparison, differences, tables, summary)
+        text += [budget_table(plan, comparison), markdown(tables, summary["definition"])]
+    text.append(speed_table(plan))
+    atomic_write_text(plan.folder / "table1.md", "\n\n".join(text))
+    return "\n\n".join(text)
+
+
+def options() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--split", type=Path, required=True)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--networks", type=lambda text: text.split(","), default=list(NETWORKS))
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--spacing", type=float, choices=CROPS, default=3.0)
+    parser.add_argument("--part", default="test", help="list of the split that is scored")
+    parser.add_argument("--cache", type=Path, help="preprocessed patients (default: in the output folder)")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read the options, train, score and print the table; or, with `--one`, train one network."""
+    given = options()
+    torch.set_num_threads(given.threads)
+    plan = Plan(
+        given.data, given.split, given.output, given.networks, given.minutes, given.seeds, given.threads,
+        given.spacing, given.part, given.cache or given.output / "cache",
+    )  # fmt: skip
+    if given.one == MEASURE:
+        measure_steps(plan)
+        return
+    if given.one:
+        network, _, seed = given.one.rpartition("-")
+        try:
+            train_one(plan, network, int(seed))
+        except a2fseg_cli.A2FSegError as error:
+            atomic_write_text(plan.run(network, int(seed)) / "failed.json", json_text({"reason": str(error)}))
+            raise
+        return
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    if code := in_its_own_process(sys.argv[1:], MEASURE):  # all networks at once take 2 GiB, which are then free again
+        sys.exit(code)
+    failed = train_all(plan, sys.argv[1:])
+    print(report(plan, failed))
+
+
+if __name__ == "__main__":
+    main()
