@@ -104,7 +104,7 @@ def _line(result: Preparation) -> str:
 
 
 def _show(results: list[Preparation], folder: Path, json_: bool) -> None:
-    """Print a line a patient, of many only those that failed. Raises: the one patient's error, or CohortError where one of several failed."""
+    """Print a line a patient, of many those that failed. Raises: the one patient's error, CohortError of several."""
     counts = Counter(result.status.status for result in results)
     failed = [result for result in results if result.error]
     if json_:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ class Cohort:
         self._stats = StatsFile(places.stats_file) if places.stats_file and not places.single else None
         self._table: StatusTable | None = None
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """What the results depend on beside inputs, weights and windows."""
         reading = asdict(self.reading)

@@ -90,7 +90,7 @@ class StatusTable:
             ResourceError: it cannot be written.
         """
         with self._lock:
-            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            now = datetime.now(UTC).isoformat(timespec="microseconds")  # running and ok may be a millisecond apart
             status = self.rows[status.case] = replace(status, time=now)
             if self._journal is None:
                 return
