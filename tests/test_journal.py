@@ -111,7 +111,7 @@ import sys
 from pathlib import Path
 from a2fseg_cli.inference.status import OK, RUNNING, Status, StatusTable
 table = StatusTable(Path(sys.argv[1]) / "status.csv", ("WT",), [])
-for index in range(len(table.rows), 100_000):
+for index in range(sum(status.status == OK for status in table.rows.values()), 100_000):
     for kind in (RUNNING, OK):
         table.note(Status(f"case{index}", "flair", kind))
     print(index, flush=True)

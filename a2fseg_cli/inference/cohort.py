@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -136,22 +137,16 @@ class Cohort:
         outcomes: list[Outcome] = []
 
         def done(outcome: Outcome) -> None:
-            # A result has 20 kB of numbers and texts: of 10,000 patients only their status is kept.
-            outcomes.append(outcome if places.single or len(cases) == 1 else replace(outcome, result=None))
+            outcomes.append(outcome if places.single else replace(outcome, result=None))  # 20 kB of numbers and texts
             report(outcome)
 
-        for case in cases:
-            if case.name in finished:
-                known = self._table.rows[case.name]
-                done(Outcome(replace(known, status=SKIPPED, reason="finished before")))
+        for case in (case for case in cases if case.name in finished):
+            known = self._table.rows[case.name]
+            done(Outcome(replace(known, status=SKIPPED, reason="finished before")))
         if not places.single:  # what describes a folder is there from the first patient on, as the status table is
             _write_changed(of_run)
-        try:
+        with closing(self._table), closing(self._stats) if self._stats else nullcontext():
             self._segment(todo, prints, done)
-        finally:
-            self._table.close()
-            if self._stats:
-                self._stats.close()
         write_index(places, self._table, [region for region, _ in config.regions])
         if places.single and outcomes[0].result is not None:
             _write_changed(of_run)
@@ -223,9 +218,8 @@ class Cohort:
         """Return a hash of all that a result depends on: input files, weights, settings, version."""
         files = {modality: case.state(modality) for modality in case.images}
         mask = file_state(Path(self.reading.brain_mask)) if self.reading.brain_mask else None
-        segmenter = self.segmenter
-        how = (self.settings, asdict(segmenter.inference), segmenter.compute.precision)
-        return fingerprint(files, case.channels, mask, segmenter.weights.sha256, *how, __version__)
+        how = (self.settings, asdict(self.segmenter.inference), self.segmenter.compute.precision)
+        return fingerprint(files, case.channels, mask, self.segmenter.weights.sha256, *how, __version__)
 
     def _files(self, case: Case) -> list[Path]:
         return self.places.of_case(case, self.segmenter.config, self.options)

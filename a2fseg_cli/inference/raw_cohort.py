@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -89,7 +89,7 @@ def prepare(
         if started:
             started(len(cases))
         results = []
-        try:
+        with closing(table):
             for case in cases:
                 if case.name in finished:
                     result = Preparation(replace(table.rows[case.name], status=SKIPPED, reason="finished before"))
@@ -99,8 +99,6 @@ def prepare(
                 results.append(result)
                 if progress:
                     progress(result)
-        finally:
-            table.close()
         return results
 
 
