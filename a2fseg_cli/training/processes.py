@@ -158,6 +158,9 @@ def join_processes() -> Processes:
         importlib.import_module("torch._dynamo")
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
         store, rank, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        # torchrun keeps its store over a restart, with the addresses of the processes before: one of two restarts
+        # read one of these, and "Connection refused" ended it.
+        store = dist.PrefixStore(f"a2fseg/{_restarts()}", store)
         dist.init_process_group(backend, timeout=_PATIENCE, store=store, rank=rank, world_size=size)
         atexit.register(dist.destroy_process_group)
         return Processes(rank, size, store)
@@ -166,4 +169,8 @@ def join_processes() -> Processes:
 
 def restarted() -> bool:
     """Return whether torchrun has started these processes again, after one of them was lost (`max-restarts`)."""
-    return _variable("TORCHELASTIC_RESTART_COUNT", 0, 0) > 0
+    return _restarts() > 0
+
+
+def _restarts() -> int:
+    return _variable("TORCHELASTIC_RESTART_COUNT", 0, 0)
