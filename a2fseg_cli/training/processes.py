@@ -160,7 +160,7 @@ def join_processes() -> Processes:
         store, rank, _ = next(rendezvous("env://", timeout=_PATIENCE))
         # torchrun keeps its store over a restart, with the addresses of the processes before: one of two restarts
         # read one of these, and "Connection refused" ended it.
-        store = dist.PrefixStore(f"a2fseg/{_restarts()}", store)
+        store = dist.PrefixStore(f"a2fseg/{_restarts()}", store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, timeout=_PATIENCE, store=store, rank=rank, world_size=size)
         atexit.register(dist.destroy_process_group)
         return Processes(rank, size, store)
