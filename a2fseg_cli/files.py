@@ -11,7 +11,7 @@ import math
 import os
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,11 +45,16 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-        raise ResourceError(f"{path}: cannot be written ({reason}). Free space or choose another folder.") from error
+        raise not_written(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def not_written(path: Path, error: OSError) -> ResourceError:
+    """Return the error that says why a file cannot be written, and what to do."""
+    reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
+    return ResourceError(f"{path}: cannot be written ({reason}). Free space or choose another folder.")
 
 
 def check_place(path: Path) -> None:
@@ -106,14 +111,22 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode(errors="backslashreplace"))
 
 
+def atomic_write_parts(path: Path, parts: Iterable[str]) -> None:
+    """Write a text that is made part by part, as `atomic_write_text`, without ever holding all of it."""
+    with atomic_write(path) as file:
+        for part in parts:
+            file.write(part.encode(errors="backslashreplace"))
+
+
 def fingerprint(*parts: Any) -> str:
     """Return 16 hexadecimal digits that differ when any of the parts, plain values for JSON, does."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def csv_text(rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
+def csv_text(rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
     """Return rows as CSV with a heading; without `columns`, those of all rows in the order they first occur in."""
     text = io.StringIO(newline="")
+    rows = rows if columns else list(rows)
     names = columns or list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import SimpleITK as sitk
 
+from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.core.config import PRESETS
 from a2fseg_cli.core.device import choose_compute
 from a2fseg_cli.core.networks import parameter_shapes
@@ -177,3 +178,33 @@ def test_scores_of_several_trainings_are_averaged() -> None:
     first, second = ([PatientScores("a", (Row("t1", "WT", {"dice": dice}, {}, ""),))] for dice in (0.5, 0.8))
     (mean,) = load("table1").mean_over_seeds([first, second])
     assert mean.rows[0].values["dice"] == pytest.approx(0.65)
+
+
+@pytest.mark.slow
+def test_cohort_prints_its_tables(phantom: Path, toy_weights: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copytree(phantom, tmp_path / "data" / name)
+    segmenter = Segmenter(toy_weights, choose_compute("cpu", "fp32"))
+    table = load("cohort").measure(segmenter, find_cases(tmp_path / "data"), [0, 1], 1, tmp_path / "scratch")
+    phases = re.findall(r"^\| ([a-z ]+) \| ([0-9.]+) \| ([0-9.]+) \|$", table, re.MULTILINE)
+    assert [row[0] for row in phases] == list(load("cohort").PHASES)
+    seconds = {name: float(wall) for name, wall, _ in phases}
+    assert seconds["of it gzip"] <= seconds["the way out"]
+    rows = re.findall(r"^\| (?:between|1 read).+ \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+) \|$", table, re.MULTILINE)
+    assert len(rows) == 2
+    for wall, ratio, _ in rows:
+        assert float(ratio) == pytest.approx(float(wall) / seconds["network"], rel=0.1)
+    assert "2 patients; toy" in table
+
+
+@pytest.mark.slow
+def test_scale_prints_its_table(tmp_path: Path) -> None:
+    """Six commands over 12 patients; the second time all are done, and no page is made anew."""
+    table = load("scale").measure([12], 1, tmp_path)
+    rows = re.findall(r"^\| 12 \| ([a-z].+?) \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+) \|", table, re.MULTILINE)
+    assert [row[0] for row in rows] == [
+        "predict", "predict, all done", "predict --skip-existing, all done",
+        "predict --report, pages there, index.html", "evaluate", "evaluate, all done", "evaluate --predictions",
+    ]  # fmt: skip
+    assert (tmp_path / "pages12" / "index.html").read_text().count('<a href="case') == 24  # name and picture
+    assert len((tmp_path / "out12" / "status.csv").read_text().splitlines()) == 13

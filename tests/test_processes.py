@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +22,7 @@ from training_toys import RECIPE, trainer
 
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
-from a2fseg_cli.training.processes import Processes, device_of_process, join_processes
+from a2fseg_cli.training.processes import Processes, device_of_process, join_processes, restarted
 from a2fseg_cli.weights.file_format import load_weights
 
 STEPS = 6
@@ -117,6 +119,90 @@ print(*[name for name in threads() if "gloo" in name])
     for process in started:
         out, err = process.communicate(timeout=120)
         assert (process.returncode, out.strip()) == (0, ""), out + err
+
+
+def workers(torchrun: int) -> dict[str, int]:
+    """Return the number of each process that torchrun has started, by rank."""
+    found = {}
+    for child in Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split():
+        variables = Path(f"/proc/{child}/environ").read_text().split("\0")
+        found |= {text.removeprefix("RANK="): int(child) for text in variables if text.startswith("RANK=")}
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the children of torchrun from /proc")
+@pytest.mark.parametrize("restarts", [0, 1])
+def test_a_killed_process_ends_all_and_the_training_goes_on(restarts: int, cohort: Path, tmp_path: Path) -> None:
+    """kill -9 on rank 1 after the first epoch: by `--resume`, or by torchrun's restart, it comes to the same end."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", str(restarts),
+               "-m", "a2fseg_cli", "train", str(cohort), *OPTIONS, "--split", str(write_split(tmp_path)),
+               "-o", str(out)]  # fmt: skip
+    for option, value in (("--epochs", "3"), ("--iterations", "40")):
+        command[command.index(option) + 1] = value
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as run:
+        while run.poll() is None and not (out / "metrics.csv").exists():
+            time.sleep(0.02)
+        os.kill(workers(run.pid)["1"], signal.SIGKILL)
+        _, told = run.communicate(timeout=180)
+    ours = [line for line in told.splitlines() if line.startswith(("Error:", "Terminated"))]
+    assert len(ours) == 1, told
+    assert (run.returncode == 0) == bool(restarts), told
+    if not restarts:
+        again = subprocess.run([*command, "--resume"], capture_output=True, text=True, check=False, env=environment)
+        assert again.returncode == 0, again.stderr
+    rows = list(csv.DictReader((out / "metrics.csv").read_text().splitlines()))
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "40"), ("2", "80"), ("3", "120")]
+    assert (out / "best.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_process_whose_other_is_gone_says_so_once() -> None:
+    """Three processes of three machines, so that no torchrun ends them; one is killed, and one of two says it."""
+    script = """
+import sys, time
+from a2fseg_cli.errors import A2FSegError
+from a2fseg_cli.training.processes import join_processes
+together = join_processes()
+print("ready", flush=True)
+try:
+    for _ in range(1000):
+        together.collect([0])
+        time.sleep(0.05)
+except A2FSegError as error:
+    print(f"[{error}]", flush=True)
+    time.sleep(3)  # rank 0 keeps what they count in
+"""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        port = place.getsockname()[1]
+    variables = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script], env=os.environ | variables | {"RANK": rank},
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )
+        for rank in "012"
+    ]  # fmt: skip
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    started[2].kill()
+    told = sorted(process.communicate(timeout=60)[0] for process in started)
+    assert told[:2] == ["", "[]\n"]
+    assert told[2].startswith("[a process of this training is gone")
+    assert "resume" in told[2]
+
+
+def test_torchrun_says_that_it_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    assert not restarted()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert not restarted()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    assert restarted()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:

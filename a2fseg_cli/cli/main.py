@@ -84,7 +84,8 @@ def _run() -> int | str | None:
     try:
         app()
     except A2FSegError as error:
-        say(f"Error: {error}")
+        if str(error):  # another process of a training has said it
+            say(f"Error: {error}")
         return error.exit_code
     except _Stopped as stopped:
         (number,) = stopped.args

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from a2fseg_cli.cli.console import Bar, print_json, print_table, say
+from a2fseg_cli.cli.console import MOST_LISTED, Bar, print_json, print_table, say
 from a2fseg_cli.cli.options import (
     PATH,
     BrainMask,
@@ -104,17 +104,20 @@ def _line(result: Preparation) -> str:
 
 
 def _show(results: list[Preparation], folder: Path, json_: bool) -> None:
-    """Print a line a patient. Raises: the one patient's error, or CohortError where one of several failed."""
+    """Print a line a patient, of many those that failed. Raises: the one patient's error, CohortError of several."""
     counts = Counter(result.status.status for result in results)
+    failed = [result for result in results if result.error]
     if json_:
         print_json({"folder": str(folder), **counts, "patients": [vars(result.status) for result in results]})
     else:
+        listed = results if len(results) <= MOST_LISTED else failed[:MOST_LISTED]
         print_table(
             ("case", "modalities", "status", "s"),
-            [(r.status.case, r.status.modalities, r.status.status, r.status.seconds) for r in results],
+            [(r.status.case, r.status.modalities, r.status.status, r.status.seconds) for r in listed],
             title=", ".join(f"{count} {kind}" for kind, count in counts.items()) + f" in {folder}",
         )
-    failed = [result for result in results if result.error]
+        if len(listed) < len(results):
+            print(f"{len(results) - len(listed)} more: see {folder}/status.csv.")
     if len(results) == 1 and failed and failed[0].error is not None:
         raise failed[0].error
     if failed:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from a2fseg_cli.cli.console import Bar, print_json, print_table, say
+from a2fseg_cli.cli.console import MOST_LISTED, Bar, print_json, print_table, say
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.weights.card import guess_sentence
 
@@ -144,7 +144,7 @@ def _show_result(result: PatientResult, json_: bool) -> None:
 
 
 def _show_cohort(run: Run, json_: bool) -> None:
-    """Print one line a patient, and how many were done, skipped and failed."""
+    """Print one line a patient, of many only those that failed, and how many were done, skipped and failed."""
     statuses: Sequence[Status] = [outcome.status for outcome in run.outcomes]
     folder = run.places.output
     counts = {kind: sum(status.status == kind for status in statuses) for kind in ("ok", "skipped", "failed")}
@@ -154,6 +154,7 @@ def _show_cohort(run: Run, json_: bool) -> None:
     regions = [region for region, _ in ModelConfig().regions]
     names = next((list(status.volumes_ml) for status in statuses if status.volumes_ml), regions)
     title = ", ".join(f"{count} {kind}" for kind, count in counts.items()) + f" in {folder}"
+    listed = statuses if len(statuses) <= MOST_LISTED else [s for s in statuses if s.status == "failed"][:MOST_LISTED]
     print_table(
         ("case", "modalities", "status", *(f"{name} mL" for name in names), "s"),
         [
@@ -164,10 +165,12 @@ def _show_cohort(run: Run, json_: bool) -> None:
                 *(_volume(s, name) for name in names),
                 s.seconds,
             )
-            for s in sorted(statuses, key=lambda status: status.case)
+            for s in sorted(listed, key=lambda status: status.case)
         ],
         title=f"{title}: {run.share}" if run.share else title,
     )
+    if len(listed) < len(statuses):
+        print(f"{len(statuses) - len(listed)} more: see {run.places.table}.")
     if any(status.guesses for status in statuses):
         print("?: a guess; the sequences at hand cannot show this region (column `guesses` of status.csv).")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from a2fseg_cli.cases.bids_names import BidsName, bids_name
@@ -31,9 +31,11 @@ def find_predictions(folder: Path, cases: Sequence[Case]) -> dict[str, tuple[Pat
         if not folder.is_dir():
             raise InputError(f"{folder}: no such folder of predictions.")
         names = Counter(str(bids_name(case.name)) for case in cases)
+        beside = _by_case(folder, {case.name for case in cases})
         files = {
             case.name: (
-                *_predictions_of(case.name, folder),
+                *beside.get(case.name, ()),
+                *_in_own_folder(case.name, folder / case.name),
                 *(_derivatives_of(name, folder) if (name := bids_name(case.name)) and names[str(name)] == 1 else ()),
             )
             for case in cases
@@ -55,16 +57,23 @@ def _without(truth: Path | None, paths: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(path for path in paths if truth is None or not path.samefile(truth))
 
 
-def _predictions_of(name: str, folder: Path) -> Iterator[Path]:
-    own = folder / name
-    for place in (folder, own) if own.is_dir() else (folder,):
-        for path in sorted(place.iterdir()):
-            stem = image_stem(path)
-            if stem is None or not path.is_file():
-                continue
-            rest = stem.removeprefix(name) if stem.startswith(name) else stem if place == own else None
-            if rest is not None and _SUFFIX.fullmatch(rest):
-                yield path
+def _by_case(folder: Path, names: Collection[str]) -> dict[str, list[Path]]:
+    """Return the files of a folder, read once, by the case that each name begins with and the suffix ends."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        stem = image_stem(path)
+        for length in range(1, len(stem or "") + 1):
+            if stem and (name := stem[:length]) in names and _SUFFIX.fullmatch(stem, length) and path.is_file():
+                files.setdefault(name, []).append(path)
+    return files
+
+
+def _in_own_folder(name: str, own: Path) -> Iterator[Path]:
+    """Yield the files of a case's own folder, whose names need not say whose they are."""
+    for path in sorted(own.iterdir()) if own.is_dir() else ():
+        stem = image_stem(path)
+        if stem is not None and _SUFFIX.fullmatch(stem.removeprefix(name)) and path.is_file():
+            yield path
 
 
 def _derivatives_of(name: BidsName, folder: Path) -> Iterator[Path]:

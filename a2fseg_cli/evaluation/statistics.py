@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 RESAMPLINGS = 2000
 LEVEL = 0.95
+# Patients drawn at a time: all 2,000 drawings of 10,000 patients at once took 320 MB. The numbers are the same.
+DRAWN_AT_A_TIME = 2**18
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,13 @@ def bootstrap_interval(
     defined = _defined(values)
     if not defined.size:
         return math.nan, math.nan
-    drawn = np.random.default_rng(seed).integers(0, defined.size, (resamplings, defined.size))
-    means = defined[drawn].mean(axis=1)
+    random, rows = np.random.default_rng(seed), max(1, DRAWN_AT_A_TIME // defined.size)
+    means = np.concatenate(
+        [
+            defined[random.integers(0, defined.size, (min(rows, resamplings - start), defined.size))].mean(axis=1)
+            for start in range(0, resamplings, rows)
+        ]
+    )
     tail = (1 - level) / 2
     low, high = np.quantile(means, (tail, 1 - tail))
     return float(low), float(high)

@@ -6,8 +6,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +99,7 @@ class Cohort:
         self._stats = StatsFile(places.stats_file) if places.stats_file and not places.single else None
         self._table: StatusTable | None = None
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """What the results depend on beside inputs, weights and windows."""
         reading = asdict(self.reading)
@@ -124,8 +126,8 @@ class Cohort:
             remove_abandoned(folder)
         prints = {case.name: self._fingerprint(case) for case in cases}
         self._table = StatusTable(places.table, [region for region, _ in config.regions], prints)
-        finished = [case for case in cases if self._is_finished(case, prints[case.name])]
-        todo = [case for case in cases if case not in finished]
+        finished = {case.name for case in cases if self._is_finished(case, prints[case.name])}
+        todo = [case for case in cases if case.name not in finished]
         if self.existing != "overwrite":
             self._refuse_edited(todo)
             refuse_other_index(places)
@@ -135,15 +137,16 @@ class Cohort:
         outcomes: list[Outcome] = []
 
         def done(outcome: Outcome) -> None:
-            outcomes.append(outcome)
+            outcomes.append(outcome if places.single else replace(outcome, result=None))  # 20 kB of numbers and texts
             report(outcome)
 
-        for case in finished:
+        for case in (case for case in cases if case.name in finished):
             known = self._table.rows[case.name]
             done(Outcome(replace(known, status=SKIPPED, reason="finished before")))
         if not places.single:  # what describes a folder is there from the first patient on, as the status table is
             _write_changed(of_run)
-        self._segment(todo, prints, done)
+        with closing(self._table), closing(self._stats) if self._stats else nullcontext():
+            self._segment(todo, prints, done)
         write_index(places, self._table, [region for region, _ in config.regions])
         if places.single and outcomes[0].result is not None:
             _write_changed(of_run)
@@ -215,9 +218,8 @@ class Cohort:
         """Return a hash of all that a result depends on: input files, weights, settings, version."""
         files = {modality: case.state(modality) for modality in case.images}
         mask = file_state(Path(self.reading.brain_mask)) if self.reading.brain_mask else None
-        segmenter = self.segmenter
-        how = (self.settings, asdict(segmenter.inference), segmenter.compute.precision)
-        return fingerprint(files, case.channels, mask, segmenter.weights.sha256, *how, __version__)
+        how = (self.settings, asdict(self.segmenter.inference), self.segmenter.compute.precision)
+        return fingerprint(files, case.channels, mask, self.segmenter.weights.sha256, *how, __version__)
 
     def _files(self, case: Case) -> list[Path]:
         return self.places.of_case(case, self.segmenter.config, self.options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -59,7 +59,7 @@ def prepare(
 
     Args:
         source: A patient's folder, a cohort's, or a CSV, as of `predict`.
-        output: The folder; `status.csv` in it has a row a patient and is complete after each.
+        output: The folder; `status.csv` in it has a row a patient.
         images: Instead of `source`: the files of one patient by modality.
         selection: Which of the patients found, and which of their files.
         reading: `reference`, `brain_mask` and `drop_unregistered` are followed.
@@ -89,15 +89,16 @@ def prepare(
         if started:
             started(len(cases))
         results = []
-        for case in cases:
-            if case.name in finished:
-                result = Preparation(replace(table.rows[case.name], status=SKIPPED, reason="finished before"))
-            else:
-                result = _prepared(case, folder / case.name, options, threads, prints[case.name])
-                table.note(result.status)
-            results.append(result)
-            if progress:
-                progress(result)
+        with closing(table):
+            for case in cases:
+                if case.name in finished:
+                    result = Preparation(replace(table.rows[case.name], status=SKIPPED, reason="finished before"))
+                else:
+                    result = _prepared(case, folder / case.name, options, threads, prints[case.name])
+                    table.note(result.status)
+                results.append(result)
+                if progress:
+                    progress(result)
         return results
 
 

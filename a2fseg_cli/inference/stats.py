@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+import json
+import threading
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +17,15 @@ import torch
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.time_points import time_point
 from a2fseg_cli.errors import InputError, UsageError
-from a2fseg_cli.files import atomic_write_text, csv_text, json_text, parse_json
+from a2fseg_cli.files import (
+    atomic_write_parts,
+    atomic_write_text,
+    csv_text,
+    json_text,
+    parse_json,
+)
 from a2fseg_cli.inference.agreement import attention_inside, found_classes
+from a2fseg_cli.inference.journal import Journal
 from a2fseg_cli.inference.patient import Patient
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.versions import versions
@@ -89,7 +99,7 @@ def write_stats(path: Path, stats: Mapping[str, Any]) -> None:
 
 
 class StatsFile:
-    """The statistics of a cohort, complete after every patient: a JSON list of records, or a CSV.
+    """The statistics of a cohort: a JSON list of records, or a CSV; what it does not show yet is in its journal.
 
     What the file already holds of other patients stays.
 
@@ -102,16 +112,20 @@ class StatsFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self._journal = path, Journal(path)
+        self._lock = threading.Lock()
+        self._records: dict[str, str] = {}  # as JSON in one line, which takes a fifth of the memory
+        self._fingerprints: dict[str, str] = {}
         try:
             text = path.read_text("utf-8") if path.exists() else ""
-            records = parse_json(text or "[]") if path.suffix == ".json" else _rows(text)
-            self._records = {record["case"]: record for record in records}
-            self._fingerprints = {record["case"]: record["fingerprint"] for record in records}
+            for record in parse_json(text or "[]") if path.suffix == ".json" else _rows(text):
+                self._put(record["case"], record)
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}.") from error
         except (AttributeError, KeyError, TypeError, ValueError, csv.Error) as error:
             raise UsageError(f"{path} exists and holds no cohort's statistics; move it away.") from error
+        for case, record in self._journal.read():
+            self._put(case, record)
 
     def holds(self, case: str, fingerprint: str) -> bool:
         """Return whether the file holds the case's numbers of these inputs, weights and settings."""
@@ -119,20 +133,58 @@ class StatsFile:
 
     def drop(self, case: str) -> None:
         """Take a patient's numbers out of the file: they are of other inputs, and there are no new ones."""
-        if self._records.pop(case, None) is not None:
-            self._fingerprints.pop(case, None)
-            self._write()
+        if case in self._records:
+            self._note(case, None)
 
     def add(self, stats: Mapping[str, Any]) -> None:
-        """Put a patient's statistics, with their `fingerprint`, in the place of what was there, and write the file."""
-        case = stats["case"]
-        self._records[case] = stats if self.path.suffix == ".json" else as_row(stats)
-        self._fingerprints[case] = stats["fingerprint"]
-        self._write()
+        """Put a patient's statistics, with their `fingerprint`, in the place of what was there, on the disk too.
 
-    def _write(self) -> None:
-        records = [self._records[name] for name in sorted(self._records)]
-        atomic_write_text(self.path, json_text(records) if self.path.suffix == ".json" else csv_text(records))
+        Raises:
+            ResourceError: they cannot be written.
+        """
+        record = stats if self.path.suffix == ".json" else as_row(stats)
+        self._note(stats["case"], record)
+
+    def close(self) -> None:
+        """Write what the file does not show yet. Raises: ResourceError."""
+        with self._lock:
+            if self._journal.holds_notes:
+                self._fold()
+
+    def _note(self, case: str, record: Mapping[str, Any] | None) -> None:
+        with self._lock:
+            self._put(case, record)
+            if self._journal.due:
+                self._fold()
+            else:
+                self._journal.add((case, record))
+
+    def _put(self, case: str, record: Mapping[str, Any] | None) -> None:
+        if record is None:
+            self._records.pop(case, None)
+            self._fingerprints.pop(case, None)
+            return
+        self._fingerprints[case] = record["fingerprint"]
+        self._records[case] = json.dumps(record, default=str)
+
+    def _fold(self) -> None:
+        with self._journal.folded():
+            if self.path.suffix == ".json":
+                atomic_write_parts(self.path, self._json())
+            else:
+                names = list(dict.fromkeys(name for record in self._plain() for name in record))
+                atomic_write_text(self.path, csv_text(self._plain(), names))
+
+    def _plain(self) -> Iterator[dict[str, Any]]:
+        """Yield the records in the order of the patients' names."""
+        return (json.loads(self._records[name]) for name in sorted(self._records))
+
+    def _json(self) -> Iterator[str]:
+        """Yield the parts of the records' list, as `json_text` would write it."""
+        yield "["
+        for place, record in enumerate(self._plain()):
+            yield ("," if place else "") + "\n" + indent(json_text(record).rstrip(), " ")
+        yield "\n]\n" if self._records else "]\n"
 
 
 def as_row(stats: Mapping[str, Any]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The status table of a cohort: one row a patient, complete after each, so that a killed run can go on."""
+"""The status table of a cohort: one row a patient, kept after each, so that a killed run can go on."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import csv
 import re
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.errors import A2FSegError, InputError, UsageError
 from a2fseg_cli.files import atomic_write_text, csv_text
+from a2fseg_cli.inference.journal import Journal
 
 OK, FAILED, SKIPPED, RUNNING = "ok", "failed", "skipped", "running"
 _COLUMNS = ("case", "modalities", "status", "reason", "seconds")
@@ -52,6 +54,9 @@ class Status:
 class StatusTable:
     """The table on disk, and the statuses in it.
 
+    The file has one row a patient at any moment and follows a run as closely as `Journal` allows; what it does not
+    show yet is in the journal. Two runs on one folder lose nothing of each other: the latest status counts.
+
     Args:
         path: `status.csv`, or a part's own; None keeps the statuses in memory only.
         regions: Whose volumes have a column.
@@ -64,6 +69,7 @@ class StatusTable:
 
     def __init__(self, path: Path | None, regions: Sequence[str], cases: Iterable[str]) -> None:
         self.path, self._regions = path, tuple(regions)
+        self._journal = Journal(path) if path else None
         self._lock = threading.Lock()
         self.rows = self._read(path) if path else {}
         wanted = set(cases)
@@ -72,21 +78,45 @@ class StatusTable:
     def everyone(self) -> dict[str, Status]:
         """Return what is known last of every patient, those of other parts' tables included."""
         known = dict(self.rows)
-        for table in sorted(self.path.parent.glob("status*.csv")) if self.path else ():
-            if not _TABLE_NAME.fullmatch(table.name) or table == self.path:
-                continue
-            for name, status in self._read(table).items():
-                if name not in known or known[name].time < status.time:
-                    known[name] = status
+        for table in self._tables():
+            if table != self.path:
+                _take_later(known, self._read(table))
         return known
 
     def note(self, status: Status) -> None:
-        """Put a status in the place of the patient's former one, and write the table."""
+        """Put a status in the place of the patient's former one, and keep it on the disk.
+
+        Raises:
+            ResourceError: it cannot be written.
+        """
         with self._lock:
-            now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            self.rows[status.case] = replace(status, time=now)
-            if self.path:
-                atomic_write_text(self.path, self._text())
+            now = datetime.now(UTC).isoformat(timespec="microseconds")  # running and ok may be a millisecond apart
+            status = self.rows[status.case] = replace(status, time=now)
+            if self._journal is None:
+                return
+            if self._journal.due and status.status != RUNNING:
+                self._fold(self._journal)
+            else:
+                self._journal.add(asdict(status))
+
+    def close(self) -> None:
+        """Write what the table does not show yet. Raises: ResourceError."""
+        with self._lock:
+            if self._journal is not None and self._journal.holds_notes:
+                self._fold(self._journal)
+
+    def _fold(self, journal: Journal) -> None:
+        assert self.path is not None
+        with journal.folded():
+            with suppress(A2FSegError):  # not ours any more: it was when the run began, and is replaced
+                _take_later(self.rows, self._read(self.path))
+            atomic_write_text(self.path, self._text())
+
+    def _tables(self) -> list[Path]:
+        """Return the tables in the folder, those included of which there is a journal only."""
+        places = self.path.parent.glob("*status*.csv*") if self.path else ()
+        names = {place.name.removeprefix(".").removesuffix(".journal") for place in places}
+        return sorted(self.path.with_name(name) for name in names if _TABLE_NAME.fullmatch(name)) if self.path else []
 
     def _text(self) -> str:
         rows = [
@@ -97,15 +127,21 @@ class StatusTable:
         return csv_text(rows, [*_COLUMNS, *(f"{r}_ml" for r in self._regions), *_LAST])
 
     def _read(self, table: Path) -> dict[str, Status]:
-        if not table.exists():
-            return {}
+        """Return the statuses of a table and of its journal."""
         try:
             with table.open(newline="", encoding="utf-8") as file:
-                return {row["case"]: self._status(row) for row in csv.DictReader(file)}
+                rows = {row["case"]: self._status(row) for row in csv.DictReader(file)}
+        except FileNotFoundError:
+            rows = {}
         except OSError as error:
             raise InputError(f"{table}: cannot be read: {error.strerror}.") from error
         except (csv.Error, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{table}: not a status table of this tool; move it away.") from error
+        for note in Journal(table).read():
+            with suppress(TypeError):  # of another version
+                status = Status(**note)
+                _take_later(rows, {status.case: status})
+        return rows
 
     def _status(self, row: Mapping[str, str]) -> Status:
         volumes = {r: float(row[f"{r}_ml"]) for r in self._regions if row.get(f"{r}_ml")}
@@ -121,3 +157,10 @@ class StatusTable:
             settings=row["settings"],
             time=row.get("time") or "",
         )
+
+
+def _take_later(known: dict[str, Status], others: Mapping[str, Status]) -> None:
+    """Put each of the other statuses that is later, or of a patient that is not known, among those known."""
+    for name, status in others.items():
+        if name not in known or known[name].time < status.time:
+            known[name] = status

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +15,15 @@ import numpy.typing as npt
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import load_images, read_truth
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.errors import naming_out_of_memory
+from a2fseg_cli.errors import ResourceError, naming_out_of_memory
 from a2fseg_cli.files import atomic_write, atomic_write_text, file_state, fingerprint
 from a2fseg_cli.imaging.label_maps import check_on_grid
 from a2fseg_cli.imaging.preprocessing import prepare
 
 CACHE_VERSION = 4  # 3 held patients that had not been asked whether two of their images are the same
+# Files of the cache that are open at a time, two a patient. A system allows a process 1,024 and a limited address
+# space; to open one takes 0.1 ms, to draw a crop 50 and more.
+_MOST_OPEN = 64
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Sample:
 
     Attributes:
         name: The case.
-        images: (M, D, H, W) float16 on the working grid, z-scored; on disk, and read where it is looked at.
+        images: (M, D, H, W) float16 on the working grid, z-scored.
         classes: (D, H, W) uint8 class indices.
         present: (M,) the missing-modality mask.
         warnings: What the user should know of the images.
@@ -38,6 +43,44 @@ class Sample:
     classes: npt.NDArray[np.uint8]
     present: tuple[bool, ...]
     warnings: tuple[str, ...] = ()
+
+
+class CachedSample(Sample):
+    """A patient whose arrays lie on the disk and are read where they are looked at: any number fits into memory.
+
+    Args:
+        name: The case.
+        images_file: Its `images` as .npy.
+        classes_file: Its `classes`.
+        present: (M,) the missing-modality mask.
+        warnings: What the user should know of the images.
+    """
+
+    def __init__(
+        self, name: str, images_file: Path, classes_file: Path, present: tuple[bool, ...], warnings: tuple[str, ...]
+    ) -> None:
+        fields = {"name": name, "_images": images_file, "_classes": classes_file}
+        self.__dict__.update(fields, present=present, warnings=warnings)
+
+    @property
+    def images(self) -> npt.NDArray[np.float16]:
+        """(M, D, H, W) float16, mapped."""
+        return _mapped(self.__dict__["_images"])
+
+    @property
+    def classes(self) -> npt.NDArray[np.uint8]:
+        """(D, H, W) uint8, mapped."""
+        return _mapped(self.__dict__["_classes"])
+
+
+@lru_cache(_MOST_OPEN)
+def _mapped(file: Path) -> npt.NDArray[Any]:
+    """Return an array of the cache, which stays on the disk and is closed when nobody looks at it any more."""
+    try:
+        array: npt.NDArray[Any] = np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise ResourceError(f"{file}: cannot be read any more ({error}). Start again with resume.") from error
+    return array
 
 
 @dataclass(frozen=True)
@@ -99,7 +142,7 @@ def _load(case: Case, config: ModelConfig, cache: Path) -> Sample:
                 np.save(file, array)
     present = tuple(m in case.images for m in config.modalities)
     warnings = tuple(json.loads(warnings_file.read_text("utf-8")))
-    return Sample(case.name, np.load(images_file, mmap_mode="r"), np.load(classes_file), present, warnings)
+    return CachedSample(case.name, images_file, classes_file, present, warnings)
 
 
 def read_training_patient(case: Case, config: ModelConfig) -> TrainingPatient:

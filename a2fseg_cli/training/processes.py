@@ -6,22 +6,31 @@ import atexit
 import importlib
 import math
 import os
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
-from a2fseg_cli.errors import UsageError
+from a2fseg_cli.errors import A2FSegError, UsageError, is_out_of_memory
 
 Item = TypeVar("Item")
 
 # The others wait for the slowest, which may be preprocessing its share of the patients.
 _PATIENCE = timedelta(hours=2)
+_LOST = (
+    "a process of this training is gone: it ended with an error of its own, or was killed. All end with it. Start all "
+    "again with resume; what was trained since the last epoch is done anew."
+)
+
+
+class ProcessLostError(A2FSegError):
+    """Another process of a training is gone; its text is empty in all but the first process that noticed it."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +40,12 @@ class Processes:
     Attributes:
         rank: 0 for the one that writes.
         size: Number of processes.
+        store: What torchrun keeps for all of them, and outlives each.
     """
 
     rank: int = 0
     size: int = 1
+    store: Any = field(default=None, compare=False, repr=False)
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """Return which of the items are this process's."""
@@ -45,7 +56,8 @@ class Processes:
         if self.size == 1:
             return list(shares)
         every: list[Any] = [None] * self.size
-        dist.all_gather_object(every, list(shares))
+        with self._together():
+            dist.all_gather_object(every, list(shares))
         count = sum(map(len, every))
         return [every[index % self.size][index // self.size] for index in range(count)]
 
@@ -60,10 +72,27 @@ class Processes:
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         has = torch.tensor([float(p.grad is not None) for p in parameters], device=gradients[0].device)
         message = torch.cat([*(gradient.reshape(-1) for gradient in gradients), has])
-        dist.all_reduce(message)
+        with self._together():
+            dist.all_reduce(message)
         parts = torch.split(message, [*(gradient.numel() for gradient in gradients), len(has)])
         for parameter, part, count in zip(parameters, parts, parts[-1].tolist(), strict=False):
             parameter.grad = part.reshape(parameter.shape).to(memory_format=_layout(parameter)) if count else None
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Make what gloo or nccl say in the block, when a process is gone, one error. Raises: ProcessLostError."""
+        try:
+            yield
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise ProcessLostError(_LOST if self._first_to_say() else "") from error
+
+    def _first_to_say(self) -> bool:
+        try:
+            return self.store is None or self.store.add("a2fseg/lost", 1) == 1
+        except RuntimeError:  # the store is gone too
+            return True
 
     def sum(self, value: float) -> float:
         """Return the sum of every process's value."""
@@ -128,6 +157,20 @@ def join_processes() -> Processes:
         # destroy_process_group, and gloo's threads, not joined, may abort the process while Python ends.
         importlib.import_module("torch._dynamo")
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-        dist.init_process_group(backend, timeout=_PATIENCE)
+        store, rank, _ = next(rendezvous("env://", timeout=_PATIENCE))
+        # torchrun keeps its store over a restart, with the addresses of the processes before: one of two restarts
+        # read one of these, and "Connection refused" ended it.
+        store = dist.PrefixStore(f"a2fseg/{_restarts()}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, timeout=_PATIENCE, store=store, rank=rank, world_size=size)
         atexit.register(dist.destroy_process_group)
+        return Processes(rank, size, store)
     return Processes(dist.get_rank(), dist.get_world_size())
+
+
+def restarted() -> bool:
+    """Return whether torchrun has started these processes again, after one of them was lost (`max-restarts`)."""
+    return _restarts() > 0
+
+
+def _restarts() -> int:
+    return _variable("TORCHELASTIC_RESTART_COUNT", 0, 0)

@@ -52,6 +52,11 @@ class RunFolder:
         """The file of the split that the run began with; None where there is no run."""
         return self.path / SPLIT if (self.path / SPLIT).is_file() else None
 
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is one to resume from."""
+        return (self.path / CHECKPOINT).exists()
+
     def check(self, settings: str, split: Split, config: ModelConfig, resume: bool) -> None:
         """Return if a run may start here, or go on with these settings and patients.
 
@@ -60,7 +65,7 @@ class RunFolder:
             WeightsError: there is no checkpoint to resume from, or a damaged one.
         """
         if not resume:
-            if (self.path / CHECKPOINT).exists():
+            if self.has_checkpoint:
                 raise UsageError(f"{self.path} holds a run already. Give resume, or another output folder.")
             return
         begun = self.path / SETTINGS

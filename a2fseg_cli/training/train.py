@@ -17,7 +17,7 @@ from a2fseg_cli.training.data import Sample, load_samples
 from a2fseg_cli.training.initial import initial_weights
 from a2fseg_cli.training.loop import Setup, Trainer
 from a2fseg_cli.training.patients import choose_patients
-from a2fseg_cli.training.processes import Processes, device_of_process, join_processes
+from a2fseg_cli.training.processes import Processes, device_of_process, join_processes, restarted
 from a2fseg_cli.training.run_folder import BEST, LAST, RunFolder, settings_text
 from a2fseg_cli.training.settings import Fields, network_and_recipe
 from a2fseg_cli.weights.cache import resolve_weights
@@ -125,7 +125,7 @@ def train(
         split: JSON with lists of case names: train, validation, test. By default what the run began with, or
             70, 10 and 20 % drawn by the seed.
         fold: (K, N) in place of `split`: cross-validation, fold K of N (from 0) is kept aside as `test`.
-        resume: Go on from the run folder's last checkpoint.
+        resume: Go on from the run folder's last checkpoint; processes that torchrun starts again do so by themselves.
         init_weights: Weights to start from, a name or a file.
         device: auto, cpu, cuda, cuda:N or mps.
         precision: auto, fp32 or bf16.
@@ -153,6 +153,7 @@ def train(
     compute = _compute(device, precision)
     threads = _workers(workers, compute)
     folder = RunFolder(Path(output), processes.rank == 0)
+    resume = folder.has_checkpoint if restarted() else resume
     given = Path(split) if split is not None else folder.split if resume and fold is None else None
     patients = choose_patients(_paths(data), config.modalities, given, recipe.seed, fold)
     for warning in patients.warnings:
