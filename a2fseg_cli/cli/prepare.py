@@ -19,6 +19,7 @@ from a2fseg_cli.cli.options import (
     Prefer,
     Quiet,
     Reference,
+    Scheduler,
     Select,
     Series,
     Split,
@@ -28,6 +29,7 @@ from a2fseg_cli.cli.options import (
     with_modality_options,
 )
 from a2fseg_cli.cli.runtime import prepare_process
+from a2fseg_cli.cli.workers import crew_of
 from a2fseg_cli.errors import CohortError, UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def prepare(
     case: CaseName = None,
     split: Split = None,
     threads: Threads = None,
+    scheduler: Scheduler = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Redo only what is missing or outdated.")
     ] = False,
@@ -74,7 +77,7 @@ def prepare(
     from a2fseg_cli import api
     from a2fseg_cli.inference.raw_cohort import prepare as prepare_patients
 
-    with Bar("patients", quiet) as bar:
+    with crew_of(scheduler, threads) as crew, Bar("patients", quiet) as bar:
 
         def tell(result: Preparation) -> None:
             bar.advance(_line(result))
@@ -91,6 +94,7 @@ def prepare(
             reading=api.ReadingOptions(reference=reference, brain_mask=brain_mask, drop_unregistered=drop_unregistered),
             existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
             threads=torch.get_num_threads(),
+            crew=crew,
             started=bar.start,
             progress=tell,
         )
