@@ -142,8 +142,8 @@ ALWAYS: dict[str, frozenset[str]] = {
          "quiet")
     ),
     "prepare": frozenset(
-        ("source", "output", "reference", "brain_mask", "drop_unregistered", "case", "threads", "scheduler", "overwrite",
-         "json_", "quiet")
+        ("source", "output", "reference", "brain_mask", "drop_unregistered", "case", "threads", "scheduler",
+         "overwrite", "json_", "quiet")
     ),
     "evaluate": frozenset(
         ("data", "subset", "split", "metrics", "policy", "labels", "output", "weights", "device", "precision", "window",

@@ -249,10 +249,15 @@ def predict(
         remove_small=region_sizes(remove_small or []),
         fill_holes=fill_holes,
     )
-    windows = three(window, "--window")
     with crew_of(scheduler, threads) as crew, Bar("patients", quiet) as bar:
         network = api.load_network(
-            weights, device=device, precision=precision, window=windows, overlap=overlap, tta=tta, crew=crew
+            weights,
+            device=device,
+            precision=precision,
+            window=three(window, "--window"),
+            overlap=overlap,
+            tta=tta,
+            crew=crew,
         )
         say(device_line(network), quiet)
         lines = PatientLines(bar, quiet, verbose)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +34,7 @@ from a2fseg_cli.cli.workers import crew_of
 from a2fseg_cli.errors import CohortError, UsageError
 
 if TYPE_CHECKING:
-    from a2fseg_cli.inference.raw_cohort import Preparation
+    from a2fseg_cli.inference.preparation import Preparation
 
 
 @with_modality_options
@@ -78,12 +79,6 @@ def prepare(
     from a2fseg_cli.inference.raw_cohort import prepare as prepare_patients
 
     with crew_of(scheduler, threads) as crew, Bar("patients", quiet) as bar:
-
-        def tell(result: Preparation) -> None:
-            bar.advance(_line(result))
-            if quiet and (result.error or result.warnings):
-                say(_line(result))
-
         results = prepare_patients(
             source,
             output=output,
@@ -96,9 +91,15 @@ def prepare(
             threads=torch.get_num_threads(),
             crew=crew,
             started=bar.start,
-            progress=tell,
+            progress=partial(_tell, bar, quiet),
         )
     _show(results, output, json_)
+
+
+def _tell(bar: Bar, quiet: bool, result: Preparation) -> None:
+    bar.advance(_line(result))
+    if quiet and (result.error or result.warnings):
+        say(_line(result))
 
 
 def _line(result: Preparation) -> str:

@@ -44,7 +44,7 @@ def connected(scheduler: str, threads: int | None = None) -> Iterator[Crew]:
         else:
             address = _address(scheduler)
             client, words = _client(stack, address), f"the scheduler {address}"
-        yield Crew(client, words, threads)
+        yield Crew(client, words, threads, stack.close)
 
 
 def _check_installed() -> None:

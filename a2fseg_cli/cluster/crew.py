@@ -26,10 +26,13 @@ class Crew:
         client: Connected to it.
         words: What they are, for messages.
         threads: Of one item; None takes those that each worker was started with.
+        end: Ends the connection, and workers that were started for it, before their time.
     """
 
-    def __init__(self, client: Client, words: str, threads: int | None = None) -> None:
-        self.client, self.words, self.threads = client, words, threads
+    def __init__(
+        self, client: Client, words: str, threads: int | None = None, end: Callable[[], None] = lambda: None
+    ) -> None:
+        self.client, self.words, self.threads, self.end = client, words, threads, end
         self.notes: list[str] = []  # what a user should know of the workers
 
     def ask(self, question: Callable[[], Answer]) -> dict[str, Answer]:

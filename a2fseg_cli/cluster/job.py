@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -96,6 +96,11 @@ class Lost:
     """
 
     reason: str
+
+
+def sample_of(files: Iterable[Sequence[Path]]) -> tuple[Path, ...]:
+    """Return the first file of the first patient that has one: what every worker has to see."""
+    return next((tuple(of_one[:1]) for of_one in files if of_one), ())
 
 
 def absolute(path: str | PathLike[str] | None) -> Path | None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from a2fseg_cli.cluster.crew import Crew
+from a2fseg_cli.cluster.job import absolute
 from a2fseg_cli.core.config import ModelConfig, all_subsets
 from a2fseg_cli.core.device import choose_compute
 from a2fseg_cli.errors import UsageError
@@ -29,6 +31,7 @@ from a2fseg_cli.evaluation.result import EvaluationResult
 from a2fseg_cli.evaluation.scored_cohort import ScoredCohort
 from a2fseg_cli.evaluation.selected_cases import SelectedCases, selected_cases
 from a2fseg_cli.inference.cleaning import least_volumes
+from a2fseg_cli.inference.elsewhere import compute_of
 from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
 from a2fseg_cli.weights.cache import resolve_weights
 from a2fseg_cli.weights.file_format import inspect_weights
@@ -79,6 +82,7 @@ def evaluate(
     fill_holes: bool = False,
     num_parts: int | None = None,
     part_id: int | None = None,
+    crew: Crew | None = None,
     on_start: Callable[[Start], None] = lambda _: None,
     on_patient: Report = lambda *_: None,
 ) -> EvaluationResult:
@@ -110,6 +114,7 @@ def evaluate(
         fill_holes: Then also fill holes of these.
         num_parts: In how many parts the cohort is shared; None reads the variables of a SLURM array or of torchrun.
         part_id: Which of them is this process's, from 0.
+        crew: Workers that share the patients (`connected`), whose device and precision are meant.
         on_start: Called once, before the first patient.
         on_patient: Called with each patient's scores or failure, and whether they were taken over.
 
@@ -120,6 +125,8 @@ def evaluate(
         ResourceError: memory or disk ran out.
     """
     windows = WindowOptions(window, overlap, tta)
+    if crew is not None:  # workers have working folders of their own
+        data, predictions = Path(data).absolute(), absolute(predictions)
     given: dict[str, Any] = {
         "subsets": subsets,
         "figure": figure,
@@ -141,7 +148,8 @@ def evaluate(
 
     segmenter = None
     if predictions is None:
-        segmenter = Segmenter(resolve_weights(weights), choose_compute(device, precision), windows)
+        compute = choose_compute(device, precision) if crew is None else compute_of(crew, device, precision)
+        segmenter = Segmenter(resolve_weights(weights), compute, windows)
     config = segmenter.config if segmenter else _config_of(weights)
     options = ScoringOptions(
         _subsets(subsets, config.modalities),
@@ -159,7 +167,7 @@ def evaluate(
         raise UsageError(f"figure {figure}: no such patient among {', '.join(case.name for case in cases.every)}.")
     source = _masks(segmenter, predictions, cases, config, options)
     on_start(Start(len(cases.own), source.description, cases.share(len(cases.own))))
-    return _written(_score(source, options, cases, outputs, on_patient), outputs, compare is not None)
+    return _written(_score(source, options, cases, outputs, on_patient, crew), outputs, compare is not None)
 
 
 def _check_masks(
@@ -220,7 +228,12 @@ def _label_text(labels: str | Mapping[str, int]) -> str:
 
 
 def _score(
-    source: MaskSource, options: ScoringOptions, cases: SelectedCases, outputs: Outputs, on_patient: Report
+    source: MaskSource,
+    options: ScoringOptions,
+    cases: SelectedCases,
+    outputs: Outputs,
+    on_patient: Report,
+    crew: Crew | None,
 ) -> ScoredCohort:
     """Score this process's patients, and take what other parts have finished into the tables as well."""
     failures: list[Failure] = []
@@ -231,7 +244,7 @@ def _score(
         on_patient(outcome, taken_over)
 
     kept = KeptScores(source, options, outputs.folder)
-    patients = score_cohort(cases.own, source, kept, report, outputs.overwrite)
+    patients = score_cohort(cases.own, source, kept, report, outputs.overwrite, crew)
     if len(cases.own) < len(cases.every):
         own = {scores.case: scores for scores in patients}
         known = [own.get(case.name) or kept.read(case) for case in cases.every]

@@ -189,15 +189,13 @@ class Cohort:
         return read_ahead(cases, load, reader, lookahead)
 
     def _finish(self, work: _Work, patient: Patient, predicted: PatientPrediction, done: Report) -> None:
-        files = self.places.files_of(work.case)
+        places, files = self.places, self.places.files_of(work.case)
         how = (self.segmenter, self.options, files, self.with_stats, self.settings)
-        self._finished(work, finish_patient(patient, predicted, *how), done)
-
-    def _finished(self, work: _Work, result: PatientResult, done: Report) -> None:
+        result = finish_patient(patient, predicted, *how)
         if self._stats:
             self._stats.add(result.stats | {"fingerprint": work.settings})
-        elif self.places.stats_file:
-            write_stats(self.places.stats_file, result.stats)
+        elif places.stats_file:
+            write_stats(places.stats_file, result.stats)
         status = work.status(OK, result=result)
         self._note(status)
         done(Outcome(status, result))

@@ -13,10 +13,10 @@ import torch
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
-from a2fseg_cli.cluster.job import Job, Lost, Opened, PlainError, plain
+from a2fseg_cli.cluster.job import Job, Lost, Opened, PlainError, plain, sample_of
 from a2fseg_cli.errors import A2FSegError, ResourceError
 from a2fseg_cli.files import fingerprint
-from a2fseg_cli.inference.cohort import Cohort, Report, _Work
+from a2fseg_cli.inference.cohort import Cohort, Outcome, Report, _Work
 from a2fseg_cli.inference.elsewhere import Elsewhere, NetworkAsked, network_asked
 from a2fseg_cli.inference.exports import PatientResult, finish_patient
 from a2fseg_cli.inference.options import OutputOptions
@@ -24,7 +24,8 @@ from a2fseg_cli.inference.patient import load_patient, segment_patient
 from a2fseg_cli.inference.places import Places
 from a2fseg_cli.inference.predictor import Segmenter
 from a2fseg_cli.inference.segmentation_file import check_segmentation_file
-from a2fseg_cli.inference.status import RUNNING
+from a2fseg_cli.inference.stats import write_stats
+from a2fseg_cli.inference.status import OK, RUNNING
 
 
 @dataclass(frozen=True)
@@ -125,12 +126,21 @@ class CohortOfWorkers(Cohort):
             elif answer.error is not None:
                 self._fail(work, answer.error.error, done)
 
+    def _finished(self, work: _Work, result: PatientResult, done: Report) -> None:
+        if self._stats:
+            self._stats.add(result.stats | {"fingerprint": work.settings})
+        elif self.places.stats_file:
+            write_stats(self.places.stats_file, result.stats)
+        status = work.status(OK, result=result)
+        self._note(status)
+        done(Outcome(status, result))
+
     def _job(self, cases: Sequence[Case], compute: Elsewhere) -> Segmentation:
         places = self.places
         folders = {places.segmentation(case).parent for case in cases} if places.single else {places.output}
         folders |= {path.parent if places.single else path for path in _pages(places)}
         folders |= {self.keep_prepared} if self.keep_prepared else set()
-        one = next((case for case in cases if not case.problem and case.files), None)
+        mask = (Path(self.reading.brain_mask),) if self.reading.brain_mask else ()
         return Segmentation(
             network_asked(self.segmenter),
             self.reading,
@@ -139,7 +149,7 @@ class CohortOfWorkers(Cohort):
             self.with_stats,
             self.keep_prepared,
             self.settings,
-            reads=(*(one.files[:1] if one else ()), *map(Path, self.inputs[-1:] if self.reading.brain_mask else ())),
+            reads=(*sample_of(case.files for case in cases if not case.problem), *mask),
             writes=tuple(sorted(folders)),
             threads=compute.crew.threads,
             deterministic=torch.are_deterministic_algorithms_enabled(),
