@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from a2fseg_cli.errors import ResourceError, UsageError
 
 if TYPE_CHECKING:
     from distributed import Client
+    from distributed.security import Security
 
 _LOCAL = re.compile(r"local:(\d+)")
 _ADDRESS = re.compile(r"([a-z]+://.+|[^/\\:]+:\d+)")
@@ -75,6 +78,9 @@ def _client(stack: ExitStack, address: str, **how: Any) -> Client:
     from distributed import Client
 
     try:
+        kind = _kind_of(address, how.get("security"))
+        if kind in ("Worker", "Nanny"):
+            raise ValueError(f"a Dask {kind.lower()} answers there, not a scheduler")
         client: Client = stack.enter_context(Client(address, set_as_default=False, direct_to_workers=False, **how))
     except (OSError, TimeoutError) as error:
         reason = " ".join(str(error).split()) or "no answer in time"
@@ -85,6 +91,30 @@ def _client(stack: ExitStack, address: str, **how: Any) -> Client:
     except (ValueError, TypeError, RuntimeError) as error:  # no such protocol, or none without certificates
         raise UsageError(f"scheduler {address}: {' '.join(str(error).split())}; {_EXPECTED}.") from error
     return client
+
+
+def _kind_of(address: str, security: Security | None) -> str:
+    """Return what answers at an address: `Scheduler`, `Worker`. Raises: OSError, TimeoutError, ValueError.
+
+    Dask's own client waits without end for one that accepts a connection and then says nothing.
+    """
+    import dask.config
+    from dask.utils import parse_timedelta
+    from distributed import rpc
+    from distributed.security import Security
+
+    timeout_s = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
+    how = (security or Security()).get_connection_args("client")
+
+    async def asked() -> str:
+        peer = rpc(address, timeout=timeout_s, connection_args=how)
+        try:
+            return str((await asyncio.wait_for(peer.identity(), timeout_s))["type"])
+        finally:
+            peer.close_comms()
+
+    with ThreadPoolExecutor(1) as pool:  # a notebook has a loop of its own in this thread
+        return pool.submit(asyncio.run, asked()).result()
 
 
 def _local(stack: ExitStack, count: int, threads: int | None) -> tuple[Client, str]:
