@@ -20,7 +20,9 @@ from pathlib import Path
 import a2fseg_cli.inference.cohort_of_workers as worker_side
 from a2fseg_cli.errors import ResourceError
 
-real, marks = worker_side.segment_patient, Path({marks!r})
+# Dask runs the script twice: the second time the fault is already in its place.
+real = worker_side.__dict__.setdefault("real_segment_patient", worker_side.segment_patient)
+marks = Path({marks!r})
 
 def mark(name, patient):
     (marks / f"{{name}}-{{patient.name}}-{{os.getpid()}}-{{time.monotonic_ns()}}").touch()
@@ -39,28 +41,33 @@ class Lab:
         self.marks.mkdir(parents=True)
         self.file = self.folder / "scheduler.json"
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.clients: list[subprocess.Popen[str]] = []
 
     def __enter__(self) -> Self:
         self.start_scheduler()
         return self
 
     def __exit__(self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None) -> None:
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
+        for process in (*self.processes, *self.clients):
+            process.kill() if process in self.clients else process.terminate()
+        for process in (*self.processes, *self.clients):
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
                 process.kill()
+                process.wait()
+        for client in self.clients:
+            for stream in (client.stdout, client.stderr):
+                stream.close()  # type: ignore[union-attr]
 
     def _start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
-        log = (self.folder / f"{len(self.processes)}.log").open("wb")
-        self.processes.append(
-            subprocess.Popen(
-                [sys.executable, "-m", f"distributed.cli.{module}", "--scheduler-file", str(self.file), *arguments],
-                stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": str(PROJECT)}, cwd=self.folder,
-            )
-        )  # fmt: skip
+        with (self.folder / f"{len(self.processes)}.log").open("wb") as log:
+            self.processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", f"distributed.cli.{module}", "--scheduler-file", str(self.file), *arguments],
+                    stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": str(PROJECT)}, cwd=self.folder,
+                )
+            )  # fmt: skip
         return self.processes[-1]
 
     def start_scheduler(self) -> subprocess.Popen[bytes]:
@@ -77,13 +84,18 @@ class Lab:
         where = ["--local-directory", str(self.folder), "--no-dashboard", "--nanny" if nanny else "--no-nanny"]
         return self._start("dask_worker", "--name", name, "--nthreads", str(threads), *where, *preload)
 
+    def client(self, command: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+        """Start `a2fseg` as a client of the scheduler."""
+        self.clients.append(start(command, *arguments, "--scheduler", self.file, **environment))
+        return self.clients[-1]
+
     def marked(self, name: str) -> list[list[str]]:
         """Return what `mark` left under a name, in order: patient, process, nanoseconds."""
         marks = [path.name.split("-") for path in self.marks.glob(f"{name}-*")]
         return sorted((mark[1:] for mark in marks), key=lambda mark: int(mark[2]))
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
     """Return once a condition holds."""
     until = time.monotonic() + seconds
     while not condition():
@@ -100,7 +112,7 @@ def start(*arguments: object, **environment: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def finished(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str, str]:
+def finished(process: subprocess.Popen[str], seconds: float = 300) -> tuple[int, str, str]:
     """Return exit code, stdout and stderr of a process."""
     out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
