@@ -272,7 +272,10 @@ def test_processes_of_this_machine_write_the_same_and_end(
     assert masks(out) == expected
     assert (tmp_path / "stats.json").read_text().count('"fingerprint"') == 6
     assert len(list((tmp_path / "pages").glob("case*.html"))) == 6
-    assert psutil.Process().children(recursive=True) == []
+    left = [
+        child for child in psutil.Process().children(recursive=True) if "resource_tracker" not in str(child.cmdline())
+    ]
+    assert left == []  # Python's own tracker lives as long as the process
     assert run("predict", *asked, *more)[1].count("skipped") == 7  # each row, and the sum
     code, printed, err = run("predict", *asked, *more, "--scheduler", "local:1")
     assert (code, "0 ok, 6 skipped, 0 failed" in printed) == (0, True), err
