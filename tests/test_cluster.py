@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import csv
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import dask
 import psutil
 import pytest
+import SimpleITK as sitk
 from cluster_toys import Lab, finished, kill, start, wait_for
 from toys import small_cohort
 
+from a2fseg_cli.cluster.connection import connected
 from a2fseg_cli.cluster.job import Lost, PlainError
 from a2fseg_cli.cluster.members import Member, difference
 from a2fseg_cli.cluster.sight import answer_token, is_answered, tokens
 from a2fseg_cli.cluster.turns import Turns
 from a2fseg_cli.cluster.worker import Report
 from a2fseg_cli.errors import InputError
+from a2fseg_cli.evaluation.evaluate import evaluate
+from a2fseg_cli.training.data import load_samples
+from a2fseg_cli.training.data_by_workers import cache_by_workers
+from a2fseg_cli.training.patients import training_cases
+from a2fseg_cli.weights.file_format import inspect_weights
 
 Run = Callable[..., tuple[int, str, str]]
 NAMES = [f"case{index}" for index in range(6)]
@@ -475,3 +484,62 @@ def test_without_a_worker_the_run_ends_with_a_word(cohort: Path, toy_weights: Pa
     assert code == 5
     assert "it has no worker, for 2 s now (a2fseg.no-workers-timeout in Dask's configuration)" in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def with_truth(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three of the patients with a mask of what is bright on FLAIR; the last has no FLAIR."""
+    folder = tmp_path_factory.mktemp("truth")
+    for name in NAMES[:3]:
+        shutil.copytree(cohort / name, folder / name)
+        image = sitk.ReadImage(folder / name / "flair.nii.gz")
+        sitk.WriteImage(sitk.Cast(image > 100, sitk.sitkUInt8) * 2, folder / name / "seg.nii.gz")
+    (folder / NAMES[2] / "flair.nii.gz").unlink()
+    return folder
+
+
+@pytest.mark.slow
+def test_scores_and_caches_are_those_of_one_process(with_truth: Path, toy_weights: Path, tmp_path: Path) -> None:
+    """`evaluate` of a network and of files, and the preprocessing of `train`, on two processes of this machine."""
+    config = inspect_weights(toy_weights).config
+    cases = training_cases([with_truth], config.modalities)
+    told: list[tuple[str, int, int]] = []
+    with connected("local:2", threads=1) as crew:
+        shared = evaluate(with_truth, subsets="all", weights=toy_weights, output=tmp_path / "shared", crew=crew)
+        of_files = evaluate(with_truth, predictions=with_truth, prediction_labels="auto", labels="auto", crew=crew)
+        cache_by_workers(crew, cases, config, tmp_path / "two", lambda *done: told.append(done))
+    alone = evaluate(with_truth, subsets="all", weights=toy_weights, output=tmp_path / "alone")
+    assert [(scores.case, scores.rows) for scores in shared.patients] == [(s.case, s.rows) for s in alone.patients]
+    assert (tmp_path / "shared/scores.csv").read_bytes() == (tmp_path / "alone/scores.csv").read_bytes()
+    assert {row.values["dice"] for scores in of_files.patients for row in scores.rows} == {1.0}  # the truth itself
+    load_samples(cases, config, tmp_path / "one", lambda *_: None)
+    arrays = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()} == arrays
+    assert [done for _, done, _ in told] == [1, 2, 3]
+    assert len(arrays) == 9
+
+
+@pytest.mark.slow
+def test_what_is_wrong_with_a_patient_of_a_training_is_said(
+    with_truth: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    (case, *_) = training_cases([with_truth], (config := inspect_weights(toy_weights).config).modalities)
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(b"no image")
+    case = replace(case, images={**case.images, "t1c": broken})
+    with connected("local:1", threads=1) as crew, pytest.raises(InputError, match=r"broken\.nii\.gz"):
+        cache_by_workers(crew, [case], config, tmp_path / "cache", lambda *_: None)
+
+
+@pytest.mark.slow
+def test_raw_patients_are_prepared_and_a_damaged_one_fails(tmp_path: Path, run: Run) -> None:
+    """A head cannot be made of nothing: the message of the worker is the patient's, in the table and on the screen."""
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "t1.nii.gz").write_bytes(b"no image")
+    code, _, err = run("prepare", tmp_path / "data", "-o", tmp_path / "out", "--scheduler", "local:2")
+    assert code == 1, err
+    table = rows(tmp_path / "out")
+    assert {name: row["status"] for name, row in table.items()} == {"a": "failed", "b": "failed"}
+    assert "t1.nii.gz" in table["a"]["reason"]
+    assert "2 of 2 patients failed" in err

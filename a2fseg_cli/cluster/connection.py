@@ -125,6 +125,7 @@ def _local(stack: ExitStack, count: int, threads: int | None) -> tuple[Client, s
     """
     if not 1 <= count <= _MOST_LOCAL:
         raise UsageError(f"scheduler local:{count}: expected local:1 to local:{_MOST_LOCAL}.")
+    import dask.config
     from dask.system import CPU_COUNT
     from distributed import LocalCluster
     from distributed.security import Security
@@ -136,6 +137,8 @@ def _local(stack: ExitStack, count: int, threads: int | None) -> tuple[Client, s
             "scheduler local: the package cryptography is not installed. Install it: pip install 'a2fseg[cluster]'"
         ) from error
     threads = threads or max(1, CPU_COUNT // count)
+    # Its pages of information ask for no certificate: they get no content, and a port that no other program wants.
+    stack.enter_context(dask.config.set({f"distributed.{who}.http.routes": [] for who in ("scheduler", "worker")}))
     cluster = LocalCluster(
         n_workers=count,
         threads_per_worker=threads,
@@ -144,6 +147,8 @@ def _local(stack: ExitStack, count: int, threads: int | None) -> tuple[Client, s
         protocol="tls",
         security=security,
         dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        worker_dashboard_address="127.0.0.1:0",
         silence_logs=logging.CRITICAL,
     )
     stack.enter_context(cluster)
