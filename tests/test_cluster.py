@@ -412,13 +412,27 @@ def wait_for_workers(lab: Lab, count: int) -> None:
 def test_a_worker_that_comes_later_is_checked_and_works_or_is_left_out(
     cohort: Path, toy_weights: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
+    fault = (
+        SLOW
+        + """
+def waiting(patient, *how):
+    while len(list(marks.glob("begun-*"))) == 1 and not (marks / "go").exists():
+        time.sleep(0.05)
+    return slow(patient, *how)
+worker_side.segment_patient = waiting
+"""
+    )
+    odd = DIFFERENT["input"][0] + "os.close(os.open(marks / 'odd', os.O_CREAT))\n"
     out = tmp_path / "out"
     with Lab(tmp_path) as lab:
-        lab.worker("first", SLOW)
+        lab.worker("first", fault)
         client = lab.client("predict", cohort, "-o", out, "--weights", toy_weights)
         wait_for(lambda: lab.marked("begun"))
+        lab.worker("odd", odd)
+        wait_for((lab.marks / "odd").exists)
         lab.worker("second", SLOW)
-        lab.worker("odd", SLOW + DIFFERENT["input"][0])
+        wait_for(lambda: len({pid for _, pid, _ in lab.marked("begun")}) == 2)
+        (lab.marks / "go").touch()
         code, _, err = finished(client)
     assert code == 0, err
     assert masks(out) == expected
@@ -504,9 +518,12 @@ def test_scores_and_caches_are_those_of_one_process(with_truth: Path, toy_weight
     config = inspect_weights(toy_weights).config
     cases = training_cases([with_truth], config.modalities)
     told: list[tuple[str, int, int]] = []
+    (tmp_path / "masks").mkdir()
+    for case in cases:
+        shutil.copy(case.truth or "", tmp_path / "masks" / f"{case.name}.nii.gz")
     with connected("local:2", threads=1) as crew:
         shared = evaluate(with_truth, subsets="all", weights=toy_weights, output=tmp_path / "shared", crew=crew)
-        of_files = evaluate(with_truth, predictions=with_truth, prediction_labels="auto", labels="auto", crew=crew)
+        of_files = evaluate(with_truth, predictions=tmp_path / "masks", crew=crew)
         cache_by_workers(crew, cases, config, tmp_path / "two", lambda *done: told.append(done))
     alone = evaluate(with_truth, subsets="all", weights=toy_weights, output=tmp_path / "alone")
     assert [(scores.case, scores.rows) for scores in shared.patients] == [(s.case, s.rows) for s in alone.patients]

@@ -39,6 +39,8 @@ class Member:
 def members_of(client: Client) -> dict[str, Member]:
     """Return the workers of a scheduler by address. Raises: OSError: it does not answer."""
     told: Mapping[str, Any] = client.scheduler_info(n_workers=-1)
+    if client.status != "running" or "workers" not in told:  # without its scheduler, a client tells what it knew
+        raise OSError("the connection to the scheduler is lost")
     return {address: _member(address, one) for address, one in told["workers"].items()}
 
 
