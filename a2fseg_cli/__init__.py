@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from a2fseg_cli.api import load_network as load_network
     from a2fseg_cli.api import predict as predict
     from a2fseg_cli.api import segment as segment
+    from a2fseg_cli.cluster.connection import connected as connected
     from a2fseg_cli.errors import A2FSegError as A2FSegError
     from a2fseg_cli.evaluation.evaluate import evaluate as evaluate
     from a2fseg_cli.inference.raw_cohort import prepare as prepare
@@ -33,6 +34,7 @@ _HOMES = {
     "ReadingOptions": "api",
     "Segmentation": "api",
     "Selection": "api",
+    "connected": "cluster.connection",
     "evaluate": "evaluation.evaluate",
     "find_cases": "api",
     "load_network": "api",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,9 @@ from a2fseg_cli.cases.overview import CaseOverview
 from a2fseg_cli.cases.overview import overview as find_overview
 from a2fseg_cli.cases.selection import Selection, select_cases
 from a2fseg_cli.cases.shares import share_of
+from a2fseg_cli.cluster.connection import connected
+from a2fseg_cli.cluster.crew import Crew
+from a2fseg_cli.cluster.job import absolute
 from a2fseg_cli.core.device import choose_compute
 from a2fseg_cli.dicom.places import opened_places
 from a2fseg_cli.errors import A2FSegError, UsageError, WeightsError
@@ -31,6 +34,7 @@ from a2fseg_cli.imaging.labels import to_labels
 from a2fseg_cli.imaging.segments import Segment
 from a2fseg_cli.imaging.writing import write_label_map
 from a2fseg_cli.inference.cohort import Outcome
+from a2fseg_cli.inference.elsewhere import Elsewhere, compute_of
 from a2fseg_cli.inference.exports import cleaned_class_map, summarise
 from a2fseg_cli.inference.layouts import PLAIN, layout_named
 from a2fseg_cli.inference.options import OutputOptions
@@ -54,6 +58,7 @@ __all__ = [
     "ReadingOptions",
     "Segmentation",
     "Selection",
+    "connected",
     "find_cases",
     "load_network",
     "predict",
@@ -105,6 +110,7 @@ def load_network(
     window: tuple[int, int, int] | None = None,
     overlap: float = 0.5,
     tta: bool | None = None,
+    crew: Crew | None = None,
 ) -> Segmenter:
     """Return a loaded network, to be used for any number of patients.
 
@@ -115,12 +121,14 @@ def load_network(
         window: Edges (D, H, W) in voxels of the working grid; planned by default.
         overlap: Least overlap of windows, a share of their edge, 0 to less than 1.
         tta: Test-time mirroring over all three axes (True), none (False), or as the weights say (None).
+        crew: From `connected`: `predict` then shares the patients among these workers, whose device and precision
+            are meant.
 
     Raises:
         WeightsError: the weights are missing, damaged or not for this tool.
         UsageError: a device that is not there, or an option's value.
     """
-    compute = choose_compute(device, precision)
+    compute = choose_compute(device, precision) if crew is None else compute_of(crew, device, precision)
     return Segmenter(_weights_file(weights), compute, WindowOptions(window, overlap, tta))
 
 
@@ -248,6 +256,11 @@ def predict(
         A2FSegError: nothing could be begun, or why the one patient could not be segmented.
     """
     network = network or load_network()
+    if isinstance(network.compute, Elsewhere):  # workers have working folders of their own
+        source, preview, report, viewer = (absolute(path) for path in (source, preview, report, viewer))
+        output, keep_prepared = Path(output).absolute(), absolute(keep_prepared)
+        images = {m: Path(path).absolute() for m, path in (images or {}).items()} or None
+        reading = replace(reading, brain_mask=absolute(reading.brain_mask)) if reading else None
     known = network.config.modalities
     if unknown := [m for m in images or {} if m in BRATS_MODALITIES and m not in known]:
         takes = ", ".join(known)

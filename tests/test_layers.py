@@ -19,7 +19,7 @@ LAYERS = (
     ("reporting", "phantom"),
     ("cases",),
     ("dicom",),
-    ("imaging", "weights"),
+    ("imaging", "weights", "cluster"),
     ("core",),
     ("versions", "files", "errors", "modalities", "__init__"),
 )

@@ -23,11 +23,13 @@ from a2fseg_cli.cli.options import (
     Precision,
     Quiet,
     RemoveSmall,
+    Scheduler,
     Threads,
     Tta,
     Window,
 )
 from a2fseg_cli.cli.runtime import prepare_process, region_sizes, three
+from a2fseg_cli.cli.workers import crew_of
 
 if TYPE_CHECKING:
     from a2fseg_cli.evaluation.cohort import Failure
@@ -154,6 +156,7 @@ def evaluate(
     threads: Threads = None,
     num_parts: NumParts = None,
     part_id: PartId = None,
+    scheduler: Scheduler = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -170,7 +173,7 @@ def evaluate(
     prepare_process(threads)
     from a2fseg_cli.evaluation.evaluate import evaluate as evaluate_data
 
-    with ExitStack() as stack:
+    with crew_of(scheduler, threads) as crew, ExitStack() as stack:
         shown = _Progress(stack, quiet)
         result = evaluate_data(
             data,
@@ -199,6 +202,7 @@ def evaluate(
             keep_tiny=keep_tiny,
             num_parts=num_parts,
             part_id=part_id,
+            crew=crew,
             on_start=shown.start,
             on_patient=shown.patient,
         )

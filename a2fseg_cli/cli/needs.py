@@ -86,6 +86,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "drop_unregistered": Rule(needs=("raw",)),
         "keep_prepared": Rule(needs=("raw",)),
         "verbose": Rule(without=("quiet",)),
+        "scheduler": Rule(without=("dry_run",), why="Nothing is computed then."),
         "longitudinal": Rule(
             without=("num_parts", *_IMAGES, "image"), why="It is for several examinations, all of them in one process."
         ),
@@ -139,12 +140,12 @@ ALWAYS: dict[str, frozenset[str]] = {
          "json_", "quiet")
     ),
     "prepare": frozenset(
-        ("source", "output", "reference", "brain_mask", "drop_unregistered", "case", "threads", "overwrite", "json_",
-         "quiet")
+        ("source", "output", "reference", "brain_mask", "drop_unregistered", "case", "threads", "scheduler",
+         "overwrite", "json_", "quiet")
     ),
     "evaluate": frozenset(
         ("data", "subset", "split", "metrics", "policy", "labels", "output", "weights", "device", "precision", "window",
-         "overlap", "tta", "threads", "json_", "quiet")
+         "overlap", "tta", "threads", "scheduler", "json_", "quiet")
     ),
     # Of `weight_decay` the recipe knows whether its optimiser uses it, of `ablation` the configuration whether the
     # network has such parts.
@@ -154,7 +155,7 @@ ALWAYS: dict[str, frozenset[str]] = {
          "optimizer", "learning_rate",
          "weight_decay", "random_subsets", "foreground_share", "foreground_weight", "dice_over", "draw", "augment",
          "mix_share", "scanner_share", "gradient_clip", "ema_decay", "seed", "name", "licence", "device", "precision",
-         "threads", "cache", "workers", "quiet")
+         "threads", "cache", "workers", "scheduler", "quiet")
     ),
     "view": frozenset(("source", "output", "seg", "uncertainty", "select", "case", "overwrite", "quiet")),
     "report": frozenset(("source", "output", "seg", "stats", "labels", "select", "case", "overwrite", "json_")),

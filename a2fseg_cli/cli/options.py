@@ -44,6 +44,14 @@ NumParts = Annotated[
     ),
 ]
 PartId = Annotated[int | None, typer.Option(help="Which of the parts this process does, from 0", rich_help_panel=RUN)]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS|FILE|local:N",
+        help="Share the patients among the workers of a Dask scheduler, or among N processes of this machine",
+        rich_help_panel=RUN,
+    ),
+]
 RemoveSmall = Annotated[
     list[str] | None,
     typer.Option(

@@ -31,6 +31,7 @@ from a2fseg_cli.cli.options import (
     Quiet,
     Reference,
     RemoveSmall,
+    Scheduler,
     Select,
     Series,
     Split,
@@ -45,6 +46,7 @@ from a2fseg_cli.cli.options import (
 from a2fseg_cli.cli.pairs import given_images, listed
 from a2fseg_cli.cli.runtime import prepare_process, region_sizes, three
 from a2fseg_cli.cli.summaries import PatientLines, device_line, show_run
+from a2fseg_cli.cli.workers import crew_of
 from a2fseg_cli.errors import CohortError, UsageError
 
 MORE = "Further outputs"
@@ -200,6 +202,7 @@ def predict(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write over results that exist.")] = False,
     num_parts: NumParts = None,
     part_id: PartId = None,
+    scheduler: Scheduler = None,
     json_: Json = False,
     quiet: Quiet = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also windows and timings.")] = False,
@@ -249,11 +252,17 @@ def predict(
         fill_holes=fill_holes,
         keep_tiny=keep_tiny,
     )
-    network = api.load_network(
-        weights, device=device, precision=precision, window=three(window, "--window"), overlap=overlap, tta=tta
-    )
-    say(device_line(network), quiet)
-    with Bar("patients", quiet) as bar:
+    with crew_of(scheduler, threads) as crew, Bar("patients", quiet) as bar:
+        network = api.load_network(
+            weights,
+            device=device,
+            precision=precision,
+            window=three(window, "--window"),
+            overlap=overlap,
+            tta=tta,
+            crew=crew,
+        )
+        say(device_line(network), quiet)
         lines = PatientLines(bar, quiet, verbose)
         run = api.predict(
             source,

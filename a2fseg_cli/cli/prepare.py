@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from a2fseg_cli.cli.options import (
     Prefer,
     Quiet,
     Reference,
+    Scheduler,
     Select,
     Series,
     Split,
@@ -28,10 +30,11 @@ from a2fseg_cli.cli.options import (
     with_modality_options,
 )
 from a2fseg_cli.cli.runtime import prepare_process
+from a2fseg_cli.cli.workers import crew_of
 from a2fseg_cli.errors import CohortError, UsageError
 
 if TYPE_CHECKING:
-    from a2fseg_cli.inference.raw_cohort import Preparation
+    from a2fseg_cli.inference.preparation import Preparation
 
 
 @with_modality_options
@@ -53,6 +56,7 @@ def prepare(
     case: CaseName = None,
     split: Split = None,
     threads: Threads = None,
+    scheduler: Scheduler = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Redo only what is missing or outdated.")
     ] = False,
@@ -74,13 +78,7 @@ def prepare(
     from a2fseg_cli import api
     from a2fseg_cli.inference.raw_cohort import prepare as prepare_patients
 
-    with Bar("patients", quiet) as bar:
-
-        def tell(result: Preparation) -> None:
-            bar.advance(_line(result))
-            if quiet and (result.error or result.warnings):
-                say(_line(result))
-
+    with crew_of(scheduler, threads) as crew, Bar("patients", quiet) as bar:
         results = prepare_patients(
             source,
             output=output,
@@ -91,10 +89,17 @@ def prepare(
             reading=api.ReadingOptions(reference=reference, brain_mask=brain_mask, drop_unregistered=drop_unregistered),
             existing="overwrite" if overwrite else "skip" if skip_existing else "refuse",
             threads=torch.get_num_threads(),
+            crew=crew,
             started=bar.start,
-            progress=tell,
+            progress=partial(_tell, bar, quiet),
         )
     _show(results, output, json_)
+
+
+def _tell(bar: Bar, quiet: bool, result: Preparation) -> None:
+    bar.advance(_line(result))
+    if quiet and (result.error or result.warnings):
+        say(_line(result))
 
 
 def _line(result: Preparation) -> str:

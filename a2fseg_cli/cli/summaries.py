@@ -23,7 +23,7 @@ GUESS = "guess"
 def device_line(network: Segmenter) -> str:
     """Return where and with which weights the network runs, and why there."""
     compute = network.compute
-    return f"{compute.device} ({compute.reason}), {compute.precision}; {network.weights.path.stem}"
+    return f"{compute.name} ({compute.reason}), {compute.precision}; {network.weights.path.stem}"
 
 
 class PatientLines:

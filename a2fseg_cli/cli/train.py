@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from a2fseg_cli.cli.console import say
-from a2fseg_cli.cli.options import PATH, Device, Precision, Quiet, Threads
+from a2fseg_cli.cli.options import PATH, Device, Precision, Quiet, Scheduler, Threads
 from a2fseg_cli.cli.runtime import prepare_process, three, three_numbers
 from a2fseg_cli.cli.training_screen import TrainingScreen
+from a2fseg_cli.cli.workers import crew_of
 from a2fseg_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def train(
     workers: Annotated[
         int | None, typer.Option(help="Threads that prepare crops in advance (default: 0 on a CPU, 4 on a GPU)")
     ] = None,
+    scheduler: Scheduler = None,
     quiet: Quiet = False,
 ) -> None:
     """Train a network on your patients; `best.safetensors` is what `predict --weights` takes.
@@ -190,11 +192,11 @@ def train(
     prepare_process(threads, autotune=True)
     from a2fseg_cli.training.train import train as train_network
 
-    with TrainingScreen(quiet) as screen:
+    with crew_of(scheduler, threads) as crew, TrainingScreen(quiet) as screen:
         result = train_network(
             data, output, preset=preset, split=split, fold=_fold(fold), resume=resume, init_weights=init_weights,
             device=device, precision=precision, cache=cache, workers=workers, name=name, licence=licence,
-            listener=screen.listener(), **fields,
+            crew=crew, listener=screen.listener(), **fields,
         )  # fmt: skip
     if not result.first:
         return

@@ -21,6 +21,11 @@ class Compute:
     reason: str
 
     @property
+    def name(self) -> str:
+        """What computes, for messages and tables."""
+        return str(self.device)
+
+    @property
     def dtype(self) -> torch.dtype:
         """The floating type of the network's maps."""
         return DTYPES[self.precision]

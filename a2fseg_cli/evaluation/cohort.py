@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import torch
 
 from a2fseg_cli.cases.case import Case
+from a2fseg_cli.cluster.crew import Crew
 from a2fseg_cli.errors import A2FSegError, InputError, ResourceError
 from a2fseg_cli.evaluation.kept_scores import KeptScores
 from a2fseg_cli.evaluation.mask_source import MaskSource, ReadPatient
 from a2fseg_cli.evaluation.patient_scores import PatientScores
+from a2fseg_cli.evaluation.scores_of_workers import scored_by_workers
 from a2fseg_cli.inference.prefetch import read_ahead
 
 
@@ -34,7 +36,12 @@ Report = Callable[[PatientScores | Failure, bool], None]  # the outcome, and whe
 
 
 def score_cohort(
-    cases: Sequence[Case], source: MaskSource, kept: KeptScores, report: Report, overwrite: bool = False
+    cases: Sequence[Case],
+    source: MaskSource,
+    kept: KeptScores,
+    report: Report,
+    overwrite: bool = False,
+    crew: Crew | None = None,
 ) -> list[PatientScores]:
     """Return the scores of every patient that can be scored, in order; each is kept and reported as it is done.
 
@@ -46,6 +53,7 @@ def score_cohort(
         kept: Where scores are kept; those of the same files and settings are taken over.
         report: Called with each outcome.
         overwrite: Score again what was scored with other settings.
+        crew: Workers that share the patients.
 
     Raises:
         UsageError: scores of other settings are in the way.
@@ -57,11 +65,18 @@ def score_cohort(
         kept.check_free(to_do)
     for scores in done.values():
         report(scores, True)
-    for outcome in _outcomes(to_do, source, kept):
+    for outcome in _outcomes(to_do, source, kept) if crew is None else _by_workers(crew, to_do, source, kept):
         if isinstance(outcome, PatientScores):
             done[outcome.case] = outcome
         report(outcome, False)
     return [done[case.name] for case in cases if case.name in done]
+
+
+def _by_workers(
+    crew: Crew, cases: Sequence[Case], source: MaskSource, kept: KeptScores
+) -> Iterator[PatientScores | Failure]:
+    for case, scored in scored_by_workers(crew, cases, source):
+        yield kept.write(case, scored) if isinstance(scored, PatientScores) else Failure(case.name, scored)
 
 
 def _outcomes(cases: Sequence[Case], source: MaskSource, kept: KeptScores) -> Iterator[PatientScores | Failure]:

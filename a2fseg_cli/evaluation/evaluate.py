@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from a2fseg_cli.cluster.crew import Crew
 from a2fseg_cli.evaluation.cohort import Report
 from a2fseg_cli.evaluation.compare import compare_methods
 from a2fseg_cli.evaluation.methods import Given, methods_of, single
@@ -44,6 +45,7 @@ def evaluate(
     keep_tiny: bool = False,
     num_parts: int | None = None,
     part_id: int | None = None,
+    crew: Crew | None = None,
     on_start: Callable[[Start], None] = lambda _: None,
     on_patient: Report = lambda *_: None,
 ) -> EvaluationResult:
@@ -83,6 +85,7 @@ def evaluate(
         keep_tiny: Also score regions that the weights' card says are rather invented, so small are they.
         num_parts: In how many parts the cohort is shared; None reads the variables of a SLURM array or of torchrun.
         part_id: Which of them is this process's, from 0.
+        crew: Workers that share the patients (`connected`), whose device and precision are meant.
         on_start: Called once, before the first patient.
         on_patient: Called with each patient's scores or failure, and whether they were taken over.
 
@@ -92,12 +95,14 @@ def evaluate(
         WeightsError: the weights are missing, damaged or not for this tool.
         ResourceError: memory or disk ran out.
     """
+    if crew is not None:  # workers have working folders of their own
+        data = Path(data).absolute()
     methods = methods_of(weights, predictions, subsets is not None)
     request = Request(
         data, subsets, None if methods else single(predictions), split, metrics, policy, nsd_tolerance_mm, labels,
         prediction_labels, compare, kinds, _path(output), figure, _path(write_card), overwrite,
         None if methods else single(weights), device, precision, WindowOptions(window, overlap, tta), remove_small,
-        fill_holes, keep_tiny, num_parts, part_id, "", on_start, on_patient,
+        fill_holes, keep_tiny, num_parts, part_id, crew, "", on_start, on_patient,
     )  # fmt: skip
     return compare_methods(request, methods) if methods else evaluate_one(request)
 

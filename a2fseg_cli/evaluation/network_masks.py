@@ -65,7 +65,7 @@ class NetworkMasks:
     def description(self) -> str:
         """Device, why it was taken, precision and weights."""
         compute = self.segmenter.compute
-        return f"{compute.device} ({compute.reason}), {compute.precision}; {self.segmenter.weights.path.stem}"
+        return f"{compute.name} ({compute.reason}), {compute.precision}; {self.segmenter.weights.path.stem}"
 
     @property
     def origin(self) -> Mapping[str, Any]:

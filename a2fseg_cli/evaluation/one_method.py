@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from a2fseg_cli.cluster.crew import Crew
+from a2fseg_cli.cluster.job import absolute
 from a2fseg_cli.core.config import ModelConfig, all_subsets
 from a2fseg_cli.core.device import choose_compute
 from a2fseg_cli.errors import UsageError
@@ -30,6 +32,7 @@ from a2fseg_cli.evaluation.result import EvaluationResult
 from a2fseg_cli.evaluation.scored_cohort import ScoredCohort
 from a2fseg_cli.evaluation.selected_cases import SelectedCases, selected_cases
 from a2fseg_cli.inference.cleaning import least_volumes
+from a2fseg_cli.inference.elsewhere import compute_of
 from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
 from a2fseg_cli.weights.cache import resolve_weights
 from a2fseg_cli.weights.file_format import inspect_weights
@@ -84,6 +87,7 @@ class Request:
     keep_tiny: bool = False
     num_parts: int | None = None
     part_id: int | None = None
+    crew: Crew | None = None
     method: str = ""
     on_start: Callable[[Start], None] = lambda _: None
     on_patient: Report = lambda *_: None
@@ -156,7 +160,8 @@ def evaluate_one(request: Request, cases: SelectedCases | None = None) -> Evalua
     outputs.check(request.subsets == "all", request.metrics)
     segmenter = None
     if request.predictions is None:
-        compute = choose_compute(request.device, request.precision)
+        here = request.device, request.precision
+        compute = choose_compute(*here) if request.crew is None else compute_of(request.crew, *here)
         segmenter = Segmenter(resolve_weights(request.weights), compute, request.windows)
     config = segmenter.config if segmenter else config_of(request.weights)
     options = _options(request, config)
@@ -166,10 +171,11 @@ def evaluate_one(request: Request, cases: SelectedCases | None = None) -> Evalua
     if request.figure and request.figure not in [case.name for case in cases.every]:
         names = ", ".join(case.name for case in cases.every)
         raise UsageError(f"figure {request.figure}: no such patient among {names}.")
-    source = _masks(segmenter, request.predictions, cases, config, options)
+    folder = request.predictions if request.crew is None else absolute(request.predictions)
+    source = _masks(segmenter, folder, cases, config, options)
     share = cases.share(len(cases.own))
     request.on_start(Start(len(cases.own), source.description, share, request.method))
-    scored = _score(source, options, cases, outputs, request.on_patient, groups)
+    scored = _score(source, options, cases, outputs, request.on_patient, groups, request.crew)
     return _written(scored, outputs, request.compare is not None)
 
 
@@ -236,6 +242,7 @@ def _score(
     outputs: Outputs,
     on_patient: Report,
     kinds: Mapping[str, str] | None,
+    crew: Crew | None,
 ) -> ScoredCohort:
     """Score this process's patients, and take what other parts have finished into the tables as well."""
     failures: list[Failure] = []
@@ -246,7 +253,7 @@ def _score(
         on_patient(outcome, taken_over)
 
     kept = KeptScores(source, options, outputs.folder)
-    patients = score_cohort(cases.own, source, kept, report, outputs.overwrite)
+    patients = score_cohort(cases.own, source, kept, report, outputs.overwrite, crew)
     if len(cases.own) < len(cases.every):
         own = {scores.case: scores for scores in patients}
         known = [own.get(case.name) or kept.read(case) for case in cases.every]

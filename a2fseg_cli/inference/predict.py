@@ -10,6 +10,8 @@ from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.inference.cohort import Cohort, Outcome
+from a2fseg_cli.inference.cohort_of_workers import CohortOfWorkers
+from a2fseg_cli.inference.elsewhere import Elsewhere
 from a2fseg_cli.inference.layouts import PLAIN, layout_named
 from a2fseg_cli.inference.longitudinal import check_time_points, write_longitudinal
 from a2fseg_cli.inference.options import OutputOptions
@@ -127,14 +129,16 @@ def run_cases(
     ending = f"-{part}-of-{parts}" if parts > 1 else ""
     places = Places(output, single, preview, report, stats, ending, naming, label_file, viewer)
     how = (segmenter, reading or ReadingOptions(), options, places, existing, with_stats, inputs, keep_prepared)
-    cohort = Cohort(*how)
+    elsewhere = segmenter.compute if isinstance(segmenter.compute, Elsewhere) else None
+    cohort = CohortOfWorkers(*how) if elsewhere else Cohort(*how)
     outcomes = cohort.run(cases, progress or (lambda _: None))
     if single and outcomes[0].error is not None:
         raise outcomes[0].error
     files: Sequence[Path] = ()
     notes: Sequence[str] = ()
+    told = elsewhere.crew.notes if elsewhere else ()
     if longitudinal is not None:
         statuses = {outcome.status.case: outcome.status for outcome in outcomes}
         masks = {case.name: places.segmentation(case) for case in cases}
         files, notes = write_longitudinal(longitudinal, cases, statuses, masks, segmenter.config, options)
-    return Run(tuple(outcomes), places, words, tuple(files), tuple(notes))
+    return Run(tuple(outcomes), places, words, tuple(files), (*told, *notes))

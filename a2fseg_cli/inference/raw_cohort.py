@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 
@@ -14,31 +14,15 @@ from a2fseg_cli import __version__
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.cases.selection import Selection, select_cases
+from a2fseg_cli.cluster.crew import Crew
 from a2fseg_cli.dicom.places import opened_places
-from a2fseg_cli.errors import A2FSegError, UsageError, naming_out_of_memory
+from a2fseg_cli.errors import UsageError
 from a2fseg_cli.files import check_place, file_state, fingerprint
 from a2fseg_cli.inference.predict import EXISTING
-from a2fseg_cli.inference.status import FAILED, OK, SKIPPED, Status, StatusTable
-from a2fseg_cli.modalities import BRATS_MODALITIES
-from a2fseg_cli.raw.outputs import prepared_files, refuse_among_scans, remove_prepared, write_prepared
-from a2fseg_cli.raw.prepare import prepare_raw
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What became of a patient.
-
-    Attributes:
-        status: A row of the table.
-        files: What was written.
-        warnings: What a user should know of it.
-        error: Why it could not be prepared.
-    """
-
-    status: Status
-    files: tuple[Path, ...] = ()
-    warnings: tuple[str, ...] = ()
-    error: A2FSegError | None = field(default=None, repr=False)
+from a2fseg_cli.inference.preparation import Preparation, prepared_into
+from a2fseg_cli.inference.preparation_by_workers import prepared_by_workers
+from a2fseg_cli.inference.status import OK, SKIPPED, Status, StatusTable
+from a2fseg_cli.raw.outputs import prepared_files, refuse_among_scans
 
 
 def prepare(
@@ -50,12 +34,13 @@ def prepare(
     reading: ReadingOptions | None = None,
     existing: str = "refuse",
     threads: int = 1,
+    crew: Crew | None = None,
     started: Callable[[int], None] | None = None,
     progress: Callable[[Preparation], None] | None = None,
 ) -> list[Preparation]:
     """Prepare patients' raw images into a folder, each into a sub-folder of its own, without the network.
 
-    Every image may lie on its own grid and show the whole head. `predict` takes the folder as it is.
+    Every image may lie on its own grid and show the whole head; `predict` takes the folder.
 
     Args:
         source: A patient's folder, a cohort's, or a CSV, as of `predict`.
@@ -65,6 +50,7 @@ def prepare(
         reading: `reference`, `brain_mask` and `drop_unregistered` are followed.
         existing: refuse, skip (redo only what is missing or outdated) or overwrite.
         threads: How many images are worked on at a time.
+        crew: Workers that share the patients (`connected`); each takes its own threads.
         started: Told how many patients there are.
         progress: Told what became of each patient.
 
@@ -73,33 +59,49 @@ def prepare(
         InputError: nothing was found. What is wrong with a single patient is in its `Preparation`.
         ResourceError: the folder cannot be written.
     """
-    options = replace(reading or ReadingOptions(), raw=True)
-    folder = Path(output)
-    given = {m: Path(path) for m, path in images.items()} if images else None
-    with opened_places(Path(source) if source is not None else None, given) as (place, files):
+    whole = Path.absolute if crew is not None else Path  # workers have working folders of their own
+    folder = whole(Path(output))
+    given = {m: whole(Path(path)) for m, path in images.items()} if images else None
+    mask = whole(Path(reading.brain_mask)) if reading and reading.brain_mask else None
+    options = replace(reading or ReadingOptions(), raw=True, brain_mask=mask)
+    with opened_places(whole(Path(source)) if source is not None else None, given) as (place, files):
         cases = select_cases(place, given=files, selection=selection)
-        if options.brain_mask is not None and len(cases) > 1:
+        if mask is not None and len(cases) > 1:
             raise UsageError(f"One mask of the brain (brain_mask) is for one patient; there are {len(cases)}.")
         prints = {case.name: _fingerprint(case, options) for case in cases}
         check_place(folder / "status.csv")
         table = StatusTable(folder / "status.csv", (), prints)
         finished = set() if existing == "overwrite" else _finished(table, prints, folder)
         todo = [case for case in cases if case.name not in finished]
-        _refuse_existing(todo, [Path(options.brain_mask)] if options.brain_mask else [], folder, existing)
-        if started:
-            started(len(cases))
-        results = []
+        _refuse_existing(todo, [mask] if mask else [], folder, existing)
+        (started or (lambda _: None))(len(cases))
+        results: dict[str, Preparation] = {}
+        before = (table.rows[case.name] for case in cases if case.name in finished)
+        skipped = (replace(row, status=SKIPPED, reason="finished before") for row in before)
         with closing(table):
-            for case in cases:
-                if case.name in finished:
-                    result = Preparation(replace(table.rows[case.name], status=SKIPPED, reason="finished before"))
-                else:
-                    result = _prepared(case, folder / case.name, options, threads, prints[case.name])
+            for result in chain(map(Preparation, skipped), _prepared(todo, prints, folder, options, threads, crew)):
+                if result.status.status != SKIPPED:
                     table.note(result.status)
-                results.append(result)
+                results[result.status.case] = result
                 if progress:
                     progress(result)
-        return results
+        return [results[case.name] for case in cases]
+
+
+def _prepared(
+    cases: Sequence[Case],
+    prints: Mapping[str, str],
+    folder: Path,
+    options: ReadingOptions,
+    threads: int,
+    crew: Crew | None,
+) -> Iterator[Preparation]:
+    """Yield what became of each patient as it is done, here or on workers."""
+    if crew is not None:
+        yield from prepared_by_workers(crew, [(case, prints[case.name]) for case in cases], folder, options)
+        return
+    for case in cases:
+        yield prepared_into(folder / case.name, case, options, threads, prints[case.name])
 
 
 def _refuse_existing(cases: Sequence[Case], inputs: Sequence[Path], folder: Path, existing: str) -> None:
@@ -129,29 +131,6 @@ def _images_and_mask(folder: Path, row: Status) -> list[Path]:
     names = row.modalities.split("+")
     files = prepared_files(folder, row.case, names, names[0])
     return [files[name] for name in (*names, "brain_mask")]
-
-
-def _prepared(case: Case, folder: Path, options: ReadingOptions, threads: int, settings: str) -> Preparation:
-    """Return what became of one patient, its files written."""
-    started = time.perf_counter()
-
-    def status(kind: str, names: Sequence[str], reason: str = "", warnings: Sequence[str] = ()) -> Status:
-        seconds = round(time.perf_counter() - started, 2)
-        told = "; ".join(text.removeprefix(f"{case.name}: ") for text in warnings)
-        return Status(case.name, "+".join(names), kind, reason, seconds, warnings=told, settings=settings)
-
-    try:
-        with naming_out_of_memory(f"{case.name} could not be read and prepared"):
-            patient = prepare_raw(case, BRATS_MODALITIES, options, threads)
-        files = write_prepared(patient, folder)
-    except A2FSegError as error:
-        with suppress(A2FSegError):  # what was made of other images would be taken for this patient's
-            remove_prepared(folder, case.name)
-        return Preparation(status(FAILED, list(case.images), " ".join(str(error).split())), error=error)
-    images = patient.images
-    return Preparation(
-        status(OK, list(images.images), "; ".join(case.warnings), images.warnings), tuple(files), images.warnings
-    )
 
 
 def _fingerprint(case: Case, options: ReadingOptions) -> str:

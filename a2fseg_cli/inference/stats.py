@@ -89,7 +89,7 @@ def network_origin(segmenter: Segmenter) -> dict[str, dict[str, str]]:
     weights, compute = segmenter.weights, segmenter.compute
     return {
         "weights": {"file": weights.path.name, "sha256": weights.sha256},
-        "device": {"name": str(compute.device), "precision": compute.precision},
+        "device": {"name": compute.name, "precision": compute.precision},
     }
 
 

@@ -130,16 +130,32 @@ def _fingerprint(case: Case, config: ModelConfig) -> str:
     return fingerprint(states, meaning, CACHE_VERSION, config.modalities, config.label_values, config.spacing_mm)
 
 
-def _load(case: Case, config: ModelConfig, cache: Path) -> Sample:
+def _files(case: Case, config: ModelConfig, cache: Path) -> tuple[Path, Path, Path]:
+    """Return where the warnings, the classes and the images of a patient are kept."""
     stem = f"{case.name}-{_fingerprint(case, config)}"
-    classes_file, images_file = cache / f"{stem}.classes.npy", cache / f"{stem}.images.npy"
-    warnings_file = cache / f"{stem}.warnings.json"
-    if not images_file.is_file():  # written last
-        patient = read_training_patient(case, config)
-        atomic_write_text(warnings_file, json.dumps(patient.warnings))
-        for path, array in ((classes_file, patient.classes), (images_file, patient.images.astype(np.float16))):
-            with atomic_write(path) as file:
-                np.save(file, array)
+    return cache / f"{stem}.warnings.json", cache / f"{stem}.classes.npy", cache / f"{stem}.images.npy"
+
+
+def is_cached(case: Case, config: ModelConfig, cache: Path) -> bool:
+    """Return whether a patient's arrays are in the cache, of the same files and settings."""
+    return _files(case, config, cache)[-1].is_file()  # written last
+
+
+def fill_cache(case: Case, config: ModelConfig, cache: Path) -> None:
+    """Preprocess a patient into the cache if it is not there. Raises: as `load_samples`."""
+    if is_cached(case, config, cache):
+        return
+    warnings_file, classes_file, images_file = _files(case, config, cache)
+    patient = read_training_patient(case, config)
+    atomic_write_text(warnings_file, json.dumps(patient.warnings))
+    for path, array in ((classes_file, patient.classes), (images_file, patient.images.astype(np.float16))):
+        with atomic_write(path) as file:
+            np.save(file, array)
+
+
+def _load(case: Case, config: ModelConfig, cache: Path) -> Sample:
+    fill_cache(case, config, cache)
+    warnings_file, classes_file, images_file = _files(case, config, cache)
     present = tuple(m in case.images for m in config.modalities)
     warnings = tuple(json.loads(warnings_file.read_text("utf-8")))
     return CachedSample(case.name, images_file, classes_file, present, warnings)

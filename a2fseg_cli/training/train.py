@@ -10,10 +10,12 @@ from typing import Any, Unpack
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.case_lists import Split
+from a2fseg_cli.cluster.crew import Crew
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.core.device import Compute, choose_compute
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.training.data import Sample, load_samples
+from a2fseg_cli.training.data_by_workers import cache_by_workers
 from a2fseg_cli.training.initial import initial_weights
 from a2fseg_cli.training.loop import Setup, Trainer
 from a2fseg_cli.training.patients import choose_patients
@@ -113,6 +115,7 @@ def train(
     workers: int | None = None,
     name: str | None = None,
     licence: str = "not stated",
+    crew: Crew | None = None,
     listener: Listener | None = None,
     **fields: Unpack[Fields],
 ) -> TrainingResult:
@@ -133,6 +136,7 @@ def train(
         workers: Threads that draw crops before they are needed; by default 0 on a CPU, 4 on a GPU.
         name: Of the weights; by default of the preset and the run folder, such as `tiny-first`.
         licence: Of the weights.
+        crew: Workers that share the preprocessing of the patients (`connected`).
         listener: Told how it goes.
         **fields: Of the network and the recipe, see `Fields`.
 
@@ -155,7 +159,8 @@ def train(
     folder = RunFolder(Path(output), processes.rank == 0)
     resume = folder.has_checkpoint if restarted() else resume
     given = Path(split) if split is not None else folder.split if resume and fold is None else None
-    patients = choose_patients(_paths(data), config.modalities, given, recipe.seed, fold)
+    places = _paths(data) if crew is None else [path.absolute() for path in _paths(data)]
+    patients = choose_patients(places, config.modalities, given, recipe.seed, fold)
     for warning in patients.warnings:
         told.warn(warning)
     told.note(_where(compute, processes, patients.split))
@@ -165,7 +170,8 @@ def train(
     settings = settings_text(config, recipe, initial)
     folder.check(settings, patients.split, config, resume)
     place = Path(cache) if cache is not None else folder.path / "cache"
-    samples = _samples([*patients.train, *patients.validation], config, place, processes, told)
+    place = place if crew is None else place.absolute()  # workers have working folders of their own
+    samples = _samples([*patients.train, *patients.validation], config, place, processes, told, crew)
     folder.begin(settings, patients.split, place)
     parts = samples[: len(patients.train)], samples[len(patients.train) :]
     origin = {"data": patients.split} | ({"initial": initial.provenance} if initial else {})
@@ -225,9 +231,21 @@ def _where(compute: Compute, processes: Processes, split: Split) -> str:
 
 
 def _samples(
-    cases: Sequence[Case], config: ModelConfig, cache: Path, processes: Processes, told: Listener
+    cases: Sequence[Case],
+    config: ModelConfig,
+    cache: Path,
+    processes: Processes,
+    told: Listener,
+    crew: Crew | None = None,
 ) -> list[Sample]:
-    """Return the patients, preprocessed; each process does its share of those that are not in the cache."""
+    """Return the patients, preprocessed; workers, or each process, do their share of those not in the cache."""
+    if crew is not None:
+        if processes.rank == 0:
+            cache_by_workers(crew, cases, config, cache, told.preprocessed)
+            crew.end()  # processes of this machine would keep memory that the training can use
+        if processes.size > 1:
+            processes.wait()
+        return load_samples(cases, config, cache, _nothing)
     if processes.size > 1:
         load_samples(processes.share(cases), config, cache, told.preprocessed)
         processes.wait()
