@@ -83,8 +83,7 @@ def prepare(
                 if result.status.status != SKIPPED:
                     table.note(result.status)
                 results[result.status.case] = result
-                if progress:
-                    progress(result)
+                (progress or (lambda _: None))(result)
         return [results[case.name] for case in cases]
 
 
