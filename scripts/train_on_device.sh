@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train on a machine with a GPU that is lent for minutes, and bring back the weights alone.
+# Train on a machine with a GPU that is there for minutes, and bring back the weights alone.
 #
 #   scripts/train_on_device.sh DATA OUT MINUTES
 #

@@ -230,3 +230,14 @@ def test_memory_of_a_card() -> None:
     with pytest.raises(RuntimeError) as too_much:
         torch.empty(2**50, dtype=torch.uint8, device="cuda")
     assert is_out_of_memory(too_much.value)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks GNU OpenMP, which torch has on Linux")
+@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_let_the_core_go_unless_the_user_says_otherwise(own: str | None, expected: str) -> None:
+    """The library itself says what it read when torch loaded."""
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"} | {"OMP_DISPLAY_ENV": "TRUE"}
+    environment |= {"OMP_WAIT_POLICY": own} if own else {}
+    code = "from a2fseg_cli.cli.runtime import prepare_process; prepare_process()"
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert f"OMP_WAIT_POLICY = '{expected}'" in run.stderr

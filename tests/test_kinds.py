@@ -60,6 +60,7 @@ def test_the_table_and_the_card() -> None:
     card = card_scores(FOUR, CONFIG, "brats2020", SCANNERS)
     assert card["kinds"]["1.5 T"]["patients"] == 2
     assert card["kinds"]["1.5 T"]["subsets"]["flair"] == pytest.approx({"WT": 0.3, "TC": 0.3, "ET": 0.3})
+    assert "1.5 T" not in card_scores(FOUR, CONFIG, "brats2020", dict.fromkeys("ABCD", "1.5 T"))["kinds"]
     low, high = card["intervals_95"]["flair"]["WT"]
     assert 0.1 <= low < 0.4 < high <= 0.7
     assert card_scores(FOUR[:1], CONFIG, "brats2020")["intervals_95"]["t2"]["ET"] == pytest.approx([0.3, 0.3])

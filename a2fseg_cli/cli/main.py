@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Outline brain tumours in MR images from any subset of T1, T1c, T2 and FLAIR. "
-    "No telemetry; no network in any command but download-weights.",
+    "No telemetry; no network but for download-weights and --scheduler.",
 )
 app.command("predict", cls=Command)(predict)
 app.command("prepare", cls=Command)(prepare)

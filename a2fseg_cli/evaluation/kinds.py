@@ -86,8 +86,12 @@ def kinds_table(results: Sequence[PatientScores], config: ModelConfig, policy: s
 def card_kinds(
     results: Sequence[PatientScores], config: ModelConfig, given: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """Return what a weights card says of each kind: how many patients, and their mean Dice (0 to 1) by subset."""
+    """Return what a weights card says of each kind: how many patients, and their mean Dice (0 to 1) by subset.
+
+    A kind that all patients are of says nothing that their mean does not.
+    """
     return {
         kind: {"patients": len(patients), "subsets": subset_means(patients, config)}
         for kind, patients in patients_by_kind(results, config, given).items()
+        if len(patients) < len(results)
     }
