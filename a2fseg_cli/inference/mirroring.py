@@ -44,8 +44,8 @@ def _side_by_side(
 ) -> Iterator[Iterable[Tensor]]:
     """Yield the results of the views in their order, several computed at a time by the threads that torch has.
 
-    A second thread does not help a small network: a brain at 2 mm took the bundled one 0.37 s with one thread and
-    0.42 s with two, and two views with a thread each took 0.41 s together.
+    A second thread helps a small network little: a brain at 2 mm took the bundled one 0.38 s with one thread and 0.29
+    to 0.42 s with two, and two views with a thread each took 0.39 to 0.41 s together.
     """
     threads = torch.get_num_threads()
     count = min(at_once, threads, len(flips))
