@@ -109,6 +109,8 @@ def test_blocks_are_of_a2fseg_and_their_edges_fit_the_windows() -> None:
         replace(BLOCKS, architecture="hemis")
     with pytest.raises(ValueError, match="sub_voxels"):
         replace(BLOCKS, sub_voxels=5)
+    with pytest.raises(ValueError, match="multiples of 2"):
+        A2FSeg(BLOCKS)(torch.zeros(1, 4, 16, 17, 16), MASKS[0])
     assert '"sub_voxels": 2' in BLOCKS.to_json()
     assert ModelConfig.from_json(BLOCKS.to_json()) == BLOCKS
     assert "sub_voxels" not in PLAIN.to_json()

@@ -144,7 +144,8 @@ class A2FSeg(Network):
     def training_outputs(self, images: Tensor, subsets: Sequence[Present], progress: float = 1.0) -> TrainingOutputs:
         """Return the heads of equation (5): on each F_m, then on F_avg and Fhat of each subset.
 
-        Of blocks one voxel each, drawn anew at every call: the loss then costs what it costs on the coarse grid.
+        Of each block one voxel, the same of all, drawn anew at every call: the loss then costs what it costs on the
+        coarse grid. `voxels` says which.
         """
         features = self.encode(images, union(subsets))
         index = int(torch.randint(self.block**3, ())) if self.block > 1 else 0

@@ -135,6 +135,8 @@ class Network(nn.Module, ABC):
             raise ValueError(f"images must be (B, {len(self.config.modalities)}, D, H, W); got {tuple(images.shape)}")
         if any(edge < least for edge in images.shape[2:]):
             raise ValueError(f"edges must be at least {least}; got {tuple(images.shape)}")
+        if any(edge % self.config.sub_voxels for edge in images.shape[2:]):
+            raise ValueError(f"edges must be multiples of {self.config.sub_voxels}; got {tuple(images.shape)}")
 
     def fuse(self, features: Mapping[str, Tensor], present: Present, attention: bool = False) -> Output:
         """Return the output of one subset; arguments as of `fuse_subsets`."""
