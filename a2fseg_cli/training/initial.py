@@ -12,6 +12,7 @@ from torch import Tensor
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.networks import parameter_shapes, parameters_of_classes
 from a2fseg_cli.errors import WeightsError
+from a2fseg_cli.training.widening import can_widen, widened
 from a2fseg_cli.weights.card import STAGE
 from a2fseg_cli.weights.file_format import load_weights
 
@@ -34,20 +35,23 @@ class Initial:
 def initial_weights(path: Path, config: ModelConfig) -> Initial:
     """Return what of a weights file fits a network: the parameters of the modalities both have, and of all of them.
 
-    The heads fit where the classes are the same. Architecture, widths and attention kernel must be the same;
-    modalities, classes, working spacing and crops may differ. A network of blocks (`sub_voxels`) may start from one
-    without them: it then reads the mean of each block, and all voxels of a block get the same logits.
+    The heads fit where the classes are the same. Architecture and attention kernel must be the same; modalities,
+    classes, working spacing and crops may differ. An a2fseg may be wider than the one it starts from (`widening.py`).
+    A network of blocks (`sub_voxels`) may start from one without them: it then reads the mean of each block, and all
+    voxels of a block get the same logits.
 
     Raises:
         WeightsError: the file is not acceptable, or nothing in it fits.
     """
     weights, tensors = load_weights(path, parameter_shapes)
     source = weights.config
+    wider = source.features_per_stage != config.features_per_stage and can_widen(source, config)
     for name in ("architecture", "features_per_stage", "attention_kernel_size"):
-        if getattr(source, name) != getattr(config, name):
+        if getattr(source, name) != getattr(config, name) and not (name.startswith("features") and wider):
             raise WeightsError(
                 f"{path}: {name} is {getattr(source, name)}, the network to train has {getattr(config, name)}. "
-                "Take the same, or start without initial weights."
+                "Take the same (of a2fseg, a wider network may start from a narrower one), or start without initial "
+                "weights."
             )
     shared = [m for m in config.modalities if m in source.modalities]
     if not shared:
@@ -63,11 +67,10 @@ def initial_weights(path: Path, config: ModelConfig) -> Initial:
         tensors = in_blocks(tensors, config.sub_voxels)
     heads = source.classes == config.classes
     shapes, of_classes = parameter_shapes(config), parameters_of_classes(config)
-    fitting = {
-        name: value
-        for name, value in tensors.items()
-        if shapes.get(name) == tuple(value.shape) and (heads or name not in of_classes)
-    }
+    tensors = {name: value for name, value in tensors.items() if heads or name not in of_classes}
+    if wider:
+        tensors = widened(tensors, config)
+    fitting = {name: value for name, value in tensors.items() if shapes.get(name) == tuple(value.shape)}
     return Initial(fitting, _note(path, source, config, shared, heads), _provenance(weights.card, weights.sha256))
 
 
@@ -96,6 +99,9 @@ def _note(path: Path, source: ModelConfig, config: ModelConfig, shared: list[str
         parts.append(f"not used: {', '.join(unused)}")
     if not heads:
         parts.append(f"new heads for {', '.join(config.classes)}")
+    if source.features_per_stage != config.features_per_stage:
+        old, now = (",".join(map(str, c.features_per_stage)) for c in (source, config))
+        parts.append(f"widened to {now} channels, were {old}")
     if source.sub_voxels != config.sub_voxels:
         parts.append(f"blocks of {config.sub_voxels} voxels an edge, were {source.sub_voxels}")
     if source.spacing_mm != config.spacing_mm:
