@@ -43,6 +43,7 @@ def info(
         "features per stage": ", ".join(map(str, config.features_per_stage)),
         "trained on crops of": " x ".join(map(str, config.patch_size)),
         "working spacing mm": ", ".join(f"{mm:g}" for mm in config.spacing_mm),
+        "reads blocks of": " x ".join(3 * [str(config.sub_voxels)]) + " voxels",
     }
     if json_:
         print_json(machine | {"card": dict(described.card)})

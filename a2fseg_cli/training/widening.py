@@ -54,7 +54,7 @@ def _grown(name: str, old: Tensor, fresh: Tensor) -> Tensor:
     if ".up." in name:
         grown, old = grown.transpose(0, 1), old.transpose(0, 1)
     inputs, outputs = grown.shape[1], grown.shape[0]
-    concatenated = name.endswith(".0.0.weight") and ".merge." in name or name.startswith("fusion.f.")
+    concatenated = (name.endswith(".0.0.weight") and ".merge." in name) or name.startswith("fusion.f.")
     read = _places(old.shape[1], inputs, groups=inputs // outputs if concatenated else 1)
     kept = grown[: len(old)]
     kept.zero_()
