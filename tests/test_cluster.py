@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,6 +169,29 @@ def test_a_difference_names_what_differs() -> None:
     assert difference(Report({}, error=PlainError("WeightsError", "no weights")), {"options": "x"}, {}) == "no weights"
     assert Member("tcp://1", "tcp://1", 0, True).words == "worker tcp://1"
     assert Member("tcp://1", "node7", 0, True).words == "worker node7 (tcp://1)"
+
+
+def test_an_answer_whose_worker_ends_before_it_is_fetched_is_none() -> None:
+    """Dask begins such a call anew on the worker that is gone, so that its future never answers."""
+    from a2fseg_cli.cluster import calls
+
+    class Recomputed:
+        status = "finished"
+
+        def result(self, timeout: float | None = None) -> None:
+            assert timeout is not None, "waits without end"
+            self.status = "pending"
+            raise TimeoutError
+
+    class Forgotten:
+        status = "finished"
+
+        def result(self, timeout: float | None = None) -> None:
+            raise CancelledError
+
+    member = Member("tcp://1", "one", 0, True)
+    assert calls.result_of(Recomputed(), member) is None  # type: ignore[arg-type]
+    assert calls.result_of(Forgotten(), member) is None  # type: ignore[arg-type]
 
 
 # ---- what a user may give

@@ -63,7 +63,8 @@ class Crew:
                 future, member = futures.pop(address), asked[address]
                 if future.status in ("cancelled", "lost"):
                     continue
-                answer = result_of(future, member)
+                if (answer := result_of(future, member)) is None:
+                    continue
                 if isinstance(answer, PlainError):
                     raise UsageError(f"{member.words}: {answer.message}")
                 answers[member.words] = answer

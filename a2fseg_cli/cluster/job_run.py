@@ -105,7 +105,9 @@ class JobRun(Generic[Item, Answer]):
             return
         member = self._members[address]
         try:
-            if reason := difference(result_of(future, member), self._identity, self._hashes):
+            if (report := result_of(future, member)) is None:
+                return
+            if reason := difference(report, self._identity, self._hashes):
                 raise UsageError(f"{member.words}: {reason}. {SAME}")
         except UsageError as error:
             if not late:
@@ -131,12 +133,13 @@ class JobRun(Generic[Item, Answer]):
         self._checked(address, future, late=True)
         if self._working.get(address) is not future:
             return
-        if future.status in _GONE or _killed(future):
+        gone = future.status in _GONE or _killed(future)
+        done: Done | None = None if gone else result_of(future, self._members[address])
+        if done is None:
             yield from self._look()
             if self._working.get(address) is future:
                 yield from self._ended(address)
             return
-        done: Done = result_of(future, self._members[address])
         if not done.known:  # another process under the same address
             yield from self._ended(address)
             return
