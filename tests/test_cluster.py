@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -314,6 +316,20 @@ def test_processes_of_this_machine_write_the_same_and_end(
     code, printed, err = run("predict", *asked, *more, "--scheduler", "local:1")
     assert (code, "0 ok, 6 skipped, 0 failed" in printed) == (0, True), err
     assert left_behind(tmp_path) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_does_not_reach_processes_of_this_machine() -> None:
+    """A terminal sends it to all; one that a nanny has started again is spared as well."""
+    with connected("local:1", threads=1) as crew:
+        (pid,) = crew.ask(os.getpid).values()
+        os.kill(pid, signal.SIGINT)
+        assert list(crew.ask(os.getpid).values()) == [pid]
+        kill(pid)
+        wait_for(lambda: not psutil.pid_exists(pid))
+        (other,) = crew.ask(os.getpid).values()
+        os.kill(other, signal.SIGINT)
+        assert list(crew.ask(os.getpid).values()) == [other]
 
 
 @pytest.mark.slow
