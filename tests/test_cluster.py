@@ -578,6 +578,44 @@ def test_scores_and_caches_are_those_of_one_process(with_truth: Path, toy_weight
 
 
 @pytest.mark.slow
+def test_a_worker_left_out_of_one_method_is_left_out_of_the_next(
+    with_truth: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    """It came in the middle of the first of two networks: said once, and nothing ends for it."""
+    waiting = """
+import a2fseg_cli.evaluation.scores_of_workers as scoring
+real_scored = scoring.__dict__.setdefault("real_scored", scoring._scored)
+def waiting(source, case):
+    mark("begun", case)
+    while not (marks / "go").exists():
+        time.sleep(0.05)
+    return real_scored(source, case)
+scoring._scored = waiting
+"""
+    odd = """
+import a2fseg_cli.cluster.worker as w
+def other(paths):
+    (marks / "asked").touch()
+    return {str(path): "No such file or directory" for path in paths}
+w.hashes_of = other
+"""
+    other = shutil.copy(toy_weights, tmp_path / "other.safetensors")
+    with Lab(tmp_path) as lab:
+        lab.worker("first", waiting)
+        weights = "--weights", f"one={toy_weights}", "--weights", f"two={other}"
+        client = lab.client("evaluate", with_truth, *weights)
+        wait_for(lambda: lab.marked("begun"))
+        lab.worker("odd", odd)
+        wait_for((lab.marks / "asked").exists)
+        time.sleep(3)  # its answer is looked at
+        (lab.marks / "go").touch()
+        code, _, err = finished(client)
+    assert code == 0, err
+    assert len(lab.marked("begun")) == 2 * 3
+    assert err.count("Warning: left out: worker odd") == 1
+
+
+@pytest.mark.slow
 def test_what_is_wrong_with_a_patient_of_a_training_is_said(
     with_truth: Path, toy_weights: Path, tmp_path: Path
 ) -> None:

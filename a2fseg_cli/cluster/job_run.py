@@ -33,10 +33,18 @@ class JobRun(Generic[Item, Answer]):
         token: Text of the token in each folder that is written.
         turns: The items.
         notes: Gets what a user should know of the workers.
+        left_out: Addresses of workers that are not asked; gets those of late ones that differ.
     """
 
     def __init__(
-        self, client: Client, words: str, job: Job[Item, Answer], token: str, turns: Turns[Item], notes: list[str]
+        self,
+        client: Client,
+        words: str,
+        job: Job[Item, Answer],
+        token: str,
+        turns: Turns[Item],
+        notes: list[str],
+        left_out: set[str],
     ) -> None:
         self._client, self._words, self._job, self._token, self._turns = client, words, job, token, turns
         self._notes = notes
@@ -47,7 +55,7 @@ class JobRun(Generic[Item, Answer]):
         self._checking: dict[str, Future[Any]] = {}  # these four by the worker's address
         self._working: dict[str, Future[Any]] = {}
         self._ready: set[str] = set()
-        self._refused: set[str] = set()
+        self._refused = left_out
         self._events: SimpleQueue[tuple[str, Future[Any]]] = SimpleQueue()
         self._looked = self._useful = time.monotonic()
         self._patience_s = patience_s()
@@ -78,7 +86,7 @@ class JobRun(Generic[Item, Answer]):
         """
         until = time.monotonic() + self._patience_s
         self._members = members(self._client, self._words)
-        self._check(self._members)
+        self._check(self._members.keys() - self._refused)
         while self._checking and time.monotonic() < until:
             with suppress(Empty):
                 address, future = self._events.get(timeout=POLL_S)
@@ -172,7 +180,7 @@ class JobRun(Generic[Item, Answer]):
         for address in self._checking.keys() - there.keys():
             self._checking.pop(address).cancel()
         self._ready &= there.keys()
-        self._refused &= there.keys()
+        self._refused.intersection_update(there)
         self._members = there
         self._check(there.keys() - self._ready - self._refused - self._checking.keys())
         if self._working or any(there[address].takes_tasks for address in self._ready):
