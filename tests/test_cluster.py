@@ -365,7 +365,7 @@ worker_side.segment_patient = deadly
 
 @pytest.mark.slow
 def test_a_patient_out_of_memory_is_tried_once_more_alone(cohort: Path, toy_weights: Path, tmp_path: Path) -> None:
-    """case0 has enough the second time, case2 never; nothing runs beside a second time."""
+    """case0 has enough the second time, case2 and case4 never; nothing runs beside a second time."""
     fault = """
 def greedy(patient, *how):
     mark("begun", patient)
@@ -374,6 +374,8 @@ def greedy(patient, *how):
     mark("ended", patient)
     if patient.name == "case2" or (patient.name == "case0" and times == 1):
         raise ResourceError("Out of memory: not even the smallest window fits.")
+    if patient.name == "case4":
+        raise MemoryError("Unable to allocate 3. GiB")
     return real(patient, *how)
 worker_side.segment_patient = greedy
 """
@@ -386,9 +388,11 @@ worker_side.segment_patient = greedy
     table = rows(out)
     assert (table["case0"]["status"], table["case2"]["status"]) == ("ok", "failed")
     assert table["case2"]["reason"].startswith("Out of memory")
+    assert table["case4"]["reason"] == "case4: out of memory, also with nothing beside it. Give the workers more."
+    assert len(masks(out)) == 4
     begun, ended = lab.marked("begun"), lab.marked("ended")
-    assert sorted(name for name, _, _ in begun[-2:]) == ["case0", "case2"]
-    assert len(begun) == len(NAMES) + 2
+    assert sorted(name for name, _, _ in begun[-3:]) == ["case0", "case2", "case4"]
+    assert len(begun) == len(NAMES) + 3
     assert int(begun[-1][2]) > int(ended[-2][2]) > int(begun[-2][2]) > int(ended[-3][2])
 
 

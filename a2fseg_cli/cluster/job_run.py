@@ -20,6 +20,7 @@ from a2fseg_cli.errors import UsageError
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+_OUT_OF_MEMORY = Lost("out of memory, also with nothing beside it. Give the workers more.")
 _GONE = ("cancelled", "lost")  # of a future: its scheduler is gone, or was told to forget it
 
 
@@ -157,8 +158,9 @@ class JobRun(Generic[Item, Answer]):
         if done.error is not None:
             raise done.error.error
         attempt = self._turns.done(address)
-        if not (self._job.ran_out_of_memory(done.answer) and self._turns.again_alone(attempt)):
-            yield attempt.item, done.answer
+        starved = done.out_of_memory or self._job.ran_out_of_memory(done.answer)
+        if not (starved and self._turns.again_alone(attempt)):
+            yield attempt.item, _OUT_OF_MEMORY if done.out_of_memory else done.answer
 
     def _ended(self, address: str) -> Iterator[tuple[Item, Lost]]:
         """Note that a worker ended; if there is one of its address, it has to be checked again."""
