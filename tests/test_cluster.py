@@ -29,7 +29,7 @@ from a2fseg_cli.cluster.members import Member, difference
 from a2fseg_cli.cluster.sight import answer_token, is_answered, tokens
 from a2fseg_cli.cluster.turns import Turns
 from a2fseg_cli.cluster.worker import Report
-from a2fseg_cli.errors import InputError
+from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.evaluation.evaluate import evaluate
 from a2fseg_cli.inference.status import StatusTable
 from a2fseg_cli.training.data import load_samples
@@ -194,6 +194,14 @@ def test_an_answer_whose_worker_ends_before_it_is_fetched_is_none() -> None:
     member = Member("tcp://1", "one", 0, True)
     assert calls.result_of(Recomputed(), member) is None  # type: ignore[arg-type]
     assert calls.result_of(Forgotten(), member) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["soon", "1 fortnight", None])
+def test_a_time_limit_that_is_no_time_is_a_usage_error(text: str | None) -> None:
+    from a2fseg_cli.cluster.calls import patience_s
+
+    with dask.config.set({"a2fseg.no-workers-timeout": text}), pytest.raises(UsageError, match=f"is {text}: expected"):
+        patience_s()
 
 
 # ---- what a user may give

@@ -68,11 +68,21 @@ def naming_a_lost_scheduler(words: str) -> Iterator[None]:
 
 
 def patience_s() -> float:
-    """Return how long a run waits while nobody works: Dask's configuration `a2fseg.no-workers-timeout`."""
+    """Return how long a run waits while nobody works: Dask's configuration `a2fseg.no-workers-timeout`.
+
+    Raises:
+        UsageError: it is no time.
+    """
     import dask.config
     from dask.utils import parse_timedelta
 
-    return float(parse_timedelta(dask.config.get("a2fseg.no-workers-timeout", "10 minutes")))
+    text = dask.config.get("a2fseg.no-workers-timeout", "10 minutes")
+    try:
+        return float(parse_timedelta(text))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"a2fseg.no-workers-timeout in Dask's configuration is {text}: expected a time such as 90s or 2 hours."
+        ) from error
 
 
 def nobody(words: str, there: int) -> ResourceError:
