@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from a2fseg_cli.cluster.members import Member, difference
 from a2fseg_cli.cluster.sight import answer_token, is_answered, tokens
 from a2fseg_cli.cluster.turns import Turns
 from a2fseg_cli.cluster.worker import Report
-from a2fseg_cli.errors import InputError
+from a2fseg_cli.errors import InputError, UsageError
 from a2fseg_cli.evaluation.evaluate import evaluate
 from a2fseg_cli.inference.status import StatusTable
 from a2fseg_cli.training.data import load_samples
@@ -170,6 +173,37 @@ def test_a_difference_names_what_differs() -> None:
     assert Member("tcp://1", "node7", 0, True).words == "worker node7 (tcp://1)"
 
 
+def test_an_answer_whose_worker_ends_before_it_is_fetched_is_none() -> None:
+    """Dask begins such a call anew on the worker that is gone, so that its future never answers."""
+    from a2fseg_cli.cluster import calls
+
+    class Recomputed:
+        status = "finished"
+
+        def result(self, timeout: float | None = None) -> None:
+            assert timeout is not None, "waits without end"
+            self.status = "pending"
+            raise TimeoutError
+
+    class Forgotten:
+        status = "finished"
+
+        def result(self, timeout: float | None = None) -> None:
+            raise CancelledError
+
+    member = Member("tcp://1", "one", 0, True)
+    assert calls.result_of(Recomputed(), member) is None  # type: ignore[arg-type]
+    assert calls.result_of(Forgotten(), member) is None  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["soon", "1 fortnight", None])
+def test_a_time_limit_that_is_no_time_is_a_usage_error(text: str | None) -> None:
+    from a2fseg_cli.cluster.calls import patience_s
+
+    with dask.config.set({"a2fseg.no-workers-timeout": text}), pytest.raises(UsageError, match=f"is {text}: expected"):
+        patience_s()
+
+
 # ---- what a user may give
 
 
@@ -293,6 +327,20 @@ def test_processes_of_this_machine_write_the_same_and_end(
 
 
 @pytest.mark.slow
+def test_ctrl_c_does_not_reach_processes_of_this_machine() -> None:
+    """A terminal sends it to all; one that a nanny has started again is spared as well."""
+    with connected("local:1", threads=1) as crew:
+        (pid,) = crew.ask(os.getpid).values()
+        os.kill(pid, signal.SIGINT)
+        assert list(crew.ask(os.getpid).values()) == [pid]
+        kill(pid)
+        wait_for(lambda: not psutil.pid_exists(pid))
+        (other,) = crew.ask(os.getpid).values()
+        os.kill(other, signal.SIGINT)
+        assert list(crew.ask(os.getpid).values()) == [other]
+
+
+@pytest.mark.slow
 def test_a_patient_that_ends_each_worker_fails_and_the_others_are_done(
     cohort: Path, toy_weights: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -325,7 +373,7 @@ worker_side.segment_patient = deadly
 
 @pytest.mark.slow
 def test_a_patient_out_of_memory_is_tried_once_more_alone(cohort: Path, toy_weights: Path, tmp_path: Path) -> None:
-    """case0 has enough the second time, case2 never; nothing runs beside a second time."""
+    """case0 has enough the second time, case2 and case4 never; nothing runs beside a second time."""
     fault = """
 def greedy(patient, *how):
     mark("begun", patient)
@@ -334,6 +382,8 @@ def greedy(patient, *how):
     mark("ended", patient)
     if patient.name == "case2" or (patient.name == "case0" and times == 1):
         raise ResourceError("Out of memory: not even the smallest window fits.")
+    if patient.name == "case4":
+        raise MemoryError("Unable to allocate 3. GiB")
     return real(patient, *how)
 worker_side.segment_patient = greedy
 """
@@ -346,9 +396,11 @@ worker_side.segment_patient = greedy
     table = rows(out)
     assert (table["case0"]["status"], table["case2"]["status"]) == ("ok", "failed")
     assert table["case2"]["reason"].startswith("Out of memory")
+    assert table["case4"]["reason"] == "case4: out of memory, also with nothing beside it. Give the workers more."
+    assert len(masks(out)) == 4
     begun, ended = lab.marked("begun"), lab.marked("ended")
-    assert sorted(name for name, _, _ in begun[-2:]) == ["case0", "case2"]
-    assert len(begun) == len(NAMES) + 2
+    assert sorted(name for name, _, _ in begun[-3:]) == ["case0", "case2", "case4"]
+    assert len(begun) == len(NAMES) + 3
     assert int(begun[-1][2]) > int(ended[-2][2]) > int(begun[-2][2]) > int(ended[-3][2])
 
 
@@ -535,6 +587,44 @@ def test_scores_and_caches_are_those_of_one_process(with_truth: Path, toy_weight
     assert {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()} == arrays
     assert [done for _, done, _ in told] == [1, 2, 3]
     assert len(arrays) == 9
+
+
+@pytest.mark.slow
+def test_a_worker_left_out_of_one_method_is_left_out_of_the_next(
+    with_truth: Path, toy_weights: Path, tmp_path: Path
+) -> None:
+    """It came in the middle of the first of two networks: said once, and nothing ends for it."""
+    waiting = """
+import a2fseg_cli.evaluation.scores_of_workers as scoring
+real_scored = scoring.__dict__.setdefault("real_scored", scoring._scored)
+def waiting(source, case):
+    mark("begun", case)
+    while not (marks / "go").exists():
+        time.sleep(0.05)
+    return real_scored(source, case)
+scoring._scored = waiting
+"""
+    odd = """
+import a2fseg_cli.cluster.worker as w
+def other(paths):
+    (marks / "asked").touch()
+    return {str(path): "No such file or directory" for path in paths}
+w.hashes_of = other
+"""
+    other = shutil.copy(toy_weights, tmp_path / "other.safetensors")
+    with Lab(tmp_path) as lab:
+        lab.worker("first", waiting)
+        weights = "--weights", f"one={toy_weights}", "--weights", f"two={other}"
+        client = lab.client("evaluate", with_truth, *weights)
+        wait_for(lambda: lab.marked("begun"))
+        lab.worker("odd", odd)
+        wait_for((lab.marks / "asked").exists)
+        time.sleep(3)  # its answer is looked at
+        (lab.marks / "go").touch()
+        code, _, err = finished(client)
+    assert code == 0, err
+    assert len(lab.marked("begun")) == 2 * 3
+    assert err.count("Warning: left out: worker odd") == 1
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import SimpleITK as sitk
 from a2fseg_cli.imaging.geometry import Geometry, same_grid
 from a2fseg_cli.imaging.reading import MedicalImage, image_of, read_image
 from a2fseg_cli.imaging.writing import write_map
+from a2fseg_cli.inference import raw_cohort
 from a2fseg_cli.phantom import make_phantom
 from a2fseg_cli.phantom.head import random_motion, scan, scan_geometry
 from a2fseg_cli.raw.prepare import finer
@@ -269,6 +270,28 @@ def test_what_was_prepared_before_of_other_sequences_is_gone(
     bad.write_bytes(b"no image")
     assert run("prepare", "--t1c", bad, "--case", "P1", "-o", tmp_path, "--overwrite")[0] == 3
     assert not list((tmp_path / "P1").iterdir())
+
+
+def test_after_a_kill_in_the_middle_of_a_patient_the_same_command_goes_on(
+    study: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies in the patient's folder is half of this run's own; a folder of others is still refused."""
+    out = tmp_path / "prepared"
+
+    def killed(folder: Path, *_: object) -> None:
+        folder.mkdir()
+        (folder / "P1_t2.nii.gz").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(raw_cohort, "prepared_into", killed)
+        with pytest.raises(KeyboardInterrupt):
+            raw_cohort.prepare(study, output=out)
+    assert run("prepare", study, "-o", out, "--drop-unregistered")[0] == 2  # begun with other settings
+    code, _, said = run("prepare", study, "-o", out)
+    assert code == 0, said
+    (row,) = csv.DictReader((out / "status.csv").read_text().splitlines())
+    assert (row["status"], (out / "P1" / "P1_t2.nii.gz").exists()) == ("ok", False)
 
 
 def test_what_is_missing_is_prepared_again(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:

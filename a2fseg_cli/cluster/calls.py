@@ -5,7 +5,8 @@ from __future__ import annotations
 import pickle
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from a2fseg_cli.cluster.members import Member, members_of
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from distributed import Client, Future
 
 POLL_S = 1.0  # how often the scheduler is asked who is there; a patient takes longer
+# An answer, 20 kB of numbers, is fetched in milliseconds. After this it is asked whether there is still one.
+_FETCH_S = 10.0
 SAME = "Workers need the same package, weights and files as the client: mend or stop that worker."
 
 
@@ -27,9 +30,21 @@ def call(client: Client, address: str, function: Callable[..., Any], *arguments:
 
 
 def result_of(future: Future[Any], member: Member) -> Any:
-    """Return what a worker answered. Raises: UsageError: its process cannot read the question."""
+    """Return what a worker answered; None where it ended, or its scheduler did, before the answer was fetched.
+
+    Dask would wait without end: it begins the call anew, on a worker that is gone.
+
+    Raises:
+        UsageError: its process cannot read the question.
+    """
     try:
-        return future.result()
+        while True:
+            with suppress(TimeoutError):
+                return future.result(timeout=_FETCH_S)
+            if future.status != "finished":
+                return None
+    except CancelledError:
+        return None
     except (ImportError, AttributeError) as error:
         raise UsageError(f"{member.words}: this a2fseg cannot be loaded there ({error}). {SAME}") from error
 
@@ -53,11 +68,21 @@ def naming_a_lost_scheduler(words: str) -> Iterator[None]:
 
 
 def patience_s() -> float:
-    """Return how long a run waits while nobody works: Dask's configuration `a2fseg.no-workers-timeout`."""
+    """Return how long a run waits while nobody works: Dask's configuration `a2fseg.no-workers-timeout`.
+
+    Raises:
+        UsageError: it is no time.
+    """
     import dask.config
     from dask.utils import parse_timedelta
 
-    return float(parse_timedelta(dask.config.get("a2fseg.no-workers-timeout", "10 minutes")))
+    text = dask.config.get("a2fseg.no-workers-timeout", "10 minutes")
+    try:
+        return float(parse_timedelta(text))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"a2fseg.no-workers-timeout in Dask's configuration is {text}: expected a time such as 90s or 2 hours."
+        ) from error
 
 
 def nobody(words: str, there: int) -> ResourceError:

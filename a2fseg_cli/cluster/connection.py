@@ -6,9 +6,11 @@ import asyncio
 import json
 import logging
 import re
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,21 +141,39 @@ def _local(stack: ExitStack, count: int, threads: int | None) -> tuple[Client, s
     threads = threads or max(1, CPU_COUNT // count)
     # Its pages of information ask for no certificate: they get no content, and a port that no other program wants.
     stack.enter_context(dask.config.set({f"distributed.{who}.http.routes": [] for who in ("scheduler", "worker")}))
-    cluster = LocalCluster(
-        n_workers=count,
-        threads_per_worker=threads,
-        memory_limit=0,  # the machine's: a share of it would end a patient that has the machine for itself
-        host="127.0.0.1",
-        protocol="tls",
-        security=security,
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-        worker_dashboard_address="127.0.0.1:0",
-        silence_logs=logging.CRITICAL,
-    )
+    with _ctrl_c_for_this_process():
+        cluster = LocalCluster(
+            n_workers=count,
+            threads_per_worker=threads,
+            memory_limit=0,  # the machine's: a share of it would end a patient that has the machine for itself
+            host="127.0.0.1",
+            protocol="tls",
+            security=security,
+            dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+            worker_dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
     stack.enter_context(cluster)
     words = f"{count} process{'es' * (count != 1)} of this machine with {threads} thread{'s' * (threads != 1)} each"
     return _client(stack, cluster.scheduler_address, security=security), words
+
+
+@contextmanager
+def _ctrl_c_for_this_process() -> Iterator[None]:
+    """Keep Ctrl-C from what is started in the block, now or by its threads later; here it counts after the block.
+
+    A terminal sends it to every process. Workers would end with a traceback each, and it is the client that ends them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # started in the block, it would let the signal through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ class Crew:
     ) -> None:
         self.client, self.words, self.threads, self.end = client, words, threads, end
         self.notes: list[str] = []  # what a user should know of the workers
+        self._left_out: set[str] = set()  # addresses of those that came late and differ; no job asks them again
 
     def ask(self, question: Callable[[], Answer]) -> dict[str, Answer]:
         """Return what each worker answers that is there now, by what it is called; at least one is waited for.
@@ -55,7 +56,8 @@ class Crew:
 
     def _answers_to(self, question: Callable[[], Answer], until: float) -> dict[str, Answer]:
         """Return the answers of all that are there and stay."""
-        asked = members(self.client, self.words)
+        there = members(self.client, self.words)
+        asked = {address: member for address, member in there.items() if address not in self._left_out}
         futures = {address: call(self.client, address, ask, question) for address in asked}
         answers: dict[str, Answer] = {}
         while futures and time.monotonic() <= until:
@@ -63,7 +65,8 @@ class Crew:
                 future, member = futures.pop(address), asked[address]
                 if future.status in ("cancelled", "lost"):
                     continue
-                answer = result_of(future, member)
+                if (answer := result_of(future, member)) is None:
+                    continue
                 if isinstance(answer, PlainError):
                     raise UsageError(f"{member.words}: {answer.message}")
                 answers[member.words] = answer
@@ -91,7 +94,7 @@ class Crew:
         """
         make_folders(job.writes)
         with tokens(job.writes) as token:
-            run = JobRun(self.client, self.words, job, token, Turns(items, began), self.notes)
+            run = JobRun(self.client, self.words, job, token, Turns(items, began), self.notes, self._left_out)
             try:
                 yield from run.answers()
             finally:

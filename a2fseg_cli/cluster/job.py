@@ -89,10 +89,10 @@ class Job(ABC, Generic[Item, Answer]):
 
 @dataclass(frozen=True)
 class Lost:
-    """There is no answer: every worker that had the item ended.
+    """There is no answer: every worker that had the item ended, or its memory did.
 
     Attributes:
-        reason: How often, and what to look at, in one line.
+        reason: Which, and what to look at, in one line.
     """
 
     reason: str

@@ -20,6 +20,7 @@ from a2fseg_cli.errors import UsageError
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+_OUT_OF_MEMORY = Lost("out of memory, also with nothing beside it. Give the workers more.")
 _GONE = ("cancelled", "lost")  # of a future: its scheduler is gone, or was told to forget it
 
 
@@ -33,10 +34,18 @@ class JobRun(Generic[Item, Answer]):
         token: Text of the token in each folder that is written.
         turns: The items.
         notes: Gets what a user should know of the workers.
+        left_out: Addresses of workers that are not asked; gets those of late ones that differ.
     """
 
     def __init__(
-        self, client: Client, words: str, job: Job[Item, Answer], token: str, turns: Turns[Item], notes: list[str]
+        self,
+        client: Client,
+        words: str,
+        job: Job[Item, Answer],
+        token: str,
+        turns: Turns[Item],
+        notes: list[str],
+        left_out: set[str],
     ) -> None:
         self._client, self._words, self._job, self._token, self._turns = client, words, job, token, turns
         self._notes = notes
@@ -47,7 +56,7 @@ class JobRun(Generic[Item, Answer]):
         self._checking: dict[str, Future[Any]] = {}  # these four by the worker's address
         self._working: dict[str, Future[Any]] = {}
         self._ready: set[str] = set()
-        self._refused: set[str] = set()
+        self._refused = left_out
         self._events: SimpleQueue[tuple[str, Future[Any]]] = SimpleQueue()
         self._looked = self._useful = time.monotonic()
         self._patience_s = patience_s()
@@ -78,7 +87,7 @@ class JobRun(Generic[Item, Answer]):
         """
         until = time.monotonic() + self._patience_s
         self._members = members(self._client, self._words)
-        self._check(self._members)
+        self._check(self._members.keys() - self._refused)
         while self._checking and time.monotonic() < until:
             with suppress(Empty):
                 address, future = self._events.get(timeout=POLL_S)
@@ -105,7 +114,9 @@ class JobRun(Generic[Item, Answer]):
             return
         member = self._members[address]
         try:
-            if reason := difference(result_of(future, member), self._identity, self._hashes):
+            if (report := result_of(future, member)) is None:
+                return
+            if reason := difference(report, self._identity, self._hashes):
                 raise UsageError(f"{member.words}: {reason}. {SAME}")
         except UsageError as error:
             if not late:
@@ -131,12 +142,13 @@ class JobRun(Generic[Item, Answer]):
         self._checked(address, future, late=True)
         if self._working.get(address) is not future:
             return
-        if future.status in _GONE or _killed(future):
+        gone = future.status in _GONE or _killed(future)
+        done: Done | None = None if gone else result_of(future, self._members[address])
+        if done is None:
             yield from self._look()
             if self._working.get(address) is future:
                 yield from self._ended(address)
             return
-        done: Done = result_of(future, self._members[address])
         if not done.known:  # another process under the same address
             yield from self._ended(address)
             return
@@ -146,8 +158,9 @@ class JobRun(Generic[Item, Answer]):
         if done.error is not None:
             raise done.error.error
         attempt = self._turns.done(address)
-        if not (self._job.ran_out_of_memory(done.answer) and self._turns.again_alone(attempt)):
-            yield attempt.item, done.answer
+        starved = done.out_of_memory or self._job.ran_out_of_memory(done.answer)
+        if not (starved and self._turns.again_alone(attempt)):
+            yield attempt.item, _OUT_OF_MEMORY if done.out_of_memory else done.answer
 
     def _ended(self, address: str) -> Iterator[tuple[Item, Lost]]:
         """Note that a worker ended; if there is one of its address, it has to be checked again."""
@@ -169,7 +182,7 @@ class JobRun(Generic[Item, Answer]):
         for address in self._checking.keys() - there.keys():
             self._checking.pop(address).cancel()
         self._ready &= there.keys()
-        self._refused &= there.keys()
+        self._refused.intersection_update(there)
         self._members = there
         self._check(there.keys() - self._ready - self._refused - self._checking.keys())
         if self._working or any(there[address].takes_tasks for address in self._ready):

@@ -19,7 +19,7 @@ from typing import Any
 
 from a2fseg_cli.cluster.job import Job, PlainError
 from a2fseg_cli.cluster.sight import answer_token, hashes_of
-from a2fseg_cli.errors import A2FSegError
+from a2fseg_cli.errors import A2FSegError, is_out_of_memory
 from a2fseg_cli.versions import versions
 
 # Each item takes all threads of its process: a second one, which Dask would begin where a worker has two, waits.
@@ -65,12 +65,14 @@ class Done:
     Attributes:
         answer: Of the job.
         known: False where this process was not checked for the run: it was started in the place of another.
+        out_of_memory: Whether memory ran out where nothing of the job expects it, as in the writing of large maps.
         error: What was raised, a user can mend.
         bug: The traceback of any other exception.
     """
 
     answer: Any = None
     known: bool = True
+    out_of_memory: bool = False
     error: PlainError | None = None
     bug: str = ""
 
@@ -125,8 +127,8 @@ def do(run: str, item: Any, threads: int | None, deterministic: bool) -> Done:
             return Done(work(item))
         except A2FSegError as error:
             return Done(error=PlainError.of(error))
-        except Exception:
-            return Done(bug=traceback.format_exc())
+        except Exception as error:
+            return Done(out_of_memory=True) if is_out_of_memory(error) else Done(bug=traceback.format_exc())
         finally:
             _give_pages_back()
 

@@ -129,16 +129,14 @@ def run_cases(
     ending = f"-{part}-of-{parts}" if parts > 1 else ""
     places = Places(output, single, preview, report, stats, ending, naming, label_file, viewer)
     how = (segmenter, reading or ReadingOptions(), options, places, existing, with_stats, inputs, keep_prepared)
-    elsewhere = segmenter.compute if isinstance(segmenter.compute, Elsewhere) else None
-    cohort = CohortOfWorkers(*how) if elsewhere else Cohort(*how)
+    cohort = CohortOfWorkers(*how) if isinstance(segmenter.compute, Elsewhere) else Cohort(*how)
     outcomes = cohort.run(cases, progress or (lambda _: None))
     if single and outcomes[0].error is not None:
         raise outcomes[0].error
     files: Sequence[Path] = ()
     notes: Sequence[str] = ()
-    told = elsewhere.crew.notes if elsewhere else ()
     if longitudinal is not None:
         statuses = {outcome.status.case: outcome.status for outcome in outcomes}
         masks = {case.name: places.segmentation(case) for case in cases}
         files, notes = write_longitudinal(longitudinal, cases, statuses, masks, segmenter.config, options)
-    return Run(tuple(outcomes), places, words, tuple(files), (*told, *notes))
+    return Run(tuple(outcomes), places, words, tuple(files), tuple(notes))

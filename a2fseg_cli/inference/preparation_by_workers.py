@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,7 +58,7 @@ class PreparingJob(Job[Task, Answered]):
 
 
 def prepared_by_workers(
-    crew: Crew, tasks: Sequence[Task], folder: Path, options: ReadingOptions
+    crew: Crew, tasks: Sequence[Task], folder: Path, options: ReadingOptions, began: Callable[[Case], None]
 ) -> Iterator[Preparation]:
     """Yield what became of each patient as it is done.
 
@@ -67,6 +67,7 @@ def prepared_by_workers(
         tasks: Patients, each with the fingerprint of what its result depends on.
         folder: Gets a folder for each patient.
         options: How.
+        began: Told each patient before it goes to a worker.
 
     Raises:
         UsageError, ResourceError: as `Crew.answers`.
@@ -76,7 +77,7 @@ def prepared_by_workers(
     mask = (Path(options.brain_mask),) if options.brain_mask else ()
     reads = (*sample_of(case.files for case, _ in tasks if not case.problem), *mask)
     job = PreparingJob(folder, options, reads, (folder,), crew.threads)
-    for (case, settings), answer in crew.answers(job, tasks):
+    for (case, settings), answer in crew.answers(job, tasks, lambda task: began(task[0])):
         if isinstance(answer, Lost):
             with suppress(A2FSegError):  # it may be half of a patient
                 remove_prepared(folder / case.name, case.name)

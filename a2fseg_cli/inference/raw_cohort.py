@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import chain
@@ -21,7 +21,7 @@ from a2fseg_cli.files import check_place, file_state, fingerprint
 from a2fseg_cli.inference.predict import EXISTING
 from a2fseg_cli.inference.preparation import Preparation, prepared_into
 from a2fseg_cli.inference.preparation_by_workers import prepared_by_workers
-from a2fseg_cli.inference.status import OK, SKIPPED, Status, StatusTable
+from a2fseg_cli.inference.status import OK, RUNNING, SKIPPED, Status, StatusTable
 from a2fseg_cli.raw.outputs import prepared_files, refuse_among_scans
 
 
@@ -73,13 +73,13 @@ def prepare(
         table = StatusTable(folder / "status.csv", (), prints)
         finished = set() if existing == "overwrite" else _finished(table, prints, folder)
         todo = [case for case in cases if case.name not in finished]
-        _refuse_existing(todo, [mask] if mask else [], folder, existing)
+        _refuse_existing(todo, [mask] if mask else [], folder, existing, _begun(table, prints))
         (started or (lambda _: None))(len(cases))
         results: dict[str, Preparation] = {}
         before = (table.rows[case.name] for case in cases if case.name in finished)
-        skipped = (replace(row, status=SKIPPED, reason="finished before") for row in before)
+        skipped = (Preparation(replace(row, status=SKIPPED, reason="finished before")) for row in before)
         with closing(table):
-            for result in chain(map(Preparation, skipped), _prepared(todo, prints, folder, options, threads, crew)):
+            for result in chain(skipped, _prepared(todo, prints, folder, options, threads, crew, table)):
                 if result.status.status != SKIPPED:
                     table.note(result.status)
                 results[result.status.case] = result
@@ -94,17 +94,25 @@ def _prepared(
     options: ReadingOptions,
     threads: int,
     crew: Crew | None,
+    table: StatusTable,
 ) -> Iterator[Preparation]:
-    """Yield what became of each patient as it is done, here or on workers."""
+    """Yield what became of each patient as it is done, here or on workers; each is in the table when it is begun."""
+
+    def began(case: Case) -> None:  # after a kill, what lies in its folder is known as this run's
+        table.note(Status(case.name, "+".join(case.images), RUNNING, settings=prints[case.name]))
+
     if crew is not None:
-        yield from prepared_by_workers(crew, [(case, prints[case.name]) for case in cases], folder, options)
+        yield from prepared_by_workers(crew, [(case, prints[case.name]) for case in cases], folder, options, began)
         return
     for case in cases:
+        began(case)
         yield prepared_into(folder / case.name, case, options, threads, prints[case.name])
 
 
-def _refuse_existing(cases: Sequence[Case], inputs: Sequence[Path], folder: Path, existing: str) -> None:
-    """Refuse results that are in the way, and a folder that is the input's. Raises: UsageError."""
+def _refuse_existing(
+    cases: Sequence[Case], inputs: Sequence[Path], folder: Path, existing: str, ours: Collection[str]
+) -> None:
+    """Refuse results that are in the way, other than ours, and a folder that is the input's. Raises: UsageError."""
     if existing not in EXISTING:
         raise UsageError(f"existing {existing}: expected {', '.join(EXISTING)}.")
     for case in cases:
@@ -112,7 +120,8 @@ def _refuse_existing(cases: Sequence[Case], inputs: Sequence[Path], folder: Path
         if any(os.path.realpath(path).startswith(own + os.sep) for path in (*case.files, *inputs)):
             raise UsageError(f"{folder / case.name} holds the patient's input. Give another folder.")
     refuse_among_scans(folder, [case.folder for case in cases])
-    in_the_way = [folder / case.name for case in cases if (folder / case.name).exists()]
+    others = [folder / case.name for case in cases if case.name not in ours]
+    in_the_way = [place for place in others if place.exists()]
     if existing == "refuse" and in_the_way:
         raise UsageError(
             f"{in_the_way[0]} exists ({len(in_the_way)} such folders). Overwrite them (overwrite), have what is "
@@ -123,6 +132,11 @@ def _refuse_existing(cases: Sequence[Case], inputs: Sequence[Path], folder: Path
 def _finished(table: StatusTable, prints: Mapping[str, str], folder: Path) -> set[str]:
     ok = {n: row for n, row in table.rows.items() if row.status == OK and row.settings == prints.get(n)}
     return {n for n, row in ok.items() if all(path.exists() for path in _images_and_mask(folder / n, row))}
+
+
+def _begun(table: StatusTable, prints: Mapping[str, str]) -> set[str]:
+    """Return the patients in whose middle a run with the same settings was killed."""
+    return {n for n, row in table.rows.items() if row.status == RUNNING and row.settings == prints.get(n)}
 
 
 def _images_and_mask(folder: Path, row: Status) -> list[Path]:
