@@ -210,7 +210,7 @@ def test_a_time_limit_that_is_no_time_is_a_usage_error(text: str | None) -> None
 @pytest.mark.parametrize(
     ("scheduler", "words"),
     [
-        ("nowhere.json", "scheduler nowhere.json: no such file; expected the address of a Dask scheduler"),
+        ("nowhere.json", "scheduler nowhere.json: no such file (a scheduler removes its file when it ends); expected"),
         ("local:0", "expected local:1 to local:1024"),
         ("local:x", "scheduler local:x: no such file; expected the address"),
         ("local", "scheduler local: no such file; expected the address"),

@@ -66,7 +66,8 @@ def _address(scheduler: str) -> str:
     path = Path(scheduler)
     if not path.is_file():
         if scheduler.startswith("local") or not _ADDRESS.fullmatch(scheduler):
-            raise UsageError(f"scheduler {scheduler}: no such file; {_EXPECTED}.")
+            gone = "" if scheduler.startswith("local") else " (a scheduler removes its file when it ends)"
+            raise UsageError(f"scheduler {scheduler}: no such file{gone}; {_EXPECTED}.")
         return scheduler if "://" in scheduler else f"tcp://{scheduler}"
     try:
         address = json.loads(path.read_text("utf-8"))["address"]
