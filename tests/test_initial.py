@@ -54,7 +54,7 @@ def test_other_classes_get_new_heads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"features_per_stage": (4, 10)}, r"features_per_stage is \(4, 8\), the network to train has \(4, 10\)"),
+        ({"features_per_stage": (4, 6)}, r"features_per_stage is \(4, 8\), the network to train has \(4, 6\)"),
         ({"modalities": ("t2", "dwi")}, "made for t1, flair; none of them is among t2, dwi"),
     ],
     ids=["widths", "modalities"],
