@@ -35,7 +35,7 @@ def trained_a_little(config: ModelConfig) -> A2FSeg:
 @pytest.mark.parametrize("ablation", [(), ("average-only",), ("no-context",), ("no-modality-heads",)])
 def test_a_widened_network_is_the_same_function(ablation: tuple[str, ...]) -> None:
     narrow, wide = trained_a_little(replace(NARROW, ablation=ablation)), A2FSeg(replace(WIDE, ablation=ablation))
-    wide.load_state_dict(widened(narrow.state_dict(), wide.config))
+    wide.load_state_dict(widened(narrow.state_dict(), narrow.config, WIDE.features_per_stage))
     wide.requires_grad_(False)
     images = torch.randn(1, 4, 12, 8, 16)
     for mask in MASKS:
@@ -45,10 +45,29 @@ def test_a_widened_network_is_the_same_function(ablation: tuple[str, ...]) -> No
             torch.testing.assert_close(new, old, atol=2e-5, rtol=1e-4)
 
 
+def test_modalities_may_be_called_like_parts_of_the_network() -> None:
+    config = replace(NARROW, modalities=("up", "merge", "fusion", "down"))
+    narrow, wide = trained_a_little(config), A2FSeg(replace(config, features_per_stage=(7, 9, 6)))
+    wide.load_state_dict(widened(narrow.state_dict(), config, (7, 9, 6)))
+    images = torch.randn(1, 4, 8, 8, 8)
+    torch.testing.assert_close(wide(images, MASKS[0]), narrow(images, MASKS[0]), atol=2e-5, rtol=1e-4)
+
+
+def test_what_another_ablation_shapes_otherwise_starts_at_random_as_without_more_channels(tmp_path: Path) -> None:
+    """f_m without the average reads C channels, with it 2C: 4 of 8 would fit into 8 of 8, and be another function."""
+    file = tmp_path / "narrow.safetensors"
+    context = replace(NARROW, features_per_stage=(4, 8))
+    save_weights(file, trained_a_little(context).state_dict(), context, {})
+    for widths in ((4, 8), (8, 8)):
+        taken = initial_weights(file, replace(context, features_per_stage=widths, ablation=("no-context",))).tensors
+        assert "fusion.f.t1.weight" not in taken
+        assert "encoders.t1.up.0.weight" in taken
+
+
 def test_the_new_channels_learn() -> None:
     torch.manual_seed(0)
     wide = A2FSeg(WIDE)
-    wide.load_state_dict(widened(trained_a_little(NARROW).state_dict(), WIDE))
+    wide.load_state_dict(widened(trained_a_little(NARROW).state_dict(), NARROW, WIDE.features_per_stage))
     images, target = torch.randn(1, 4, 16, 16, 16), torch.randint(0, 4, (1, 16, 16, 16))
     optimizer = torch.optim.Adam(wide.parameters(), lr=0.01)
     losses = []

@@ -46,8 +46,9 @@ def initial_weights(path: Path, config: ModelConfig) -> Initial:
     weights, tensors = load_weights(path, parameter_shapes)
     source = weights.config
     wider = source.features_per_stage != config.features_per_stage and can_widen(source, config)
-    for name in ("architecture", "features_per_stage", "attention_kernel_size"):
-        if getattr(source, name) != getattr(config, name) and not (name.startswith("features") and wider):
+    same = {"architecture", "attention_kernel_size"} | (set() if wider else {"features_per_stage"})
+    for name in sorted(same):
+        if getattr(source, name) != getattr(config, name):
             raise WeightsError(
                 f"{path}: {name} is {getattr(source, name)}, the network to train has {getattr(config, name)}. "
                 "Take the same (of a2fseg, a wider network may start from a narrower one), or start without initial "
@@ -63,14 +64,17 @@ def initial_weights(path: Path, config: ModelConfig) -> Initial:
             f"{path}: sub_voxels is {source.sub_voxels}, the network to train has {config.sub_voxels}. "
             "Take the same, or weights without blocks."
         )
+    if wider:
+        tensors = widened(tensors, source, config.features_per_stage)
     if source.sub_voxels < config.sub_voxels:
         tensors = in_blocks(tensors, config.sub_voxels)
     heads = source.classes == config.classes
     shapes, of_classes = parameter_shapes(config), parameters_of_classes(config)
-    tensors = {name: value for name, value in tensors.items() if heads or name not in of_classes}
-    if wider:
-        tensors = widened(tensors, config)
-    fitting = {name: value for name, value in tensors.items() if shapes.get(name) == tuple(value.shape)}
+    fitting = {
+        name: value
+        for name, value in tensors.items()
+        if shapes.get(name) == tuple(value.shape) and (heads or name not in of_classes)
+    }
     return Initial(fitting, _note(path, source, config, shared, heads), _provenance(weights.card, weights.sha256))
 
 

@@ -8,6 +8,7 @@ https://arxiv.org/abs/1511.05641, who repeat channels instead).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from a2fseg_cli.core.networks import build_network
 
 
 def can_widen(narrow: ModelConfig, wide: ModelConfig) -> bool:
-    """Return whether all a network lacks to be the wider one are channels; only a2fseg is widened."""
+    """Return whether an a2fseg can get the channels of another: as many stages, none of them narrower."""
     before, after = narrow.features_per_stage, wide.features_per_stage
     return (
         narrow.architecture == wide.architecture == "a2fseg"
@@ -26,40 +27,41 @@ def can_widen(narrow: ModelConfig, wide: ModelConfig) -> bool:
     )
 
 
-def widened(tensors: Mapping[str, Tensor], wide: ModelConfig) -> dict[str, Tensor]:
-    """Return the parameters of an a2fseg with more channels, from those of one with fewer; the same function.
+def widened(tensors: Mapping[str, Tensor], config: ModelConfig, features_per_stage: Sequence[int]) -> dict[str, Tensor]:
+    """Return the parameters of the same a2fseg with more channels; the same function.
 
     Args:
-        tensors: By parameter name; what the wider network has not stays as it is.
-        wide: Configuration of the wider network.
+        tensors: By parameter name.
+        config: Of the network they are of.
+        features_per_stage: Channels of each resolution level, at least those of `config`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # every process of a training draws the same
-        fresh = build_network(wide).state_dict()
-    return {name: _grown(name, value, fresh[name]) if name in fresh else value for name, value in tensors.items()}
+        fresh = build_network(replace(config, features_per_stage=tuple(features_per_stage))).state_dict()
+    return {name: _grown(name, value, fresh[name]) for name, value in tensors.items()}
 
 
 def _grown(name: str, old: Tensor, fresh: Tensor) -> Tensor:
     """Return a parameter in its new shape.
 
     Args:
-        name: Of the parameter.
-        old: Biases and norms (channels,), kernels (out, in, ...), of transposed convolutions (in, out, ...).
+        name: Of the parameter, such as `encoders.t1.merge.0.1.0.weight` or `fusion.f.t1.weight`.
+        old: Biases and norms (channels,), kernels (out, in, D, H, W), of transposed convolutions (in, out, D, H, W).
         fresh: Random values in the new shape.
     """
     grown = fresh.clone()
     if old.ndim == 1:
         grown[: len(old)] = old
         return grown
-    if ".up." in name:
-        grown, old = grown.transpose(0, 1), old.transpose(0, 1)
-    inputs, outputs = grown.shape[1], grown.shape[0]
-    concatenated = (name.endswith(".0.0.weight") and ".merge." in name) or name.startswith("fusion.f.")
+    part, _, layer, _, block = f"{name}....".split(".")[:5]  # a modality may be called anything
+    transposed = part == "encoders" and layer == "up"
+    concatenated = part == "fusion" or (part == "encoders" and layer == "merge" and block == "0")
+    by_output, old = (grown.transpose(0, 1), old.transpose(0, 1)) if transposed else (grown, old)
+    outputs, inputs = by_output.shape[:2]
     read = _places(old.shape[1], inputs, groups=inputs // outputs if concatenated else 1)
-    kept = grown[: len(old)]
-    kept.zero_()
-    kept[:, read] = old
-    return grown.transpose(0, 1).contiguous() if ".up." in name else grown
+    by_output[: len(old)] = 0
+    by_output[: len(old), read] = old
+    return grown
 
 
 def _places(old: int, new: int, groups: int) -> Sequence[int]:
