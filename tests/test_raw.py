@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -281,6 +282,9 @@ def test_after_a_kill_in_the_middle_of_a_patient_the_same_command_goes_on(
     def killed(folder: Path, *_: object) -> None:
         folder.mkdir()
         (folder / "P1_t2.nii.gz").touch()
+        for place in (folder, folder.parent):
+            (place / ".half.part").touch()
+            os.utime(place / ".half.part", (0, 0))  # what a writer leaves that is killed is removed when it is old
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -292,6 +296,7 @@ def test_after_a_kill_in_the_middle_of_a_patient_the_same_command_goes_on(
     assert code == 0, said
     (row,) = csv.DictReader((out / "status.csv").read_text().splitlines())
     assert (row["status"], (out / "P1" / "P1_t2.nii.gz").exists()) == ("ok", False)
+    assert not list(out.rglob("*.part"))
 
 
 def test_what_is_missing_is_prepared_again(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:

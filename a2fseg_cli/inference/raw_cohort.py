@@ -17,7 +17,7 @@ from a2fseg_cli.cases.selection import Selection, select_cases
 from a2fseg_cli.cluster.crew import Crew
 from a2fseg_cli.dicom.places import opened_places
 from a2fseg_cli.errors import UsageError
-from a2fseg_cli.files import check_place, file_state, fingerprint
+from a2fseg_cli.files import check_place, file_state, fingerprint, remove_abandoned
 from a2fseg_cli.inference.predict import EXISTING
 from a2fseg_cli.inference.preparation import Preparation, prepared_into
 from a2fseg_cli.inference.preparation_by_workers import prepared_by_workers
@@ -74,6 +74,7 @@ def prepare(
         finished = set() if existing == "overwrite" else _finished(table, prints, folder)
         todo = [case for case in cases if case.name not in finished]
         _refuse_existing(todo, [mask] if mask else [], folder, existing, _begun(table, prints))
+        remove_abandoned(folder)
         (started or (lambda _: None))(len(cases))
         results: dict[str, Preparation] = {}
         before = (table.rows[case.name] for case in cases if case.name in finished)

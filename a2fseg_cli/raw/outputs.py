@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from a2fseg_cli.errors import ResourceError, UsageError
-from a2fseg_cli.files import atomic_write_bytes
+from a2fseg_cli.files import atomic_write_bytes, remove_abandoned
 from a2fseg_cli.imaging.geometry import Geometry
 from a2fseg_cli.imaging.writing import write_image, write_label_map, write_map
 from a2fseg_cli.modalities import BRATS_MODALITIES
@@ -78,6 +78,7 @@ def refuse_among_scans(folder: Path, scans: Sequence[Path | None]) -> None:
 
 def remove_prepared(folder: Path, name: str) -> None:
     """Remove what `write_prepared` made of a patient before, of whichever sequences. Raises: ResourceError."""
+    remove_abandoned(folder)
     for path in reversed(possible_files(folder, name)):
         try:
             path.unlink(missing_ok=True)
