@@ -74,7 +74,6 @@ def prepare(
         finished = set() if existing == "overwrite" else _finished(table, prints, folder)
         todo = [case for case in cases if case.name not in finished]
         _refuse_existing(todo, [mask] if mask else [], folder, existing, _begun(table, prints))
-        remove_abandoned(folder)
         (started or (lambda _: None))(len(cases))
         results: dict[str, Preparation] = {}
         before = (table.rows[case.name] for case in cases if case.name in finished)
@@ -102,6 +101,7 @@ def _prepared(
     def began(case: Case) -> None:  # after a kill, what lies in its folder is known as this run's
         table.note(Status(case.name, "+".join(case.images), RUNNING, settings=prints[case.name]))
 
+    remove_abandoned(folder)
     if crew is not None:
         yield from prepared_by_workers(crew, [(case, prints[case.name]) for case in cases], folder, options, began)
         return
