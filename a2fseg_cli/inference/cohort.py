@@ -192,13 +192,15 @@ class Cohort:
         return read_ahead(cases, load, reader, lookahead)
 
     def _finish(self, work: _Work, patient: Patient, predicted: PatientPrediction, done: Report) -> None:
-        places, files = self.places, self.places.files_of(work.case)
+        files = self.places.files_of(work.case)
         how = (self.segmenter, self.options, files, self.with_stats, self.settings)
-        result = finish_patient(patient, predicted, *how)
+        self._finished(work, finish_patient(patient, predicted, *how), done)
+
+    def _finished(self, work: _Work, result: PatientResult, done: Report) -> None:
         if self._stats:
             self._stats.add(result.stats | {"fingerprint": work.settings})
-        elif places.stats_file:
-            write_stats(places.stats_file, result.stats)
+        elif self.places.stats_file:
+            write_stats(self.places.stats_file, result.stats)
         status = work.status(OK, result=result)
         self._note(status)
         done(Outcome(status, result))

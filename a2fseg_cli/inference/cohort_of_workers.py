@@ -16,7 +16,7 @@ from a2fseg_cli.cases.images import ReadingOptions
 from a2fseg_cli.cluster.job import Job, Lost, Opened, PlainError, plain, sample_of
 from a2fseg_cli.errors import A2FSegError, ResourceError
 from a2fseg_cli.files import fingerprint
-from a2fseg_cli.inference.cohort import Cohort, Outcome, Report, _Work
+from a2fseg_cli.inference.cohort import Cohort, Report, _Work
 from a2fseg_cli.inference.elsewhere import Elsewhere, NetworkAsked, network_asked
 from a2fseg_cli.inference.exports import PatientResult, finish_patient
 from a2fseg_cli.inference.options import OutputOptions
@@ -24,8 +24,7 @@ from a2fseg_cli.inference.patient import load_patient, segment_patient
 from a2fseg_cli.inference.places import Places
 from a2fseg_cli.inference.predictor import Segmenter
 from a2fseg_cli.inference.segmentation_file import check_segmentation_file
-from a2fseg_cli.inference.stats import write_stats
-from a2fseg_cli.inference.status import OK, RUNNING
+from a2fseg_cli.inference.status import RUNNING
 
 
 @dataclass(frozen=True)
@@ -125,15 +124,6 @@ class CohortOfWorkers(Cohort):
                 self._finished(work, answer.result, done)
             elif answer.error is not None:
                 self._fail(work, answer.error.error, done)
-
-    def _finished(self, work: _Work, result: PatientResult, done: Report) -> None:
-        if self._stats:
-            self._stats.add(result.stats | {"fingerprint": work.settings})
-        elif self.places.stats_file:
-            write_stats(self.places.stats_file, result.stats)
-        status = work.status(OK, result=result)
-        self._note(status)
-        done(Outcome(status, result))
 
     def _job(self, cases: Sequence[Case], compute: Elsewhere) -> Segmentation:
         places = self.places
