@@ -192,8 +192,7 @@ class Cohort:
         return read_ahead(cases, load, reader, lookahead)
 
     def _finish(self, work: _Work, patient: Patient, predicted: PatientPrediction, done: Report) -> None:
-        files = self.places.files_of(work.case)
-        how = (self.segmenter, self.options, files, self.with_stats, self.settings)
+        how = (self.segmenter, self.options, self.places.files_of(work.case), self.with_stats, self.settings)
         self._finished(work, finish_patient(patient, predicted, *how), done)
 
     def _finished(self, work: _Work, result: PatientResult, done: Report) -> None:
