@@ -102,9 +102,8 @@ class Cohort:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What the results depend on beside inputs, weights and windows."""
-        reading = asdict(self.reading)
         mask = self.reading.brain_mask
-        return asdict(self.options) | reading | {"brain_mask": str(mask) if mask else None}
+        return asdict(self.options) | asdict(self.reading) | {"brain_mask": str(mask) if mask else None}
 
     def run(self, cases: Sequence[Case], report: Report) -> list[Outcome]:
         """Segment every case that is not finished; report each as it is done, and return all.
