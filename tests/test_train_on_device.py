@@ -7,6 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,73 @@ def test_without_its_arguments_it_says_how_it_is_called() -> None:
     done = call("data")
     assert done.returncode == 2
     assert "DATA OUT MINUTES" in done.stderr
+
+
+WITHOUT_PYTHON = {"DEVICE": "cpu", "PYTHON": "true"}  # every step succeeds at once and makes nothing
+
+
+def test_patients_may_be_links_and_those_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    (tmp_path / "P1").mkdir()
+    (data / "P2").mkdir(parents=True)
+    (data / "P1").symlink_to(tmp_path / "P1")
+    assert "2 patients" in call(data, out, 1, **WITHOUT_PYTHON).stdout
+    (data / "P2").rmdir()
+    assert "1 patients" in call(data, out, 1, **WITHOUT_PYTHON).stdout
+    assert [path.name for path in (out / "patients").iterdir()] == ["P1"]
+    assert (tmp_path / "P1").is_dir()
+
+
+def test_two_patients_of_one_name_are_refused(tmp_path: Path) -> None:
+    for part in ("part-01", "part-02"):
+        (tmp_path / "parts" / part / "P1").mkdir(parents=True)
+    done = call(tmp_path / "parts", tmp_path / "out", 1, **WITHOUT_PYTHON)
+    assert done.returncode == 1
+    assert "a patient of the same name lies in another part" in done.stderr
+
+
+@pytest.mark.parametrize("minutes", ["soon", "-3", "1e2", ""])
+def test_minutes_that_are_none(minutes: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    done = call(tmp_path / "data", tmp_path / "out", minutes, **WITHOUT_PYTHON)
+    assert done.returncode == 2
+    assert "expected minutes" in done.stderr
+
+
+def test_an_output_among_the_patients_is_refused(tmp_path: Path) -> None:
+    done = call(tmp_path, tmp_path / "out", 1, **WITHOUT_PYTHON)
+    assert done.returncode == 2
+    assert "Give an OUT elsewhere" in done.stderr
+
+
+def pretend(path: Path, **scripts: str) -> str:
+    """Write an interpreter that does nothing but, for a script or module whose name holds a word, what is said."""
+    cases = "".join(f"*{word}*) {command} ;;\n" for word, command in scripts.items())
+    path.write_text(f'#!/bin/bash\ncase "$*" in\n{cases}esac\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("step", ["fill_cache", "fit_to_device"])
+def test_no_step_goes_on_when_the_time_is_up(step: str, tmp_path: Path) -> None:
+    """1.8 s of a step that would take a minute."""
+    (tmp_path / "data" / "P1").mkdir(parents=True)
+    slow = pretend(tmp_path / "python", **{step: "exec sleep 60"})
+    began = time.perf_counter()
+    done = call(tmp_path / "data", tmp_path / "out", 0.03, DEVICE="cpu", PYTHON=slow)
+    assert time.perf_counter() - began < 30
+    assert done.returncode == 0
+    assert "call again" in done.stdout
+    assert not (tmp_path / "out" / "fit.txt").exists()
+
+
+def test_a_training_that_is_killed_is_not_out_of_time(tmp_path: Path) -> None:
+    """By a machine that ran out of memory; to call again would end in the same way."""
+    (tmp_path / "data" / "P1").mkdir(parents=True)
+    killed = pretend(tmp_path / "python", fit_to_device="echo --batch-size 1", a2fseg_cli="kill -9 $$")
+    done = call(tmp_path / "data", tmp_path / "out", 5, DEVICE="cpu", PYTHON=killed)
+    assert done.returncode == 137
+    assert "killed before the time was up" in done.stderr
 
 
 @pytest.mark.slow
