@@ -1,7 +1,7 @@
 """One weights file from several stages of a training: their mean.
 
     python scripts/merge_weights.py STAGE.safetensors ... -o MERGED.safetensors
-    python scripts/merge_weights.py STAGE.safetensors ... -o MERGED.safetensors --biases-on DATA ... SPLIT_FILE:validation
+    python scripts/merge_weights.py STAGE.safetensors ... -o MERGED.safetensors --biases-on DATA ... FILE:NAME
 
 With --biases-on the head's biases are chosen too. The cross-entropy makes a network shy of classes that are rare or
 hard to see; a larger bias of a class in the head calls more voxels by its name. The biases are moved one class at a
