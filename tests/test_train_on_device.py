@@ -111,6 +111,22 @@ def test_packing_refuses(scripts: Any, cohort: Path, tmp_path: Path) -> None:
         module.pack([cohort], tmp_path / "new", tmp_path / "split.json", 64)
 
 
+def test_packing_says_who_is_left_out(
+    scripts: Any, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, other = scripts("pack_patients"), tmp_path / "other"
+    (other / "P3").mkdir(parents=True)
+    (other / "P3" / "P3_flair.nii.gz").write_bytes((cohort / "P3" / "P3_flair.nii.gz").read_bytes())
+    (tmp_path / "split.json").write_text('{"train": ["P3"]}')
+    with pytest.raises(InputError, match="P3: named in the split .* 2 patients are named P3"):
+        module.pack([cohort, other], tmp_path / "new", tmp_path / "split.json", 64)
+    (other / "P3").rename(other / "P4")
+    (other / "P4" / "P3_flair.nii.gz").rename(other / "P4" / "P4_flair.nii.gz")
+    module.pack([other, cohort / "P3"], tmp_path / "parts", None, 64)
+    assert "left out: P4: no truth" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "parts" / "part-01").iterdir()] == ["P3"]
+
+
 def test_what_is_tried(scripts: Any) -> None:
     """At 1.25 mm 146 x 184 x 146 mm are 117 x 148 x 117 voxels, up to the next 8: 120 x 152 x 120."""
     found = list(scripts("fit_to_device").tries((96, 112, 96), 1.25, 8))
