@@ -118,7 +118,7 @@ def test_packing_says_who_is_left_out(
     (other / "P3").mkdir(parents=True)
     (other / "P3" / "P3_flair.nii.gz").write_bytes((cohort / "P3" / "P3_flair.nii.gz").read_bytes())
     (tmp_path / "split.json").write_text('{"train": ["P3"]}')
-    with pytest.raises(InputError, match="P3: named in the split .* 2 patients are named P3"):
+    with pytest.raises(InputError, match=r"P3: named in the split .* 2 patients are named P3"):
         module.pack([cohort, other], tmp_path / "new", tmp_path / "split.json", 64)
     (other / "P3").rename(other / "P4")
     (other / "P4" / "P3_flair.nii.gz").rename(other / "P4" / "P4_flair.nii.gz")
