@@ -1,14 +1,15 @@
 """One weights file from several stages of a training: their mean.
 
     python scripts/merge_weights.py STAGE.safetensors ... -o MERGED.safetensors
-    python scripts/merge_weights.py STAGE.safetensors ... -o MERGED.safetensors --biases-on DATA SPLIT_FILE:validation
+    python scripts/merge_weights.py STAGE.safetensors ... -o MERGED.safetensors --biases-on DATA ... FILE:NAME
 
 With --biases-on the head's biases are chosen too. The cross-entropy makes a network shy of classes that are rare or
 hard to see; a larger bias of a class in the head calls more voxels by its name. The biases are moved one class at a
 time, in steps of 0.4 up to 1.2 either way, to the best mean Dice of all regions and all subsets of the modalities
 over the patients, on the working grid. On few patients this fits who among them has which class.
 
-The card of the last stage goes with the file, with what was done.
+The card of the last stage goes with the file, with what was done; its scores do not, since they are of other weights:
+`a2fseg evaluate --write-card` measures those of the mean.
 """
 
 from __future__ import annotations
@@ -22,33 +23,45 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from a2fseg_cli.cases.case_lists import read_split
+from a2fseg_cli.cases.case_lists import split_part
 from a2fseg_cli.core.config import ModelConfig, all_subsets
 from a2fseg_cli.core.networks import parameter_shapes
+from a2fseg_cli.errors import A2FSegError, InputError, UsageError
 from a2fseg_cli.inference.predictor import Segmenter
 from a2fseg_cli.training.data import read_training_patient
 from a2fseg_cli.training.patients import training_cases
 from a2fseg_cli.weights.file_format import load_weights, save_weights
 
 STEP, MOST = 0.4, 1.2
+# What a card says of the very weights of its file, which the mean is not.
+_MEASURED = ("scores", "validation", "absent_below_ml")
 # Class scores (classes, voxels) where a shift can change the winner, the true classes there, and all true counts.
 Scores = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 
 def mean_of(files: Sequence[Path]) -> tuple[dict[str, torch.Tensor], ModelConfig, dict[str, object]]:
-    """Return the mean of the tensors, the configuration that all share, and the card of the last with the sources."""
+    """Return the mean of the tensors, the configuration that all share, and the card of the last with the sources.
+
+    Raises:
+        UsageError: they are not of one network.
+        WeightsError: one of them is not acceptable.
+    """
     loaded = [load_weights(path, parameter_shapes) for path in files]
     config = loaded[-1][0].config
-    if any(weights.config != config for weights, _ in loaded):
-        raise ValueError("the stages are not of one network")
+    if other := [path for path, (weights, _) in zip(files, loaded, strict=True) if weights.config != config]:
+        raise UsageError(f"{other[0]}: not of the same network as {files[-1]}. Give stages of one training.")
     tensors = {name: torch.stack([state[name].float() for _, state in loaded]).mean(dim=0) for name in loaded[-1][1]}
-    return tensors, config, dict(loaded[-1][0].card) | {"mean_of": [weights.sha256 for weights, _ in loaded]}
+    card = {name: value for name, value in loaded[-1][0].card.items() if name not in _MEASURED}
+    return tensors, config, card | {"mean_of": [weights.sha256 for weights, _ in loaded]}
 
 
 def scores_of(segmenter: Segmenter, data: Sequence[Path], names: Sequence[str]) -> Iterator[Scores]:
     """Yield the scores of each subset of each patient."""
     config = segmenter.config
     cases = {case.name: case for case in training_cases(data, config.modalities)}
+    if missing := [name for name in names if name not in cases]:
+        places = ", ".join(map(str, data))
+        raise InputError(f"{missing[0]}: named in the split but not found in {places} ({len(missing)} such cases).")
     for name in names:
         patient = read_training_patient(cases[name], config)
         classes = patient.classes.ravel()
@@ -98,10 +111,13 @@ def merge(files: Sequence[Path], output: Path) -> None:
 
 def merge_with_biases(data: Sequence[Path], names: Sequence[str], files: Sequence[Path], output: Path) -> str:
     """Write the mean with the biases that the patients prefer; return what was chosen, in one line."""
-    merge(files, output)
     tensors, config, card = mean_of(files)
+    if "head.bias" not in tensors:
+        raise UsageError(f"{files[-1]}: {config.architecture} has no biases of a head that could be moved.")
+    save_weights(output, tensors, config, card)
     shift, before, after = best_shift(list(scores_of(Segmenter(output), data, names)), config)
-    tensors["head.bias"] = tensors["head.bias"] + torch.from_numpy(shift)
+    of_blocks = config.sub_voxels**3  # as many biases a class
+    tensors["head.bias"] = tensors["head.bias"] + torch.from_numpy(shift).repeat_interleave(of_blocks)
     moved = {name: round(float(value), 1) for name, value in zip(config.classes, shift, strict=True)}
     chosen = {"head_bias_moved_by": moved, "mean_dice_on_validation": [round(before, 4), round(after, 4)]}
     save_weights(output, tensors, config, card | {"merged": chosen})
@@ -113,14 +129,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, nargs="+")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--biases-on", nargs=2, metavar=("DATA", "FILE:NAME"), help="the patients to choose biases on")
+    parser.add_argument("--biases-on", nargs="+", metavar="DATA ... FILE:NAME", help="the patients to choose biases on")
     options = parser.parse_args()
-    if options.biases_on is None:
-        merge(options.weights, options.output)
-    else:
-        data, split = options.biases_on
-        file, _, name = split.rpartition(":")
-        print(merge_with_biases([Path(data)], read_split(Path(file))[name], options.weights, options.output))
+    try:
+        if options.biases_on is None:
+            merge(options.weights, options.output)
+            return
+        *data, split = options.biases_on
+        if not data:
+            raise UsageError("biases_on: expected folders with patients, then FILE:NAME of a split.")
+        print(merge_with_biases([Path(d) for d in data], split_part(split)[1], options.weights, options.output))
+    except A2FSegError as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":

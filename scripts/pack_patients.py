@@ -17,6 +17,7 @@ import argparse
 import json
 import math
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -105,11 +106,18 @@ def pack(data: Sequence[Path], output: Path, split: Path | None, most_mib: float
         UsageError: the output holds files, or a patient is larger than a part.
     """
     parts = Parts(output, math.floor(most_mib * 2**20))
-    cases = {c.name: c for c in training_cases(data, ModelConfig().modalities) if c.truth and not c.problem}
+    every = training_cases(data, ModelConfig().modalities)
+    cases = {c.name: c for c in every if c.truth and not c.problem}
+    for case in every:
+        if case.name not in cases and split is None:
+            print(f"left out: {case.problem or f'{case.name}: no truth'}", file=sys.stderr)
     lists = read_split(split) if split is not None else {"": sorted(cases)}
     names = [name for part in (PARTS if split is not None else lists) for name in lists.get(part, ())]
     if missing := [name for name in names if name not in cases]:
-        raise InputError(f"{missing[0]}: named in the split but not found with a truth ({len(missing)} such cases).")
+        why = next((f" {c.problem}" for c in every if c.problem and missing[0] in c.problem), "")
+        raise InputError(
+            f"{missing[0]}: named in the split but not found with a truth ({len(missing)} such cases).{why}"
+        )
     waiting = output / "waiting"
     for name in names:
         write_packed(cases[name], waiting / name)

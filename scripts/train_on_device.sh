@@ -34,11 +34,30 @@ minutes=$3
 : "${TOTAL:=$minutes}" "${SPACING:=1.25}" "${FEATURES:=16,32,64,128,192}" "${CROP:=96,112,96}" "${STEPS:=6000}"
 : "${RECIPE=--dice-over regions --mix-share 0.5 --scanner-share 0.3}" "${EVALUATION:=1.5}" "${EPOCH:=200}"
 : "${DEVICE:=cuda}" "${PRECISION:=bf16}" "${PYTHON:=python3}" "${PART_BYTES:=16000000}"
+for number in "$minutes" "$TOTAL" "$EVALUATION"; do
+  if ! [[ "$number" =~ ^[0-9]+([.][0-9]+)?$ ]]; then
+    echo "$number: expected minutes, such as 9 or 1.5 (MINUTES, TOTAL, EVALUATION)" >&2
+    exit 2
+  fi
+done
+if [[ "$out/" == "$data/"* ]]; then
+  echo "$out lies in $data, whose folders are patients. Give an OUT elsewhere." >&2
+  exit 2
+fi
 export PYTHONPATH="$here${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 
 # Seconds that are left of the call, less some minutes; timeout takes no fewer than 1.
 left() { awk -v m="$minutes" -v keep="$1" -v used=$((SECONDS - began)) 'BEGIN {s = int(60 * (m - keep) - used); print (s < 1 ? 1 : s)}'; }
 say() { echo "[$((SECONDS - began)) s] $*"; }
+# Ends the call after a step that failed with a status, the minutes kept behind it given: its time was up, or else.
+ended() {
+  if [ "$1" = 124 ] || { [ "$1" = 137 ] && [ "$(left "$2")" -le 1 ]; }; then
+    say "the call's time is up; call again with the same OUT to go on"
+    return
+  fi
+  [ "$1" != 137 ] || echo "killed before the time was up: has the machine run out of memory?" >&2
+  exit "$1"
+}
 
 # 1. The CUDA tests, once a machine: what fails there makes every later minute worthless.
 if [ "$DEVICE" = cpu ]; then
@@ -55,26 +74,33 @@ elif [ ! -e "$out/cuda_tests_passed" ]; then
 fi
 
 # 2. One folder of links to the patients of all parts.
-mkdir -p "$out/patients"
+rm -rf "$out/patients"  # links alone; of patients that are no longer there as well
+mkdir "$out/patients"
 for place in "$data"/part-*/ "$data/"; do
   [ "$place" = "$data/" ] && [ -d "$data/part-01" ] && continue
-  [ -d "$place" ] && find "$place" -mindepth 1 -maxdepth 1 -type d -exec ln -sfn -t "$out/patients" {} +
+  [ -d "$place" ] || continue
+  if ! find -L "$place" -mindepth 1 -maxdepth 1 -type d -exec ln -sn -t "$out/patients" {} +; then
+    echo "$place: a patient of the same name lies in another part. Pack all patients at once." >&2
+    exit 1
+  fi
 done
 : "${SPLIT:=$([ -e "$data/split.json" ] && echo "$data/split.json" || true)}"
 split=(${SPLIT:+--split "$SPLIT"})
 say "$(find "$out/patients" -mindepth 1 -maxdepth 1 | wc -l) patients in $data"
 
 # 3. Preprocessing by all cores, then crops that fill the device; both once.
-"$PYTHON" "$here/scripts/fill_cache.py" "$out/patients" --cache "$out/cache" "${split[@]}" --spacing "$SPACING"
+timeout -k 5 "$(left 0)" "$PYTHON" "$here/scripts/fill_cache.py" "$out/patients" --cache "$out/cache" "${split[@]}" \
+  --spacing "$SPACING" || { ended $? 0 && exit 0; }
 say "preprocessed"
 if [ ! -s "$out/fit.txt" ]; then
   seconds="$(awk -v t="$TOTAL" -v e="$EVALUATION" 'BEGIN {print int(60 * (t - e))}')"
-  "$PYTHON" "$here/scripts/fit_to_device.py" --features "$FEATURES" --spacing "$SPACING" --smallest "$CROP" \
-    --seconds "$seconds" --steps "$STEPS" --device "$DEVICE" --precision "$PRECISION" > "$out/fit.txt.new"
-  mv "$out/fit.txt.new" "$out/fit.txt"
+  timeout -k 5 "$(left 0)" "$PYTHON" "$here/scripts/fit_to_device.py" --features "$FEATURES" --spacing "$SPACING" \
+    --smallest "$CROP" --seconds "$seconds" --steps "$STEPS" --device "$DEVICE" --precision "$PRECISION" \
+    > "$out/fit.txt.new" || { ended $? 0 && exit 0; }
   # The schedule's time: what is left of the call, or of all calls, less 6 % for checkpoints and curves, which it does
   # not count. Kept, because a resumed run has the same options.
   awk -v t="$TOTAL" -v e="$EVALUATION" -v used=$((SECONDS - began)) 'BEGIN {s = int(0.94 * (60 * (t - e) - used) - 5); print (s < 10 ? 10 : s) "s"}' > "$out/budget.txt"
+  mv "$out/fit.txt.new" "$out/fit.txt" # last: with it all of this is done
 fi
 read -ra fit < "$out/fit.txt"
 read -ra recipe <<< "$RECIPE"
@@ -91,8 +117,7 @@ if [ ! -e "$out/finished" ]; then
     --time-budget "$(cat "$out/budget.txt")" --cache "$out/cache" --device "$DEVICE" --precision "$PRECISION" "${resume[@]}" || status=$?
   case $status in
     0) touch "$out/finished" && say "trained to the end" ;;
-    124 | 137) say "the call's time is up; call again with the same OUT to go on" ;;
-    *) exit "$status" ;;
+    *) ended "$status" "$EVALUATION" ;;
   esac
 fi
 weights="$run/best.safetensors"
@@ -118,10 +143,12 @@ split -b "$PART_BYTES" -d -a 2 "$weights" "$back/$name.part-"
 cp "$run/metrics.csv" "$back"
 
 # 6. The evaluation on the validation patients, as far as the time reaches; the weights are safe already.
-if [ "$EVALUATION" != 0 ]; then
+if [ "$name" = last.safetensors ]; then
+  say "no patients for validation, so nothing to evaluate"
+elif [ "$EVALUATION" != 0 ]; then
   timeout -k 10 "$(left 0)" "$PYTHON" -m a2fseg_cli evaluate "$out/patients" --split "$run/split.json:validation" \
     --all-subsets --weights "$weights" --metrics dice -o "$out/scores" --overwrite --device "$DEVICE" --precision "$PRECISION" \
-    2>&1 | tee "$out/evaluation.txt" || say "the evaluation did not end in time"
+    2>&1 | tee "$out/evaluation.txt" || say "the evaluation failed or did not end in time, see $out/evaluation.txt"
   cat "$out/evaluation.txt" >> "$back/README.txt"
 fi
 say "bring back: $back ($(find "$back" -type f | wc -l) files, $(du -sk "$back" | cut -f1) KiB)"

@@ -183,7 +183,7 @@ def test_patients_are_drawn_by_case_by_kind_or_by_shares() -> None:
     samples = of_kinds(BOTH, FLAIR, FLAIR, BOTH, FLAIR, FLAIR)
 
     def weights(draw: str) -> list[float] | None:
-        found = draw_weights(samples, CONFIG, replace(RECIPE, draw=draw))
+        found = draw_weights([sample.present for sample in samples], CONFIG, replace(RECIPE, draw=draw))
         return None if found is None else found.tolist()
 
     assert weights("case") is None

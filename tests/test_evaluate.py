@@ -327,6 +327,8 @@ class TestCommand:
         assert all(torch.equal(tensors[name], originals[name]) for name in originals)
         assert file.card["name"] == "toy"
         assert file.card["scores"]["patients"] == 3
+        assert file.card["scores"]["patients_of_subsets"]["t1+t1c+t2+flair"] == 2  # C lacks T1
+        assert file.card["scores"]["patients_of_subsets"]["flair"] == 3
         assert file.card["scores"]["subsets"]["t2"]["TC"] == pytest.approx(by_hand)
 
     def test_named_subsets_and_split(self, cohort: Path, weights: Path, tmp_path: Path, run: Run) -> None:
@@ -499,6 +501,7 @@ class TestLibrary:
             ({"compare": "me"}, "compare me: expected paper"),
             ({"figure": "A"}, "figure needs an output folder"),
             ({"write_card": "x.safetensors"}, "expected all subsets"),
+            ({"write_card": "x.safetensors", "subsets": "all", "tta": False}, "as predict runs it, without tta"),
             ({"subsets": ["t1+x"]}, r"subset t1\+x: expected some of t1, t1c, t2, flair"),
             ({"subsets": [""]}, "expected some of t1"),
             ({"split": "nowhere.json:a"}, "nowhere.json"),

@@ -134,6 +134,8 @@ def test_guesses_with_and_without_scores_in_the_card() -> None:
     assert guesses(better, CONFIG, ["flair"]) == {"TC": 0.69}  # no enhancement shows on FLAIR
     assert guesses(better, CONFIG, ["t1c"]) == {"WT": 0.49}
     assert "mean Dice of 45 % and 25 %" in guess_sentence(guesses(card, CONFIG, ["flair"]), "flair")
+    of_none = {"scores": {"subsets": {"flair": {"WT": 0.9, "TC": 0.75, "ET": None}}}}  # no test patient has ET
+    assert list(guesses(of_none, CONFIG, ["flair"])) == ["ET"]
     unknown = guesses({}, CONFIG, ["t1", "flair"])
     assert list(unknown) == ["TC", "ET"]
     assert all(math.isnan(value) for value in unknown.values())

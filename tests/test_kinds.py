@@ -13,6 +13,7 @@ import SimpleITK as sitk
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError
 from a2fseg_cli.evaluation.kinds import kinds_table, patients_by_kind, read_kinds
+from a2fseg_cli.evaluation.outputs import _not_kept_aside
 from a2fseg_cli.evaluation.patient_scores import PatientScores, Row
 from a2fseg_cli.evaluation.summary import card_scores
 from a2fseg_cli.weights.file_format import inspect_weights
@@ -63,7 +64,19 @@ def test_the_table_and_the_card() -> None:
     assert "1.5 T" not in card_scores(FOUR, CONFIG, "brats2020", dict.fromkeys("ABCD", "1.5 T"))["kinds"]
     low, high = card["intervals_95"]["flair"]["WT"]
     assert 0.1 <= low < 0.4 < high <= 0.7
+    assert card["patients_of_subsets"] == {"flair": 4, "t2": 4}
+    only_t2 = PatientScores("E", tuple(row for row in patient("E", 5, 0.5).rows if row.subset == "t2"))
+    mixed = card_scores([*FOUR, only_t2], CONFIG, "brats2020", {"E": "1.5 T", "A": "1.5 T"})
+    assert mixed["patients_of_subsets"] == {"flair": 4, "t2": 5}
+    assert mixed["kinds"]["1.5 T"]["patients_of_subsets"] == {"flair": 1, "t2": 2}
     assert card_scores(FOUR[:1], CONFIG, "brats2020")["intervals_95"]["t2"]["ET"] == pytest.approx([0.3, 0.3])
+
+
+def test_a_card_that_calls_patients_of_the_training_test_patients_is_warned_of() -> None:
+    card = {"data": {"train": ["A", "B"], "validation": ["C"], "test": ["D"]}}
+    (warning,) = _not_kept_aside(card, ["A", "C", "D"])
+    assert "trained or chosen on 2 of these 3 patients (A, C)" in warning
+    assert _not_kept_aside(card, ["D"]) == _not_kept_aside({}, ["A"]) == []
 
 
 def test_the_table_of_kinds(tmp_path: Path) -> None:

@@ -385,6 +385,12 @@ def test_what_to_expect_of_a_subset() -> None:
     assert expected_dice({"scores": scores}, ModelConfig(), everything) == (
         "From all sequences the mean Dice on 8 test patients is WT 90, TC 80, ET 60 %."
     )
+    fewer = {"patients_of_subsets": {"flair": 5, "t1+t1c+t2+flair": 1}}  # not all have all sequences
+    kinds = {"with ET": {**scores["kinds"]["with ET"], "patients_of_subsets": {"flair": 4}}}  # type: ignore[index]
+    card = {"scores": scores | fewer | {"kinds": kinds}}
+    assert "on 5 test patients is" in expected_dice(card, ModelConfig(), ["flair"])
+    assert "with ET (4) WT 70" in expected_dice(card, ModelConfig(), ["flair"])
+    assert "on 1 test patient is" in expected_dice(card, ModelConfig(), everything)
     for strange in (5, "x", None, [1], {"flair": 3}, {"with ET": {"subsets": 3}}):
         card = {"scores": scores | {"kinds": strange, "intervals_95": strange}}
         assert "By kind" not in expected_dice(card, ModelConfig(), ["flair"])
@@ -642,6 +648,8 @@ def test_info_shows_the_card_of_the_bundled_weights(run: Run) -> None:
     assert len(card["scores"]["subsets"]) == 15
     code, out, _ = run("info")
     assert code == 0
+    assert "front-back, left-right" in out
+    assert "ET below 0.2 mL where t1c is given" in out
     subsets = [line.split("\u2502")[1].strip() for line in out.splitlines() if line.count("\u2502") == 5]
     assert len(subsets) == 15
     assert (subsets[0], subsets[-1]) == ("flair", "t1+t1c+t2+flair")  # the row order of the literature

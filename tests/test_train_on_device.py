@@ -7,6 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,22 @@ def test_packing_refuses(scripts: Any, cohort: Path, tmp_path: Path) -> None:
         module.pack([cohort], tmp_path / "new", tmp_path / "split.json", 64)
 
 
+def test_packing_says_who_is_left_out(
+    scripts: Any, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module, other = scripts("pack_patients"), tmp_path / "other"
+    (other / "P3").mkdir(parents=True)
+    (other / "P3" / "P3_flair.nii.gz").write_bytes((cohort / "P3" / "P3_flair.nii.gz").read_bytes())
+    (tmp_path / "split.json").write_text('{"train": ["P3"]}')
+    with pytest.raises(InputError, match=r"P3: named in the split .* 2 patients are named P3"):
+        module.pack([cohort, other], tmp_path / "new", tmp_path / "split.json", 64)
+    (other / "P3").rename(other / "P4")
+    (other / "P4" / "P3_flair.nii.gz").rename(other / "P4" / "P4_flair.nii.gz")
+    module.pack([other, cohort / "P3"], tmp_path / "parts", None, 64)
+    assert "left out: P4: no truth" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "parts" / "part-01").iterdir()] == ["P3"]
+
+
 def test_what_is_tried(scripts: Any) -> None:
     """At 1.25 mm 146 x 184 x 146 mm are 117 x 148 x 117 voxels, up to the next 8: 120 x 152 x 120."""
     found = list(scripts("fit_to_device").tries((96, 112, 96), 1.25, 8))
@@ -156,6 +173,73 @@ def test_without_its_arguments_it_says_how_it_is_called() -> None:
     done = call("data")
     assert done.returncode == 2
     assert "DATA OUT MINUTES" in done.stderr
+
+
+WITHOUT_PYTHON = {"DEVICE": "cpu", "PYTHON": "true"}  # every step succeeds at once and makes nothing
+
+
+def test_patients_may_be_links_and_those_that_are_gone_are_forgotten(tmp_path: Path) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    (tmp_path / "P1").mkdir()
+    (data / "P2").mkdir(parents=True)
+    (data / "P1").symlink_to(tmp_path / "P1")
+    assert "2 patients" in call(data, out, 1, **WITHOUT_PYTHON).stdout
+    (data / "P2").rmdir()
+    assert "1 patients" in call(data, out, 1, **WITHOUT_PYTHON).stdout
+    assert [path.name for path in (out / "patients").iterdir()] == ["P1"]
+    assert (tmp_path / "P1").is_dir()
+
+
+def test_two_patients_of_one_name_are_refused(tmp_path: Path) -> None:
+    for part in ("part-01", "part-02"):
+        (tmp_path / "parts" / part / "P1").mkdir(parents=True)
+    done = call(tmp_path / "parts", tmp_path / "out", 1, **WITHOUT_PYTHON)
+    assert done.returncode == 1
+    assert "a patient of the same name lies in another part" in done.stderr
+
+
+@pytest.mark.parametrize("minutes", ["soon", "-3", "1e2", ""])
+def test_minutes_that_are_none(minutes: str, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    done = call(tmp_path / "data", tmp_path / "out", minutes, **WITHOUT_PYTHON)
+    assert done.returncode == 2
+    assert "expected minutes" in done.stderr
+
+
+def test_an_output_among_the_patients_is_refused(tmp_path: Path) -> None:
+    done = call(tmp_path, tmp_path / "out", 1, **WITHOUT_PYTHON)
+    assert done.returncode == 2
+    assert "Give an OUT elsewhere" in done.stderr
+
+
+def pretend(path: Path, **scripts: str) -> str:
+    """Write an interpreter that does nothing but, for a script or module whose name holds a word, what is said."""
+    cases = "".join(f"*{word}*) {command} ;;\n" for word, command in scripts.items())
+    path.write_text(f'#!/bin/bash\ncase "$*" in\n{cases}esac\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("step", ["fill_cache", "fit_to_device"])
+def test_no_step_goes_on_when_the_time_is_up(step: str, tmp_path: Path) -> None:
+    """1.8 s of a step that would take a minute."""
+    (tmp_path / "data" / "P1").mkdir(parents=True)
+    slow = pretend(tmp_path / "python", **{step: "exec sleep 60"})
+    began = time.perf_counter()
+    done = call(tmp_path / "data", tmp_path / "out", 0.03, DEVICE="cpu", PYTHON=slow)
+    assert time.perf_counter() - began < 30
+    assert done.returncode == 0
+    assert "call again" in done.stdout
+    assert not (tmp_path / "out" / "fit.txt").exists()
+
+
+def test_a_training_that_is_killed_is_not_out_of_time(tmp_path: Path) -> None:
+    """By a machine that ran out of memory; to call again would end in the same way."""
+    (tmp_path / "data" / "P1").mkdir(parents=True)
+    killed = pretend(tmp_path / "python", fit_to_device="echo --batch-size 1", a2fseg_cli="kill -9 $$")
+    done = call(tmp_path / "data", tmp_path / "out", 5, DEVICE="cpu", PYTHON=killed)
+    assert done.returncode == 137
+    assert "killed before the time was up" in done.stderr
 
 
 @pytest.mark.slow

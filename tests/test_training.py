@@ -102,6 +102,7 @@ def test_what_the_images_warn_of_is_told_and_returned(tmp_path: Path) -> None:
     assert result.weights.name == "last.safetensors"
     assert warnings == list(result.warnings)
     assert warnings[0].startswith("left out: ")
+    assert not any("a: a: " in text for text in warnings)
     assert [text.partition(";")[0] for text in warnings[1:]] == ["a: 2 images: thick slices (1 x 1 x 3 mm)"]
 
 
@@ -182,6 +183,7 @@ def test_folds_that_there_cannot_be(fold: tuple[int, int]) -> None:
         ({"optimizer": "adam", "weight_decay": 0.1}, "weight_decay is for adamw and muon; the optimizer is adam"),
         ({"time_budget_s": 60.0}, "epochs and time_budget_s"),
         ({"draw": "flair=1"}, "draw flair=1: the training patients have t1"),
+        ({"draw": "t1=1e308,flair=1e308"}, "each combination of sequences once, with a share above 0, at most 1e"),
     ],
     ids=str,
 )
@@ -189,6 +191,34 @@ def test_refusals_name_parameters(changes: dict[str, Any], words: str, tmp_path:
     with pytest.raises(UsageError, match=words) as caught:
         train(write_cohort(tmp_path / "data", "a"), tmp_path / "run", **TOY | changes)
     assert "--" not in str(caught.value)
+
+
+def test_a_wrong_draw_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    """Hundreds of patients take minutes to preprocess."""
+    with pytest.raises(UsageError, match="give each of these a share"):
+        train(write_cohort(tmp_path / "data", "a"), tmp_path / "run", **TOY | {"draw": "flair=1"})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_list_of_the_split_that_is_not_read_is_named(tmp_path: Path) -> None:
+    data = write_cohort(tmp_path / "data", "abc")
+    (tmp_path / "split.json").write_text('{"train": ["a"], "val": ["b"], "test": ["c"]}')
+    (warning,) = choose_patients([data], ("t1", "flair"), tmp_path / "split.json", seed=0).warnings
+    assert "the list val is not read; expected train, validation and test" in warning
+
+
+def test_a_patient_of_the_split_that_is_nowhere(tmp_path: Path) -> None:
+    folders = [write_cohort(tmp_path / "one", "a"), write_cohort(tmp_path / "two", "b")]
+    (tmp_path / "split.json").write_text('{"train": ["a", "c", "d"]}')
+    with pytest.raises(InputError, match=r"^c: .* not found in .*one, .*two \(2 such cases\)\. Give the folder"):
+        choose_patients(folders, ("t1", "flair"), tmp_path / "split.json", seed=0)
+
+
+def test_resuming_says_which_settings_differ(tmp_path: Path) -> None:
+    data = write_cohort(tmp_path / "data", "ab")
+    train(data, tmp_path / "run", **TOY)
+    with pytest.raises(UsageError, match=r'began with\. draw was "case", is "kind"; mix_share was 0\.0, is 0\.5\.$'):
+        train(data, tmp_path / "run", **TOY | {"draw": "kind", "mix_share": 0.5, "resume": True})
 
 
 def test_no_folder_at_all(tmp_path: Path) -> None:

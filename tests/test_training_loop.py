@@ -14,11 +14,13 @@ import torch
 from training_toys import CONFIG, RECIPE, lesion_sample, trainer
 
 from a2fseg_cli.core.a2fseg import A2FSeg
+from a2fseg_cli.core.device import Compute
 from a2fseg_cli.core.losses import total_loss
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.training.checkpoint import load_checkpoint
-from a2fseg_cli.training.loop import DivergenceError
+from a2fseg_cli.training.loop import DivergenceError, Setup, Trainer
+from a2fseg_cli.training.run_folder import RunFolder
 from a2fseg_cli.weights.file_format import load_weights
 
 pytestmark = pytest.mark.usefixtures("no_curves")
@@ -107,6 +109,20 @@ def test_running_mean_by_hand(tmp_path: Path) -> None:
         after = one.learner.model.state_dict()["head.weight"]
         torch.testing.assert_close(one.learner.mean["head.weight"], before + share * (after - before))
         assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize(("depth", "in_fp32"), [(4, True), (6, False)])
+def test_maps_two_deep_are_computed_in_fp32(depth: int, in_fp32: bool, tmp_path: Path) -> None:
+    """The deepest maps are 2 and 3 deep; of those two deep, a CPU's gradient in bf16 held whatever lay in memory."""
+    config, gradients = replace(CONFIG, patch_size=(depth, 8, 8)), []
+    for precision in ("fp32", "bf16"):
+        compute = Compute(torch.device("cpu"), precision, "for the tests")
+        setup = Setup(config, RECIPE, [lesion_sample()], [], RunFolder(tmp_path), compute)
+        one = Trainer(setup)
+        one.learner.backward(one.crops(0), 0.0)
+        gradients.append([p.grad for p in one.learner.model.parameters() if p.grad is not None])
+    fp32, bf16 = gradients
+    assert all(torch.equal(a, b) for a, b in zip(fp32, bf16, strict=True)) == in_fp32
 
 
 def test_the_gradient_is_clipped_and_the_first_adam_step_is_the_learning_rate(tmp_path: Path) -> None:

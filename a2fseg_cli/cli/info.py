@@ -9,7 +9,7 @@ from a2fseg_cli.cli.console import print_json, print_table
 from a2fseg_cli.cli.options import Json, Weights
 from a2fseg_cli.cli.runtime import prepare_process
 from a2fseg_cli.core.config import ModelConfig, all_subsets, subset_name
-from a2fseg_cli.weights.card import hours_in_all, interval_text, stages
+from a2fseg_cli.weights.card import DIRECTIONS, absent_below_ml, hours_in_all, interval_text, mirrored_axes, stages
 
 
 def info(
@@ -53,10 +53,24 @@ def info(
     scores = _mapping(card.pop("scores", None))
     if data := card.pop("data", {}):
         print_table(("patients", "names"), [(f"{len(v)} {k}", ", ".join(v)) for k, v in data.items()])
-    print_table(("card", ""), [(key, value) for key, value in card.items() if not isinstance(value, dict | list)])
+    told = [(key, value) for key, value in card.items() if not isinstance(value, dict | list)]
+    print_table(("card", ""), [*told, *_what_predict_does(described.card, config)])
     print_table(("training", "spacing mm", "crop", "steps", "hours", "optimizer", "rate"), _stages(described.card))
     if scores:
         _show_scores(scores, config)
+
+
+def _what_predict_does(card: Mapping[str, Any], config: ModelConfig) -> list[tuple[str, str]]:
+    """Return what these weights have `predict` do beside the network: mirror images, and regions taken as absent."""
+    axes = mirrored_axes(card)
+    views = ", ".join(name for name, axis in DIRECTIONS.items() if axis in axes)
+    tiny = [
+        f"{region} below {ml:g} mL where {m} is given"
+        for m in config.modalities
+        for region, ml in absent_below_ml(card, config, (m,)).items()
+    ]
+    rows = [("averaged over mirror images", views), ("counted as absent", ", ".join(tiny))]
+    return [row for row in rows if row[1]]
 
 
 def _show_scores(scores: Mapping[str, Any], config: ModelConfig) -> None:

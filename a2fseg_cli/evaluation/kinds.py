@@ -9,7 +9,7 @@ from typing import Any
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import InputError
-from a2fseg_cli.evaluation.means import mean_of_subsets, subset_means
+from a2fseg_cli.evaluation.means import mean_of_subsets, patients_of_subsets, subset_means
 from a2fseg_cli.evaluation.patient_scores import PatientScores
 from a2fseg_cli.evaluation.tables import Table
 
@@ -91,7 +91,11 @@ def card_kinds(
     A kind that all patients are of says nothing that their mean does not.
     """
     return {
-        kind: {"patients": len(patients), "subsets": subset_means(patients, config)}
+        kind: {
+            "patients": len(patients),
+            "patients_of_subsets": patients_of_subsets(patients, config.modalities),
+            "subsets": subset_means(patients, config),
+        }
         for kind, patients in patients_by_kind(results, config, given).items()
         if len(patients) < len(results)
     }

@@ -19,6 +19,14 @@ def subsets_of(results: Sequence[PatientScores], modalities: Sequence[str]) -> l
     return sorted(names, key=lambda name: sum(weight.get(m, 0) for m in name.split("+")))
 
 
+def patients_of_subsets(results: Sequence[PatientScores], modalities: Sequence[str]) -> dict[str, int]:
+    """Return how many patients were scored from each subset: those that have its modalities."""
+    return {
+        subset: sum(any(row.subset == subset for row in result.rows) for result in results)
+        for subset in subsets_of(results, modalities)
+    }
+
+
 def rows_with(results: Sequence[PatientScores], subset: str, region: str, key: str) -> Iterator[Row]:
     """Yield the row of every patient that has this score of this subset and region."""
     for result in results:

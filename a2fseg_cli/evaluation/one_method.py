@@ -116,6 +116,8 @@ class Request:
                 "write_card: a card holds the scores of the network as it is, without remove_small, fill_holes, "
                 "keep_tiny."
             )
+        if self.write_card is not None and self.windows.tta is not None:
+            raise UsageError("write_card: a card holds the scores of the network as predict runs it, without tta.")
         if self.kinds is not None and "dice" not in self.metrics:
             raise UsageError(f"kinds {self.kinds}: expected dice among the metrics.")
         if self.compare not in (None, "paper") or (self.compare and "dice" not in self.metrics):

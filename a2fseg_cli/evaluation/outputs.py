@@ -97,9 +97,24 @@ class Outputs:
         file, tensors = load_weights(source.segmenter.weights.path, parameter_shapes)
         scores = card_scores(scored.patients, file.config, source.options.policy, scored.kinds)
         card = {**file.card, "scores": scores}
+        written.warnings += _not_kept_aside(file.card, [patient.case for patient in scored.patients])
         copy = save_weights(self.card, tensors, file.config, card)
         written.files.append(copy.path)
         written.notes.append(f"{copy.path}: sha256 {copy.sha256}")
+
+
+def _not_kept_aside(card: Mapping[str, Any], cases: Sequence[str]) -> list[str]:
+    """Return a warning where the card would call patients test patients whom the weights were made with."""
+    data = card.get("data", {})
+    seen = {name for part in ("train", "validation") for name in data.get(part, ())}
+    known = [case for case in cases if case in seen]
+    if not known:
+        return []
+    names = ", ".join(known[:3]) + (", ..." if len(known) > 3 else "")
+    return [
+        f"the weights were trained or chosen on {len(known)} of these {len(cases)} patients ({names}), and their card "
+        "now calls all of them test patients. Score those that were kept aside (split)"
+    ]
 
 
 def _write_tables(

@@ -12,6 +12,7 @@ from a2fseg_cli.evaluation.means import (
     attention_means,
     count_by_convention,
     mean_of_subsets,
+    patients_of_subsets,
     subset_means,
     subset_means_of_masks,
     subsets_of,
@@ -87,7 +88,7 @@ def card_scores(
     """Return what a weights card says of its scores.
 
     Mean Dice (0 to 1) a subset and region, the 95 % bootstrap intervals of these means, the means of each kind of
-    patient, the number of patients, the policy.
+    patient, the number of patients in all and of each subset, the policy.
 
     Args:
         results: Scores of the patients.
@@ -105,6 +106,7 @@ def card_scores(
         },
         "kinds": card_kinds(results, config, kinds or {}),
         "patients": len(results),
+        "patients_of_subsets": patients_of_subsets(results, config.modalities),
         "policy": policy,
     }
 

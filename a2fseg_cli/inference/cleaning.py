@@ -107,15 +107,18 @@ def cleaned(
 
 
 def _take_as_absent(classes: Classes, config: ModelConfig, region: str, ml: float, voxel_mm3: float) -> list[str]:
-    """Give a region that is smaller in all, in place, the class that takes its place; say so."""
+    """Give a region that is smaller in all, in place, the class that takes its place, where there is one; say so."""
     mask = region_mask(classes, config.region_classes(region))
     volume_ml = float(mask.sum()) * voxel_mm3 / 1000
     if not 0 < volume_ml < ml:
         return []
-    target = successor(config, region)
+    try:
+        target = successor(config, region)
+    except UsageError:  # a card from outside; nobody who runs it could mend that
+        return []
     classes[mask] = target
     became = f"taken as {_words(config.classes[target])}" if target else "removed"
-    return [f"{_words(region)} of {volume_ml:.2f} mL was {became}: below {ml:g} mL these weights rather invent it"]
+    return [f"{_words(region)} of {volume_ml:.4g} mL was {became}: below {ml:g} mL these weights rather invent it"]
 
 
 def _remove(classes: Classes, config: ModelConfig, region: str, mm3: float, voxel_mm3: float) -> list[str]:

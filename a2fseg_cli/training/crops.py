@@ -89,15 +89,22 @@ class TrainingCrop:
     subsets: tuple[tuple[bool, ...], ...]
 
 
-def draw_weights(samples: Sequence[Sample], config: ModelConfig, recipe: Recipe) -> npt.NDArray[np.float64] | None:
+def draw_weights(
+    present: Sequence[Sequence[bool]], config: ModelConfig, recipe: Recipe
+) -> npt.NDArray[np.float64] | None:
     """Return the probability with which each patient is drawn, as `Recipe.draw` says; None when all are the same.
+
+    Args:
+        present: The missing-modality mask of each training patient.
+        config: The network.
+        recipe: How they are drawn.
 
     Raises:
         UsageError: shares that leave out a combination of sequences that a patient has, or name one that nobody has.
     """
     if recipe.draw == "case":
         return None
-    kinds = [subset_name(itertools.compress(config.modalities, s.present), config.modalities) for s in samples]
+    kinds = [subset_name(itertools.compress(config.modalities, flags), config.modalities) for flags in present]
     counts = Counter(kinds)
     shares = _shares_in_order(recipe, config.modalities) or dict.fromkeys(counts, 1.0)
     if shares.keys() != counts.keys():
@@ -188,7 +195,7 @@ class CropReader:
         self, samples: Sequence[Sample], config: ModelConfig, recipe: Recipe, processes: Processes, workers: int
     ) -> None:
         self.samples, self.config, self.recipe, self.processes = samples, config, recipe, processes
-        self.weights = draw_weights(samples, config, recipe)
+        self.weights = draw_weights([sample.present for sample in samples], config, recipe)
         self._workers = workers
         self._coming: dict[int, Future[list[TrainingCrop]]] = {}
         self._threads = ThreadPoolExecutor(workers, "crops") if workers else None

@@ -16,6 +16,7 @@ from a2fseg_cli.errors import InputError, UsageError
 
 _VALIDATED = 10  # of the patients outside a fold every tenth is for validation
 PARTS = ("train", "validation")  # those of a split that are read; `test` is kept aside
+_KNOWN, _LISTS = (*PARTS, "test"), "train, validation and test"  # others are typing errors, such as `val`
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,16 @@ def choose_patients(
     by_name = {case.name: case for case in cases}
     chosen = [name for part in PARTS for name in parts.get(part, ())]
     if missing := [name for name in chosen if name not in by_name]:
-        raise InputError(f"{missing[0]}: named in the split but not found ({len(missing)} such cases).")
+        places = ", ".join(map(str, data))
+        raise InputError(
+            f"{missing[0]}: named in the split but not found in {places} ({len(missing)} such cases). Give the folder "
+            "that holds it too, or take it off the list."
+        )
     if broken := [by_name[name].problem for name in chosen if by_name[name].problem]:
         raise InputError(str(broken[0]))
     train, validation = ([by_name[name] for name in parts.get(part, ())] for part in PARTS)
-    return Patients(parts, train, validation, _warnings(cases, set(chosen)))
+    unread = [f"{split}: the list {name} is not read; expected {_LISTS}" for name in parts if name not in _KNOWN]
+    return Patients(parts, train, validation, [*unread, *_warnings(cases, set(chosen))])
 
 
 def random_split(names: Sequence[str], seed: int) -> Split:

@@ -9,6 +9,7 @@ from typing import Any
 
 _SHARE: tuple[str, Callable[[Any], bool]] = ("0 to 1", lambda value: 0 <= value <= 1)
 _COUNT: tuple[str, Callable[[Any], bool]] = ("1 or more", lambda value: value >= 1)
+_MOST_SHARE = 1e9  # of `draw`: two of 1e308 have no sum
 # What each field may be, in words and as a test that a NaN fails.
 _ALLOWED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "optimizer": ("adam, adamw or muon", lambda value: value in ("adam", "adamw", "muon")),
@@ -108,8 +109,11 @@ class Recipe:
             pairs = [(kind.strip(), float(share)) for kind, share in (item.split("=") for item in self.draw.split(","))]
         except ValueError as error:
             raise ValueError(f"draw {self.draw}: expected case, kind, or shares such as t1+flair=2,flair=1") from error
-        if len(dict(pairs)) < len(pairs) or any(not 0 < share < math.inf for _, share in pairs):
-            raise ValueError(f"draw {self.draw}: expected each combination of sequences once, with a share above 0")
+        if len(dict(pairs)) < len(pairs) or any(not 0 < share <= _MOST_SHARE for _, share in pairs):
+            raise ValueError(
+                f"draw {self.draw}: expected each combination of sequences once, with a share above 0, at most "
+                f"{_MOST_SHARE:g}"
+            )
         return dict(pairs)
 
     def to_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from a2fseg_cli.cases.case_lists import Split, read_split
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import UsageError, WeightsError
-from a2fseg_cli.files import atomic_write_text, csv_text, remove_abandoned
+from a2fseg_cli.files import atomic_write_text, csv_text, parse_json, remove_abandoned
 from a2fseg_cli.reporting.charts import write_learning_curves
 from a2fseg_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from a2fseg_cli.training.initial import Initial
@@ -34,6 +34,25 @@ def settings_text(config: ModelConfig, recipe: Recipe, initial: Initial | None) 
         "initial_weights_sha256": initial.provenance["sha256"] if initial else None,
     }
     return json.dumps(settings, indent=1)
+
+
+def _differences(begun: str, settings: str) -> str:
+    """Return which settings differ, with their values, as the end of a message; nothing where that cannot be told."""
+    try:
+        before, now = (_flat(parse_json(text)) for text in (begun, settings))
+    except ValueError:
+        return ""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    texts = [f"{name} was {json.dumps(before.get(name))}, is {json.dumps(now.get(name))}" for name in names]
+    return f" {'; '.join(texts)}." if texts else ""
+
+
+def _flat(settings: Any) -> dict[str, Any]:
+    """Return the fields of the network and the recipe beside those that are neither."""
+    if not isinstance(settings, dict):
+        raise ValueError("no settings of a run")
+    parts = [value if isinstance(value, dict) else {name: value} for name, value in settings.items()]
+    return {name: value for part in parts for name, value in part.items()}
 
 
 class RunFolder:
@@ -70,7 +89,8 @@ class RunFolder:
             return
         begun = self.path / SETTINGS
         if begun.is_file() and begun.read_text() != settings:
-            raise UsageError(f"{begun} differs from these options; resume with those the run began with.")
+            which = _differences(begun.read_text(), settings)
+            raise UsageError(f"{begun} differs from these options; resume with those the run began with.{which}")
         self.read_checkpoint(config)
         if self.split is not None and read_split(self.split) != split:
             raise UsageError(f"{self.split} differs from this split; resume with the patients the run began with.")

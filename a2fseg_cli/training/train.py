@@ -14,6 +14,7 @@ from a2fseg_cli.cluster.crew import Crew
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.core.device import Compute, choose_compute
 from a2fseg_cli.errors import UsageError
+from a2fseg_cli.training.crops import draw_weights
 from a2fseg_cli.training.data import Sample, load_samples
 from a2fseg_cli.training.data_by_workers import cache_by_workers
 from a2fseg_cli.training.initial import initial_weights
@@ -164,6 +165,7 @@ def train(
     for warning in patients.warnings:
         told.warn(warning)
     told.note(_where(compute, processes, patients.split))
+    draw_weights([_present(case, config) for case in patients.train], config, recipe)  # refused before it takes time
     initial = initial_weights(resolve_weights(init_weights), config) if init_weights is not None else None
     if initial:
         told.note(initial.note)
@@ -179,7 +181,7 @@ def train(
     trainer = Trainer(Setup(config, recipe, *parts, folder, compute, card | origin, values, processes, threads))
     if resume:
         trainer.resume()
-    of_images = [f"{sample.name}: {warning}" for sample in samples for warning in sample.warnings]
+    of_images = [_named(sample.name, warning) for sample in samples for warning in sample.warnings]
     for warning in of_images:
         told.warn(warning)
     trainer.run(lambda row: told.report(_epoch(row, trainer.progress, config)), told.stepped)
@@ -222,6 +224,15 @@ def _paths(data: str | Path | Sequence[str | Path]) -> list[Path]:
     if not paths:
         raise UsageError("data: no folder. Expected at least one with patients.")
     return paths
+
+
+def _named(case: str, warning: str) -> str:
+    """Return a warning with its patient's name before it, once."""
+    return warning if warning.startswith(f"{case}: ") else f"{case}: {warning}"
+
+
+def _present(case: Case, config: ModelConfig) -> tuple[bool, ...]:
+    return tuple(modality in case.images for modality in config.modalities)
 
 
 def _where(compute: Compute, processes: Processes, split: Split) -> str:

@@ -44,7 +44,7 @@ def expected_dice(card: Mapping[str, Any], config: ModelConfig, present: Iterabl
     regions = [region for region, _ in config.regions if _percent(_mapping(subsets.get(here)).get(region))]
     if not regions:
         return ""
-    count = scores.get("patients")
+    count = _patients(scores, here)
     whom = f"{count} test patient{'s' * (count != 1)}" if isinstance(count, int) else "the test patients"
     absent = ", ".join(m for m in config.modalities if m not in here.split("+"))
     intervals = _mapping(_mapping(scores.get("intervals_95")).get(here))
@@ -54,11 +54,16 @@ def expected_dice(card: Mapping[str, Any], config: ModelConfig, present: Iterabl
     if here != full and (whole := _dice(_mapping(subsets.get(full)), regions)):
         line += f"; from all sequences {whole} %"
     kinds = [
-        f"{kind} ({of_kind.get('patients', '?')}) {dice} %"
+        f"{kind} ({_patients(of_kind, here)}) {dice} %"
         for kind, of_kind in _mapping(scores.get("kinds")).items()
         if (dice := _dice(_mapping(_mapping(_mapping(of_kind).get("subsets")).get(here)), regions))
     ]
     return f"{line}." + (f" By kind of patient: {'; '.join(kinds)}." if kinds else "")
+
+
+def _patients(scores: Mapping[str, Any], subset: str) -> Any:
+    """Return on how many patients the means of a subset rest: where some lack sequences, not on all."""
+    return _mapping(scores.get("patients_of_subsets")).get(subset, scores.get("patients", "?"))
 
 
 def _dice(row: Mapping[str, Any], regions: Iterable[str]) -> str:
@@ -112,16 +117,16 @@ def absent_below_ml(card: Mapping[str, Any], config: ModelConfig, present: Itera
 
 
 # Below this mean Dice on the test patients a region's volume is called a guess; more is asked of TC and ET without
-# T1c, since enhancement shows on no other sequence. The bundled weights find them without T1c with 48 to 57 and 28 to
-# 35 %, and with it with 71 to 80 and 56 to 65 %.
+# T1c, since enhancement shows on no other sequence. The bundled weights find them without T1c with 49 to 57 and 29 to
+# 35 %, and with it with 73 to 81 and 57 to 66 %.
 GUESS_BELOW, UNSEEN_GUESS_BELOW = 0.5, 0.7
 
 
 def guesses(card: Mapping[str, Any], config: ModelConfig, present: Iterable[str]) -> dict[str, float]:
     """Return the regions that the present modalities cannot show, with their mean Dice (0 to 1) in the card.
 
-    Where the card has no scores of this subset, TC and ET without T1c are guesses as well, of a Dice that nobody
-    knows (NaN).
+    Where the card has no score of this subset, or of the region in it, TC and ET without T1c are guesses as well, of a
+    Dice that nobody knows (NaN).
     """
     names = tuple(present)
     row = card.get("scores", {}).get("subsets", {}).get(subset_name(names, config.modalities))
@@ -129,8 +134,9 @@ def guesses(card: Mapping[str, Any], config: ModelConfig, present: Iterable[str]
     if row is None:
         return {region: math.nan for region, _ in config.regions if region in unseen}
     asked = {region: UNSEEN_GUESS_BELOW if region in unseen else GUESS_BELOW for region, _ in config.regions}
-    dice = {region: row.get(region) for region in asked}
-    return {region: float(value) for region, value in dice.items() if value is not None and value < asked[region]}
+    dice = {region: math.nan if row.get(region) is None else float(row[region]) for region in asked}
+    unknown = {region for region in unseen if math.isnan(dice.get(region, 0))}
+    return {region: value for region, value in dice.items() if value < asked[region] or region in unknown}
 
 
 def guess_sentence(guessed: Mapping[str, float], modalities: str) -> str:
