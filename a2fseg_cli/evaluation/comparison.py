@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.evaluation.means import subsets_of
+from a2fseg_cli.evaluation.metrics import NSD_TOLERANCE_MM
 from a2fseg_cli.evaluation.patient_scores import PatientScores
 from a2fseg_cli.evaluation.significance import LEVEL, holm, sign_flip_ps, smallest_p
 from a2fseg_cli.evaluation.statistics import bootstrap_interval
@@ -69,13 +70,19 @@ class Difference:
 class Comparison:
     """The scores of several methods on the same patients.
 
+    A score that one method has and another has not (policy `nan`: HD95 where only one predicts something) is left out
+    for all: else the method that misses the hardest patients would have the best mean. A method without a single score
+    in a row, of which there is nothing to compare, takes none from the others.
+
     Attributes:
         methods: Name to the scores of its patients; the same patients in the same order, each with the same subsets.
         config: Sequences and regions.
+        nsd_tolerance_mm: With which the normalised surface Dice was computed.
     """
 
     methods: Mapping[str, Sequence[PatientScores]]
     config: ModelConfig
+    nsd_tolerance_mm: float = NSD_TOLERANCE_MM
 
     @property
     def names(self) -> list[str]:
@@ -99,13 +106,33 @@ class Comparison:
         return subsets_of(every, self.config.modalities)
 
     @property
+    def subsets_of_patients(self) -> list[int]:
+        """How many subsets were scored of each patient."""
+        first = next(iter(self.methods.values()))
+        return [len({row.subset for row in scores.rows}) for scores in first]
+
+    @property
     def rows(self) -> list[str]:
         """The rows of a table: the subsets and, of several, their means."""
         return [*self.subsets, *([MEANS] if len(self.subsets) > 1 else [])]
 
     def values(self, method: str, key: str, region: str) -> FloatArray:
-        """Return one score (S, P) by subset and patient; NaN where it is undefined or the patient lacks a sequence."""
-        return self._arrays.get((method, key, region), np.full((len(self.subsets), len(self.patients)), np.nan))
+        """Return one score (S, P) by subset and patient; NaN where a method or the patient's files have none."""
+        return np.asarray(self._compared(key, region)[self.names.index(method)], np.float64)
+
+    def _compared(self, key: str, region: str) -> FloatArray:
+        """Return the scores (methods, S, P) that all methods have."""
+        if (key, region) not in self._stacks:
+            nothing = np.full((len(self.subsets), len(self.patients)), np.nan)
+            scores = np.stack([self._arrays.get((name, key, region), nothing) for name in self.names])
+            there = ~np.isnan(scores)
+            shared = (there | ~there.any(axis=2, keepdims=True)).all(axis=0)
+            self._stacks[key, region] = np.where(shared, scores, np.nan)
+        return self._stacks[key, region]
+
+    @cached_property
+    def _stacks(self) -> dict[tuple[str, str], FloatArray]:
+        return {}
 
     @cached_property
     def _arrays(self) -> dict[tuple[str, str, str], FloatArray]:
@@ -131,8 +158,9 @@ class Comparison:
         return contributions(values) if row == MEANS else np.asarray(values[self.subsets.index(row)])
 
     def defined(self, method: str, key: str, region: str) -> int:
-        """Return how many scores of a method are defined, of all subsets and patients."""
-        return int(np.count_nonzero(~np.isnan(self.values(method, key, region))))
+        """Return how many scores of a method are defined, of all subsets and patients, whether all have them or not."""
+        every = self._arrays.get((method, key, region), np.array([]))
+        return int(np.count_nonzero(~np.isnan(every)))
 
     def counts(self) -> dict[str, int]:
         """Return how many patients have the sequences of each subset."""
@@ -146,6 +174,13 @@ class Comparison:
         if not means or key not in (*HIGHER, *LOWER):
             return ""
         return (max if key in HIGHER else min)(means, key=lambda name: means[name])
+
+    def leaders(self, key: str, row: str, region: str) -> list[str]:
+        """Return the method with the best mean and those whose mean is the same but for rounding."""
+        if not (best := self.best(key, row, region)):
+            return []
+        mean = self.mean(best, key, row, region)
+        return [name for name in self.names if math.isclose(self.mean(name, key, row, region), mean, rel_tol=1e-12)]
 
     def differences(self, key: str) -> list[Difference]:
         """Return the differences of all pairs, by region and row; none for a score without better and worse."""
