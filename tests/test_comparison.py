@@ -371,6 +371,17 @@ class TestFolders:
         result = a2fseg_cli.evaluate(cohort, predictions={"one": folder}, subsets=["t1"], metrics=["dice"])
         assert "1 of 3 patients have none of the subsets: C." in result.notes
 
+    def test_several_examinations_of_a_person_are_said(self, cohort: Path, tmp_path: Path) -> None:
+        """Exchanged one by one, two examinations of one person would count as two persons."""
+        rows = [
+            f"{case},{of},{cohort}/{case}/{case}_t1c.nii.gz,{cohort}/{case}/{case}_seg.nii.gz"
+            for case, of in ("A1", "B1", "C2")
+        ]
+        (tmp_path / "cohort.csv").write_text("\n".join(["case,subject,t1c,seg", *rows]))
+        folder = masks(tmp_path / "whole", {"A": 4, "B": 4, "C": 4})
+        result = a2fseg_cli.evaluate(tmp_path / "cohort.csv", predictions={"one": folder}, metrics=["dice"])
+        assert "2 examinations are of 1: tests and intervals take each for another" in result.warnings[0]
+
     def test_nothing_published_beside(self, cohort: Path, tmp_path: Path) -> None:
         """Masks of no subset that the paper has: no empty columns, and a word, with one folder and with two."""
         folder = masks(tmp_path / "whole", {"A": 4, "B": 4, "C": 4})

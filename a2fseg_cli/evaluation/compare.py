@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from a2fseg_cli.cases.time_points import several_time_points
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
@@ -169,6 +170,13 @@ def _result(
         warnings.append(
             f"{len(failed)} of {len(cases.every)} patients are left out of the comparison, since not every method "
             f"could be scored on them: {', '.join(failed)}."
+        )
+    if several := several_time_points(cases.every):
+        person, points = next(iter(several.items()))
+        more = f", and {len(several) - 1} more persons have several" if len(several) > 1 else ""
+        warnings.append(
+            f"{len(points)} examinations are of {person}{more}: tests and intervals take each for another person's, and "
+            "find more than there is."
         )
     patients = {of.method.name: [s for s in of.patients if s.case not in failed and s.rows] for of in scored}
     comparison = Comparison(patients, config, request.nsd_tolerance_mm)
