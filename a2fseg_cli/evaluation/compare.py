@@ -175,8 +175,8 @@ def _result(
         person, points = next(iter(several.items()))
         more = f", and {len(several) - 1} more persons have several" if len(several) > 1 else ""
         warnings.append(
-            f"{len(points)} examinations are of {person}{more}: tests and intervals take each for another person's, and "
-            "find more than there is."
+            f"{len(points)} examinations are of {person}{more}: tests and intervals take each for another person's "
+            "and find more than there is."
         )
     patients = {of.method.name: [s for s in of.patients if s.case not in failed and s.rows] for of in scored}
     comparison = Comparison(patients, config, request.nsd_tolerance_mm)
