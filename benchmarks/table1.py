@@ -44,7 +44,6 @@ from a2fseg_cli.evaluation.comparison_outputs import plain_values, write_compari
 from a2fseg_cli.evaluation.formats import markdown  # noqa: E402
 from a2fseg_cli.evaluation.method_tables import all_tables  # noqa: E402
 from a2fseg_cli.evaluation.patient_scores import PatientScores  # noqa: E402
-from a2fseg_cli.evaluation.statistics import bootstrap_interval  # noqa: E402
 from a2fseg_cli.files import atomic_write_text, json_text  # noqa: E402
 from a2fseg_cli.training.data import load_samples  # noqa: E402
 from a2fseg_cli.training.loop import Setup, Trainer  # noqa: E402
@@ -268,10 +267,9 @@ def budget_table(plan: Plan, trainings: Mapping[str, Sequence[Sequence[PatientSc
         steps = {str(inspect_weights(run / LAST).card["steps"]) for run in done}  # done, not planned
         cells = [network, f"{second:.2f}", " or ".join(sorted(steps)), f"{minutes:.1f}"]
         for region in comparison.regions:
-            of_patients = 100 * comparison.patient_values(network, "dice", comparison.rows[-1], region)
-            low, high = bootstrap_interval(of_patients)
-            mean = 100 * comparison.mean(network, "dice", comparison.rows[-1], region)
-            cells.append(f"{mean:.1f} ({low:.0f} to {high:.0f})")
+            of = network, "dice", comparison.rows[-1], region
+            low, high = (100 * end for end in comparison.interval(*of))
+            cells.append(f"{100 * comparison.mean(*of):.1f} ({low:.0f} to {high:.0f})")
         cells.append(f"{overall(comparison, network):.1f}")
         if several:
             alone = [Comparison({network: patients}, comparison.config) for patients in trainings[network]]

@@ -80,6 +80,29 @@ class TestNumbers:
         assert contributions(values).mean() == pytest.approx(0.4)
         assert np.isnan(contributions(np.full((2, 2), NAN))).all()
 
+    def test_an_interval_of_means_stays_within_the_scores(self) -> None:
+        """T1 of two patients, T1c of three, all 0.9 against 0.1: the difference is 0.8 however patients are drawn."""
+        dice = [[{"t1": of, "t1c": of}, {"t1": of, "t1c": of}, {"t1c": of}] for of in (0.9, 0.1)]
+        comparison = Comparison({"a": scored(dice[0]), "b": scored(dice[1])}, CONFIG)
+        (of_means,) = [d for d in comparison.differences("dice") if d.subset == MEANS]
+        assert (of_means.low, of_means.mean, of_means.high) == pytest.approx((0.8, 0.8, 0.8))
+        lines = {line["method"]: line for line in mean_rows(comparison, [], ["dice"]) if line["subset"] == MEANS}
+        assert (lines["a"]["low"], lines["a"]["high"]) == pytest.approx((0.9, 0.9))
+
+    def test_means_are_over_the_subsets_that_all_methods_have(self) -> None:
+        """HD95: b is worse by 1 mm from T1c, and has none at all from T1, where a has 30 mm."""
+        methods = {
+            "a": [{"t1": 30.0, "t1c": 4.0}] * 2,
+            "b": [{"t1": NAN, "t1c": 5.0}] * 2,
+            "c": [{"t1": NAN, "t1c": NAN}] * 2,
+        }
+        comparison = Comparison({name: scored(of, "hd95_mm") for name, of in methods.items()}, CONFIG)
+        assert [comparison.mean(name, "hd95_mm", MEANS, "WT") for name in "ab"] == [4, 5]
+        assert comparison.best("hd95_mm", MEANS, "WT") == "a"
+        assert comparison.mean("a", "hd95_mm", "t1", "WT") == 30
+        first = next(d for d in comparison.differences("hd95_mm") if d.subset == MEANS)
+        assert (first.first, first.second, first.mean) == ("a", "b", -1)
+
     def test_distances_are_better_where_they_are_smaller_and_volumes_have_no_better(self) -> None:
         methods = {name: scored([{"t1c": value}], "hd95_mm") for name, value in (("a", 3.0), ("b", 2.0))}
         assert Comparison(methods, CONFIG).best("hd95_mm", "t1c", "WT") == "b"

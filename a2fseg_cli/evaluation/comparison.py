@@ -16,7 +16,7 @@ from a2fseg_cli.evaluation.means import subsets_of
 from a2fseg_cli.evaluation.metrics import NSD_TOLERANCE_MM
 from a2fseg_cli.evaluation.patient_scores import PatientScores
 from a2fseg_cli.evaluation.significance import LEVEL, holm, sign_flip_ps, smallest_p
-from a2fseg_cli.evaluation.statistics import bootstrap_interval
+from a2fseg_cli.evaluation.statistics import bootstrap_interval, bootstrap_interval_of_means
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -72,7 +72,8 @@ class Comparison:
 
     A score that one method has and another has not (policy `nan`: HD95 where only one predicts something) is left out
     for all: else the method that misses the hardest patients would have the best mean. A method without a single score
-    in a row, of which there is nothing to compare, takes none from the others.
+    in a row, of which there is nothing to compare, takes none from the others; the means over subsets are then over
+    those of which all methods have scores.
 
     Attributes:
         methods: Name to the scores of its patients; the same patients in the same order, each with the same subsets.
@@ -152,10 +153,23 @@ class Comparison:
         """Return the mean over patients of a subset, or the mean of these means; NaN where none is defined."""
         return _mean(self.patient_values(method, key, row, region))
 
+    def interval(self, method: str, key: str, row: str, region: str) -> tuple[float, float]:
+        """Return the 95 % interval of `mean`, by drawing patients with replacement."""
+        if row == MEANS:
+            return bootstrap_interval_of_means(self._of_means(method, key, region))
+        return bootstrap_interval(self.patient_values(method, key, row, region))
+
     def patient_values(self, method: str, key: str, row: str, region: str) -> FloatArray:
         """Return the patients' scores (P,) of a subset, or what each adds to the mean of the subsets' means."""
-        values = self.values(method, key, region)
-        return contributions(values) if row == MEANS else np.asarray(values[self.subsets.index(row)])
+        if row == MEANS:
+            return contributions(self._of_means(method, key, region))
+        return np.asarray(self.values(method, key, region)[self.subsets.index(row)])
+
+    def _of_means(self, method: str, key: str, region: str) -> FloatArray:
+        """Return `values` of the subsets (S, P) of which all methods have some, but those that have none at all."""
+        has = np.any(~np.isnan(self._compared(key, region)), axis=2)  # (methods, S)
+        shared = np.asarray(np.all(has[np.any(has, axis=1)], axis=0))
+        return np.where(shared[:, None], self.values(method, key, region), np.nan)
 
     def defined(self, method: str, key: str, region: str) -> int:
         """Return how many scores of a method are defined, of all subsets and patients, whether all have them or not."""
@@ -189,16 +203,16 @@ class Comparison:
         every: list[Difference] = []
         for region in self.regions:
             arrays = {name: self.values(name, key, region) for name in self.names}
+            of_means = {name: self._of_means(name, key, region) for name in self.names}
             values: dict[tuple[str, str, str], FloatArray] = {}
             for pair in itertools.combinations(self.names, 2):
                 between = arrays[pair[0]] - arrays[pair[1]]
-                values |= {(subset, *pair): row for subset, row in zip(self.subsets, between, strict=True)}
+                values |= {(subset, *pair): row[None] for subset, row in zip(self.subsets, between, strict=True)}
                 if len(self.subsets) > 1:
-                    values[MEANS, *pair] = contributions(between)
+                    values[MEANS, *pair] = of_means[pair[0]] - of_means[pair[1]]
             every += _differences(key, region, values)
-        of_means = [difference for difference in every if difference.subset == MEANS]
-        of_subsets = [difference for difference in every if difference.subset != MEANS]
-        return [*_corrected(of_subsets), *_corrected(of_means)]
+        families = ([d for d in every if d.subset != MEANS], [d for d in every if d.subset == MEANS])
+        return [difference for family in families for difference in _corrected(family)]
 
 
 def contributions(values: FloatArray) -> FloatArray:
@@ -229,14 +243,15 @@ def smallest_corrected_p(differences: Sequence[Difference]) -> float:
 
 
 def _differences(key: str, region: str, values: Mapping[tuple[str, str, str], FloatArray]) -> list[Difference]:
-    """Return the differences, not corrected yet, of (subset, first, second) to each patient's (P,)."""
-    tested = sign_flip_ps(np.array(list(values.values()))) if values else []
+    """Return the differences, not corrected yet, of (subset, first, second) to each subset's and patient's (S, P)."""
+    adding = [contributions(between) for between in values.values()]
+    tested = sign_flip_ps(np.array(adding)) if values else []
     return [
         Difference(
-            key, subset, region, first, second, _mean(of_patients), *bootstrap_interval(of_patients), p, math.nan,
+            key, subset, region, first, second, _mean(of_patients), *bootstrap_interval_of_means(between), p, math.nan,
             int(np.count_nonzero(~np.isnan(of_patients))),
         )
-        for ((subset, first, second), of_patients), p in zip(values.items(), tested, strict=True)
+        for ((subset, first, second), between), of_patients, p in zip(values.items(), adding, tested, strict=True)
     ]  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from a2fseg_cli.evaluation.comparison import Comparison, Difference
 from a2fseg_cli.evaluation.formats import latex, markdown
 from a2fseg_cli.evaluation.method_tables import to_the_best
 from a2fseg_cli.evaluation.metrics import METRICS, metric_definition, score_keys
-from a2fseg_cli.evaluation.statistics import bootstrap_interval
 from a2fseg_cli.evaluation.tables import Table, scale_of, title_of
 from a2fseg_cli.files import atomic_write_text, csv_text, json_text
 from a2fseg_cli.reporting.forest import Interval, write_forest
@@ -114,7 +113,7 @@ def mean_rows(comparison: Comparison, differences: Sequence[Difference], keys: S
                 best, leaders = comparison.best(key, row, region), comparison.leaders(key, row, region)
                 for name in comparison.names:
                     values = comparison.patient_values(name, key, row, region)
-                    low, high = bootstrap_interval(values)
+                    low, high = comparison.interval(name, key, row, region)
                     standing = "best" if name in leaders else told.get((key, row, region, name, best), "")
                     line = {
                         "method": name,
