@@ -26,7 +26,8 @@ from a2fseg_cli.core.network import Network, TrainingOutputs
 from a2fseg_cli.core.networks import ARCHITECTURES, build_network, parameter_shapes
 from a2fseg_cli.core.presets import NETWORKS, preset_config
 from a2fseg_cli.core.rfnet import FUSION_STARTS
-from a2fseg_cli.core.uhved import Gaussian, posterior
+from a2fseg_cli.core.robustseg import ImageDecoder
+from a2fseg_cli.core.uhved import Gaussian, posterior, prior_like
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.inference.predictor import Predictor, Segmenter
 from a2fseg_cli.training.data import Sample, load_samples
@@ -292,6 +293,39 @@ def test_divergence_of_gaussians() -> None:
     assert gaussian(1, 1).divergence(gaussian(0, 1)).item() == pytest.approx(0.5, abs=1e-6)
     assert gaussian(0, 4).divergence(gaussian(0, 1)).item() == pytest.approx((3 - math.log(4)) / 2, abs=1e-5)
     assert gaussian(3, 2).divergence(gaussian(3, 2)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_divergence_of_appearance_codes() -> None:
+    """Scale 1 and shift 2 in 3 channels: the sum of KL(N(1, 4) || N(0, 1)) = (1 + 4 - 1 - ln 4) / 2."""
+    decoder = ImageDecoder(3, 1)
+    for part, value in ((decoder.scale, 1.0), (decoder.shift, 2.0)):
+        torch.nn.init.zeros_(part.weight)
+        torch.nn.init.constant_(part.bias, value)
+    content = [torch.randn(1, 3, 4, 4, 4), torch.randn(1, 3, 2, 2, 2)]
+    image, kl = decoder(torch.randn(1, 8), content)
+    assert image.shape == (1, 1, 4, 4, 4)
+    assert kl.item() == pytest.approx(3 * (4 - math.log(4)) / 2, abs=1e-5)
+
+
+@torch.no_grad()
+def test_what_the_networks_add_to_the_loss() -> None:
+    """U-HVED's from one modality: a tenth of the divergence from the prior, mean of the levels, and of the error."""
+    images = random_images()
+    for name in OTHERS:
+        extra = new(name).training_outputs(images, [FULL]).extra_loss
+        assert (extra is not None) == (name in ("uhved", "robustseg")), name
+        assert extra is None or float(extra) > 0
+    net = new("uhved")
+    torch.manual_seed(1)
+    alone = net.training_outputs(images, [SUBSETS[0]])
+    maps = net.levels(net.encode(images, SUBSETS[0]), SUBSETS[0])
+    prior = [posterior(level).divergence(prior_like(posterior(level).mean)) for level in maps]
+    torch.manual_seed(1)
+    z = [posterior(level).sample() for level in maps]
+    (m,) = net.present_names(SUBSETS[0])
+    error = (net.image_decoders[m](z) - images[:, [CONFIG.modalities.index(m)]]).square().mean()
+    assert alone.extra_loss is not None
+    assert float(alone.extra_loss) == pytest.approx(0.1 * float(sum(prior)) / 3 + 0.1 * float(error), rel=1e-4)
 
 
 def test_a_convolution_of_the_concatenated_modalities() -> None:
