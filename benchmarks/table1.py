@@ -6,15 +6,17 @@ Same patients, same crops, same recipe (that of `tiny`, which was chosen for a2f
 budget is of computing, not of the clock, so that other work on the machine favours nobody: first the CPU seconds that
 a step of each network takes are measured, the networks taking turns, and each gets as many steps as fit into the
 minutes. Validation comes on top, equally often for each. A network that is done is not trained again, one that was
-interrupted goes on: start the same command again. Prints Markdown, and writes it to FOLDER/table1.md: budgets and
-means, a table a region with what can be told from the best, and what a patient takes; FOLDER/table1 has the forest
-plot and the numbers. Of several seeds, a patient's score is the mean of the trainings.
+interrupted goes on: start the same command again, with the same budget, patients and voxels (FOLDER/plan.json). Prints
+Markdown, and writes it to FOLDER/table1.md: budgets and means, a table a region with what can be told from the best,
+and what a patient takes; FOLDER/table1 has the forest plot and the numbers. Of several seeds, a patient's score is the
+mean of the trainings, and the means of each training stand beside. Ends with 1 where a training has no weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -42,16 +44,18 @@ from a2fseg_cli.evaluation.comparison_outputs import plain_values, write_compari
 from a2fseg_cli.evaluation.formats import markdown  # noqa: E402
 from a2fseg_cli.evaluation.method_tables import all_tables  # noqa: E402
 from a2fseg_cli.evaluation.patient_scores import PatientScores  # noqa: E402
-from a2fseg_cli.evaluation.statistics import bootstrap_interval  # noqa: E402
 from a2fseg_cli.files import atomic_write_text, json_text  # noqa: E402
 from a2fseg_cli.training.data import load_samples  # noqa: E402
 from a2fseg_cli.training.loop import Setup, Trainer  # noqa: E402
-from a2fseg_cli.training.run_folder import RunFolder  # noqa: E402
+from a2fseg_cli.training.run_folder import LAST, RunFolder  # noqa: E402
 from a2fseg_cli.training.settings import network_and_recipe  # noqa: E402
 from a2fseg_cli.training.train import Epoch, Listener  # noqa: E402
+from a2fseg_cli.weights.file_format import inspect_weights  # noqa: E402
 
+PLAN = "plan.json"
 EPOCHS = 8  # two validations each (every fourth epoch), and a checkpoint every eighth of the time
 MEASURED_PATIENTS = 4
+FAILED = "failed.json"
 MEASURE = "seconds"  # in place of a run's name
 # mm to a crop that holds a whole brain; smaller edges than 48 would be 2 voxels at the deepest of five stages.
 CROPS = {2.0: (80, 96, 80), 3.0: (48, 64, 48)}
@@ -86,6 +90,14 @@ class Plan:
     cache: Path
 
     @property
+    def budget(self) -> dict[str, Any]:
+        """What all trainings of a folder have in common, as plain values: a table of two budgets would compare them."""
+        return {
+            "minutes": self.minutes, "threads": self.threads, "spacing_mm": self.spacing_mm, "epochs": EPOCHS,
+            "split": read_split(self.split),
+        }  # fmt: skip
+
+    @property
     def shared(self) -> dict[str, Any]:
         """The settings that all networks share."""
         return {"spacing_mm": self.spacing_mm, "patch_size": CROPS[self.spacing_mm]}
@@ -104,6 +116,14 @@ def read(path: Path) -> dict[str, Any]:
     """Return a JSON file's object; an empty one where there is no file."""
     values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return values
+
+
+def check_budget(plan: Plan) -> None:
+    """Write what the trainings of the folder have in common. Raises: SystemExit where it is something else."""
+    known = read(plan.folder / PLAN)
+    if differing := [name for name, value in plan.budget.items() if known.get(name, value) != value]:
+        sys.exit(f"{plan.folder / PLAN} has another {', '.join(differing)}. Take those, or another folder.")
+    atomic_write_text(plan.folder / PLAN, json_text(plan.budget))
 
 
 def measure_steps(plan: Plan, repeats: int = 10, warm_up: int = 3) -> None:
@@ -135,12 +155,17 @@ def measure_steps(plan: Plan, repeats: int = 10, warm_up: int = 3) -> None:
 
 def train_one(plan: Plan, network: str, seed: int) -> None:
     """Train one network, or go on with it; the CPU seconds of training and validation go to its `cpu.json`."""
-    run = plan.run(network, seed)
+    run, parent = plan.run(network, seed), os.getppid()
+    (run / FAILED).unlink(missing_ok=True)
     spent = read(run / "cpu.json").get("seconds", 0.0)
     clock = {"began": time.process_time()}
 
     def prepared(*_: Any) -> None:  # reading and preparing the patients is not counted
         clock["began"] = time.process_time()
+
+    def stepped(_: float) -> None:  # else the same command, started again, would train the same run beside it
+        if os.getppid() != parent:
+            sys.exit(f"{run.name}: the command that started this training has ended")
 
     def tell(epoch: Epoch) -> None:
         seconds = spent + time.process_time() - clock["began"]
@@ -151,7 +176,7 @@ def train_one(plan: Plan, network: str, seed: int) -> None:
     a2fseg_cli.train(
         plan.data, run, preset="tiny", network=network, seed=seed, split=plan.split, cache=plan.cache, device="cpu",
         epochs=EPOCHS, iterations_per_epoch=plan.iterations(network), resume=(run / "last.ckpt").exists(),
-        listener=Listener(preprocessed=prepared, report=tell), **plan.shared,
+        listener=Listener(preprocessed=prepared, stepped=stepped, report=tell), **plan.shared,
     )  # fmt: skip
     atomic_write_text(run / "done.json", json_text(read(run / "cpu.json")))
 
@@ -172,7 +197,7 @@ def train_all(plan: Plan, arguments: Sequence[str]) -> dict[str, str]:
         for network in plan.networks:
             run = plan.run(network, seed)
             if not (run / "done.json").exists() and (code := in_its_own_process(arguments, run.name)):
-                failed[run.name] = read(run / "failed.json").get("reason", f"exit code {code}")
+                failed[run.name] = read(run / FAILED).get("reason", f"exit code {code}")
     return failed
 
 
@@ -182,8 +207,8 @@ def weights_of(plan: Plan, seed: int) -> dict[str, Path]:
     return {network: file for network, file in files.items() if (file.parent / "done.json").exists()}
 
 
-def score(plan: Plan) -> dict[str, list[PatientScores]]:
-    """Return each network's scores of the patients, the mean of its trainings; what is scored is taken over."""
+def score(plan: Plan) -> dict[str, list[Sequence[PatientScores]]]:
+    """Return each network's scores of the patients, of each of its trainings; what is scored is taken over."""
     seeds: dict[str, list[Sequence[PatientScores]]] = {}
     for seed in range(plan.seeds):
         if weights := weights_of(plan, seed):
@@ -194,7 +219,7 @@ def score(plan: Plan) -> dict[str, list[PatientScores]]:
             result.raise_for_failed()
             for network, patients in result.methods.items():
                 seeds.setdefault(network, []).append(patients)
-    return {network: mean_over_seeds(of) for network, of in seeds.items()}
+    return {network: seeds[network] for network in plan.networks if network in seeds}
 
 
 def mean_over_seeds(seeds: Sequence[Sequence[PatientScores]]) -> list[PatientScores]:
@@ -213,27 +238,59 @@ def mean_over_seeds(seeds: Sequence[Sequence[PatientScores]]) -> list[PatientSco
     ]
 
 
-def budget_table(plan: Plan, comparison: Comparison) -> str:
-    """Return a line a network: what it was given, and its mean Dice in % over the subsets, with 95 % intervals."""
-    heads = " | ".join(f"{region} (95 %)" for region in comparison.regions)
-    rows = [f"| network | s a step | steps | CPU min | {heads} | mean |", "|---" * (5 + len(comparison.regions)) + "|"]
+def overall(comparison: Comparison, network: str) -> float:
+    """Return the mean Dice in % of all subsets and regions."""
+    row = comparison.rows[-1]
+    return 100 * statistics.mean(comparison.mean(network, "dice", row, region) for region in comparison.regions)
+
+
+def budget_table(plan: Plan, trainings: Mapping[str, Sequence[Sequence[PatientScores]]], comparison: Comparison) -> str:
+    """Return a line a network: what it was given, and its mean Dice in % over the subsets, with 95 % intervals.
+
+    Args:
+        plan: What was trained.
+        trainings: Each network's scores, of each training.
+        comparison: Their means.
+    """
+    heads, several = (
+        " | ".join(f"{region} (95 %)" for region in comparison.regions),
+        max(map(len, trainings.values())) > 1,
+    )
+    rows = [
+        f"| network | s a step | steps | CPU min | {heads} | mean |{' of each training |' * several}",
+        "|---" * (5 + len(comparison.regions) + several) + "|",
+    ]
     for network in comparison.names:
         done = [plan.run(network, seed) for seed in range(plan.seeds) if network in weights_of(plan, seed)]
         minutes = statistics.mean(read(run / "done.json")["seconds"] for run in done) / 60
         second = read(plan.folder / "seconds.json")[network]
-        cells, means = [network, f"{second:.2f}", str(EPOCHS * plan.iterations(network)), f"{minutes:.1f}"], []
+        steps = {str(inspect_weights(run / LAST).card["steps"]) for run in done}  # done, not planned
+        cells = [network, f"{second:.2f}", " or ".join(sorted(steps)), f"{minutes:.1f}"]
         for region in comparison.regions:
-            of_patients = 100 * comparison.patient_values(network, "dice", comparison.rows[-1], region)
-            low, high = bootstrap_interval(of_patients)
-            means.append(float(of_patients.mean()))
-            cells.append(f"{means[-1]:.1f} ({low:.0f} to {high:.0f})")
-        rows.append(f"| {' | '.join([*cells, f'{statistics.mean(means):.1f}'])} |")
-    note = (
-        f"{plan.minutes:g} CPU minutes of {plan.threads} thread(s) each, {plan.seeds} training(s) of a network, "
+            of = network, "dice", comparison.rows[-1], region
+            low, high = (100 * end for end in comparison.interval(*of))
+            cells.append(f"{100 * comparison.mean(*of):.1f} ({low:.0f} to {high:.0f})")
+        cells.append(f"{overall(comparison, network):.1f}")
+        if several:
+            alone = [Comparison({network: patients}, comparison.config) for patients in trainings[network]]
+            cells.append(", ".join(f"{overall(one, network):.1f}" for one in alone))
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*rows, "", budget_note(plan, trainings, comparison)])
+
+
+def budget_note(plan: Plan, trainings: Mapping[str, Sequence[Sequence[PatientScores]]], comparison: Comparison) -> str:
+    """Return what the table of budgets rests on; arguments as of `budget_table`."""
+    counts = {network: len(of) for network, of in trainings.items()}
+    same, first = len(set(counts.values())) == 1, next(iter(counts.values()))
+    each = f"{first} training{'s' * (first != 1)} of each network"
+    if not same:
+        each = "trainings: " + ", ".join(f"{network} {count}" for network, count in counts.items())
+    return (
+        f"{plan.minutes:g} CPU minutes of {plan.threads} thread{'s' * (plan.threads != 1)} a training, {each}, "
         f"{plan.spacing_mm:g} mm; {len(comparison.patients)} patients of `{plan.part}`, mean over "
-        f"{len(comparison.subsets)} subsets. Intervals: patients drawn with replacement. CPU min holds validation too."
+        f"{len(comparison.subsets)} subsets. Intervals and tests: patients drawn or exchanged; how far off another "
+        "training of the same network would be is in neither. CPU min holds validation too."
     )
-    return "\n".join([*rows, "", note])
 
 
 def speed_table(plan: Plan) -> str:
@@ -254,18 +311,27 @@ def speed_table(plan: Plan) -> str:
 
 def report(plan: Plan, failed: Mapping[str, str]) -> str:
     """Write all tables and the forest plot to `table1/`, and return the text of `table1.md`."""
-    patients = score(plan)
+    trainings = score(plan)
     text = [f"{run}: no weights: {why}" for run, why in failed.items()]
-    if patients:
-        comparison = Comparison(patients, ModelConfig())
+    if trainings:
+        means = {network: mean_over_seeds(of) for network, of in trainings.items()}
+        comparison = Comparison(means, ModelConfig())
         differences = [d for key in ("dice", "hd95_mm") for d in comparison.differences(key)]
         tables = all_tables(comparison, differences, ("dice", "hd95"), "brats2020", True, {})
         summary = plain_values(comparison, differences, ("dice", "hd95"), "brats2020", {}, {})
         write_comparison(plan.folder / "table1", comparison, differences, tables, summary)
-        text += [budget_table(plan, comparison), markdown(tables, summary["definition"])]
+        text += [budget_table(plan, trainings, comparison), markdown(tables, summary["definition"])]
     text.append(speed_table(plan))
     atomic_write_text(plan.folder / "table1.md", "\n\n".join(text))
     return "\n\n".join(text)
+
+
+def known_networks(text: str) -> list[str]:
+    """Return the networks of a list with commas. Raises: ArgumentTypeError for one that is none, or named twice."""
+    names = text.split(",")
+    if not set(names) <= set(NETWORKS) or len(set(names)) != len(names):
+        raise argparse.ArgumentTypeError(f"{text}: expected some of {','.join(NETWORKS)}, each once")
+    return names
 
 
 def options() -> argparse.Namespace:
@@ -274,7 +340,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("data", type=Path)
     parser.add_argument("--split", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--networks", type=lambda text: text.split(","), default=list(NETWORKS))
+    parser.add_argument("--networks", type=known_networks, default=list(NETWORKS), help="such as a2fseg,rfnet")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
@@ -301,14 +367,16 @@ def main() -> None:
         try:
             train_one(plan, network, int(seed))
         except a2fseg_cli.A2FSegError as error:
-            atomic_write_text(plan.run(network, int(seed)) / "failed.json", json_text({"reason": str(error)}))
+            atomic_write_text(plan.run(network, int(seed)) / FAILED, json_text({"reason": str(error)}))
             raise
         return
     plan.folder.mkdir(parents=True, exist_ok=True)
+    check_budget(plan)
     if code := in_its_own_process(sys.argv[1:], MEASURE):  # all networks at once take 2 GiB, which are then free again
         sys.exit(code)
     failed = train_all(plan, sys.argv[1:])
     print(report(plan, failed))
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,18 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import SimpleITK as sitk
 
 from a2fseg_cli.cases.discovery import find_cases
-from a2fseg_cli.core.config import PRESETS
+from a2fseg_cli.core.config import PRESETS, ModelConfig
 from a2fseg_cli.core.device import choose_compute
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.core.presets import preset_config
+from a2fseg_cli.evaluation.comparison import Comparison
 from a2fseg_cli.evaluation.patient_scores import PatientScores, Row
 from a2fseg_cli.inference.predictor import Segmenter
 
@@ -172,12 +174,78 @@ def test_table1_trains_what_is_missing_and_prints_its_table(
     assert "A2FSeg (paper)" in text
     assert len(re.findall(r"\d+ % \|$", text, re.MULTILINE)) == 2
     assert (plan.folder / "table1" / "forest_dice.png").is_file()
+    # What was done stands there, whatever the seconds of a step would be now.
+    (plan.folder / "seconds.json").write_text('{"a2fseg": 1.0, "hemis": 1.0}')
+    assert re.findall(r"^\| (\w+) \| 1.00 \| (\d+) ", module.report(plan, {}), re.MULTILINE) == steps
+    old = plan.run("a2fseg", 1) / "failed.json"
+    old.parent.mkdir()
+    old.write_text('{"reason": "of another time"}')
+    monkeypatch.setattr(module.os, "getppid", iter((1, 2)).__next__)
+    with pytest.raises(SystemExit, match="a2fseg-1: the command that started this training has ended"):
+        module.train_one(plan, "a2fseg", 1)
+    assert not old.exists()
+
+
+def scores_of(dice: float) -> list[PatientScores]:
+    return [PatientScores("a", tuple(Row("t1", region, {"dice": dice}, {}, "") for region in ("WT", "TC", "ET")))]
 
 
 def test_scores_of_several_trainings_are_averaged() -> None:
-    first, second = ([PatientScores("a", (Row("t1", "WT", {"dice": dice}, {}, ""),))] for dice in (0.5, 0.8))
-    (mean,) = load("table1").mean_over_seeds([first, second])
+    (mean,) = load("table1").mean_over_seeds([scores_of(0.5), scores_of(0.8)])
     assert mean.rows[0].values["dice"] == pytest.approx(0.65)
+
+
+def test_trainings_of_unlike_number_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of a2fseg, 50 and 80 %, and one of hemis: each mean stands there, and how many there are."""
+    module = load("table1")
+    plan = module.Plan(Path(), Path(), tmp_path, ["a2fseg", "hemis"], 15, 2, 1, 3.0, "test", Path())
+    trainings = {"a2fseg": [scores_of(0.5), scores_of(0.8)], "hemis": [scores_of(0.6)]}
+    for network, of in trainings.items():
+        for seed in range(len(of)):
+            plan.run(network, seed).mkdir()
+            (plan.run(network, seed) / "done.json").write_text('{"seconds": 600}')
+    (tmp_path / "seconds.json").write_text('{"a2fseg": 1, "hemis": 2}')
+    monkeypatch.setattr(module, "inspect_weights", lambda _: SimpleNamespace(card={"steps": 900}))
+    means = {network: module.mean_over_seeds(of) for network, of in trainings.items()}
+    text = module.budget_table(plan, trainings, Comparison(means, ModelConfig()))
+    assert "| a2fseg | 1.00 | 900 | 10.0 | 65.0 (65 to 65) |" in text
+    assert "| 65.0 | 50.0, 80.0 |" in text
+    assert "| 60.0 | 60.0 |" in text
+    assert "trainings: a2fseg 2, hemis 1" in text
+
+
+def test_a_table_of_two_budgets_is_refused(tmp_path: Path) -> None:
+    module = load("table1")
+    (tmp_path / "split.json").write_text('{"train": ["a"], "validation": ["b"], "test": ["c"]}')
+    plan = module.Plan(Path(), tmp_path / "split.json", tmp_path, ["hemis"], 14, 1, 1, 3.0, "test", Path())
+    module.check_budget(plan)
+    module.check_budget(replace(plan, networks=["mfi"], seeds=3))  # more of the same
+    with pytest.raises(SystemExit, match=r"plan.json has another minutes, spacing_mm\. Take those, or another folder"):
+        module.check_budget(replace(plan, minutes=40, spacing_mm=2.0))
+    (tmp_path / "split.json").write_text('{"train": ["a", "c"], "validation": ["b"], "test": ["d"]}')
+    with pytest.raises(SystemExit, match="another split"):
+        module.check_budget(plan)
+
+
+def test_a_table_without_a_training_ends_with_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load("table1")
+    (tmp_path / "split.json").write_text('{"train": ["a"], "test": ["c"]}')
+    for name in ("mfi-0", "rfnet-0"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "mfi-0" / "done.json").write_text("{}")
+    (tmp_path / "rfnet-0" / "failed.json").write_text('{"reason": "the loss is nan"}')
+    given = ["data", "--split", str(tmp_path / "split.json"), "-o", str(tmp_path), "--networks", "mfi,rfnet"]
+    monkeypatch.setattr(module.sys, "argv", ["table1.py", *given])
+    monkeypatch.setattr(module, "in_its_own_process", lambda _, run: 3 * (run == "rfnet-0"))
+    told: list[dict[str, str]] = []
+    monkeypatch.setattr(module, "report", lambda _, failed: str(told.append(failed)))
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    assert (end.value.code, told) == (1, [{"rfnet-0": "the loss is nan"}])
+    monkeypatch.setattr(module.sys, "argv", ["table1.py", *given[:-1], "mfi,unet"])
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    assert end.value.code == 2
 
 
 @pytest.mark.slow

@@ -20,11 +20,13 @@ from a2fseg_cli.cli.console import print_table
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import CohortError, InputError, UsageError
 from a2fseg_cli.evaluation.comparison import MEANS, Comparison, Difference, contributions
+from a2fseg_cli.evaluation.comparison_outputs import mean_rows, plain_values
 from a2fseg_cli.evaluation.formats import latex, markdown
-from a2fseg_cli.evaluation.method_tables import difference_table, method_table, to_the_best
+from a2fseg_cli.evaluation.method_tables import all_tables, cost_table, difference_table, method_table, to_the_best
 from a2fseg_cli.evaluation.methods import Method, methods_of
 from a2fseg_cli.evaluation.patient_scores import PatientScores, Row
 from a2fseg_cli.evaluation.published import TABLE_1
+from a2fseg_cli.evaluation.tables import NOTHING_PUBLISHED
 from a2fseg_cli.modalities import BRATS_MODALITIES
 
 Run = Callable[..., tuple[int, str, str]]
@@ -78,6 +80,29 @@ class TestNumbers:
         assert contributions(values).mean() == pytest.approx(0.4)
         assert np.isnan(contributions(np.full((2, 2), NAN))).all()
 
+    def test_an_interval_of_means_stays_within_the_scores(self) -> None:
+        """T1 of two patients, T1c of three, all 0.9 against 0.1: the difference is 0.8 however patients are drawn."""
+        dice = [[{"t1": of, "t1c": of}, {"t1": of, "t1c": of}, {"t1c": of}] for of in (0.9, 0.1)]
+        comparison = Comparison({"a": scored(dice[0]), "b": scored(dice[1])}, CONFIG)
+        (of_means,) = [d for d in comparison.differences("dice") if d.subset == MEANS]
+        assert (of_means.low, of_means.mean, of_means.high) == pytest.approx((0.8, 0.8, 0.8))
+        lines = {line["method"]: line for line in mean_rows(comparison, [], ["dice"]) if line["subset"] == MEANS}
+        assert (lines["a"]["low"], lines["a"]["high"]) == pytest.approx((0.9, 0.9))
+
+    def test_means_are_over_the_subsets_that_all_methods_have(self) -> None:
+        """HD95: b is worse by 1 mm from T1c, and has none at all from T1, where a has 30 mm."""
+        methods = {
+            "a": [{"t1": 30.0, "t1c": 4.0}] * 2,
+            "b": [{"t1": NAN, "t1c": 5.0}] * 2,
+            "c": [{"t1": NAN, "t1c": NAN}] * 2,
+        }
+        comparison = Comparison({name: scored(of, "hd95_mm") for name, of in methods.items()}, CONFIG)
+        assert [comparison.mean(name, "hd95_mm", MEANS, "WT") for name in "ab"] == [4, 5]
+        assert comparison.best("hd95_mm", MEANS, "WT") == "a"
+        assert comparison.mean("a", "hd95_mm", "t1", "WT") == 30
+        first = next(d for d in comparison.differences("hd95_mm") if d.subset == MEANS)
+        assert (first.first, first.second, first.mean) == ("a", "b", -1)
+
     def test_distances_are_better_where_they_are_smaller_and_volumes_have_no_better(self) -> None:
         methods = {name: scored([{"t1c": value}], "hd95_mm") for name, value in (("a", 3.0), ("b", 2.0))}
         assert Comparison(methods, CONFIG).best("hd95_mm", "t1c", "WT") == "b"
@@ -115,10 +140,53 @@ class TestTables:
         )
         assert "cannot give" not in str(self.table(one_subset(a=[0.9] * 8, b=[0.5] * 8, c=[0.4] * 8)).notes)
 
-    def test_undefined_scores_are_counted(self) -> None:
-        table = self.table(one_subset(a=[0.9, NAN, 0.7], b=[0.6, 0.4, 0.5]))
-        assert table.rows[0][4:] == ("80.00", "50.00")
-        assert "a 1, b 0 of 3 scores" in table.notes[0]
+    def test_what_one_method_has_not_is_left_out_for_all(self) -> None:
+        """Of a 0.8 and of b (0.6 + 0.5) / 2, over the same two patients; and that is said."""
+        comparison = one_subset(a=[0.9, NAN, 0.7], b=[0.6, 0.4, 0.5])
+        table = self.table(comparison)
+        assert table.rows[0][4:] == ("80.00", "55.00")
+        assert "undefined: a 1, b 0 of 3 scores" in table.notes[0]
+        (difference,) = comparison.differences("dice")
+        assert (difference.mean, difference.patients) == (pytest.approx(0.25), 2)
+        assert [line["patients"] for line in mean_rows(comparison, [difference], ["dice"])] == [2, 2]
+
+    def test_a_method_is_not_the_best_for_missing_the_hardest_patient(self) -> None:
+        """HD95: a is worse by 1 mm wherever both have one, and has none of the patient with 40 mm."""
+        methods = {"a": [5.0, 7.0, NAN], "b": [4.0, 6.0, 40.0]}
+        comparison = Comparison(
+            {name: scored([{"t1c": value} for value in of], "hd95_mm") for name, of in methods.items()}, CONFIG
+        )
+        assert comparison.best("hd95_mm", "t1c", "WT") == "b"
+        table = method_table(comparison, comparison.differences("hd95_mm"), "hd95_mm", "WT", "nan", False)
+        assert table.rows[0][4:] == ("6.00", "5.00")
+
+    def test_a_method_without_any_score_takes_none_from_the_others(self) -> None:
+        table = self.table(one_subset(a=[0.9, 0.7], b=[0.6, NAN], none=[NAN, NAN]))
+        assert table.rows[0][4:] == ("90.00", "60.00", "")
+        assert (table.bold, table.underlined) == ({(0, 4)}, {(0, 5)})
+
+    def test_equal_means_are_all_bold(self) -> None:
+        """0.1, 0.2 and 0.3 in two orders: their sums are 0.6 and 0.6000000000000001."""
+        comparison = one_subset(a=[0.1, 0.2, 0.3], b=[0.3, 0.2, 0.1], c=[0.1, 0.1, 0.1])
+        table = self.table(comparison)
+        assert table.bold == {(0, 4), (0, 5)}
+        assert (0, 5) not in table.underlined
+        lines = mean_rows(comparison, comparison.differences("dice"), ["dice"])
+        assert [line["to_the_best"] for line in lines] == ["best", "best", "not told apart"]
+
+    def test_the_tolerance_of_surface_dice_is_said(self) -> None:
+        methods = {name: scored([{"t1c": 0.5}], "nsd") for name in "ab"}
+        comparison = Comparison(methods, CONFIG, nsd_tolerance_mm=2.5)
+        tables = all_tables(comparison, comparison.differences("nsd"), ["nsd"], "brats2020", False, {})
+        assert [" at 2.5 mm" in table.title for table in tables] == [True, True]
+        assert plain_values(comparison, [], ["nsd"], "brats2020", {}, {})["nsd_tolerance_mm"] == 2.5
+
+    def test_what_a_patient_takes_counts_the_patients_own_subsets(self) -> None:
+        """One subset each, though the table has a row for T1 and one for T1c."""
+        patients = scored([{"t1": 0.5}, {"t1c": 0.5}])
+        assert cost_table(Comparison({"a": patients}, CONFIG), {"a": 1}).title == "What a patient takes, 1 subset"
+        patients = scored([{"t1": 0.5, "t1c": 0.5}, {"t1c": 0.5}])
+        assert cost_table(Comparison({"a": patients}, CONFIG), {"a": 1}).title == "What a patient takes, 1 to 2 subsets"
 
     def test_published_columns_stand_beside_and_are_not_marked(self) -> None:
         table = self.table(one_subset(a=[0.5], b=[0.4]), published=True)
@@ -166,6 +234,8 @@ class TestMethods:
             (["x/best.safetensors", "y/best.safetensors"], "two methods are named best"),
             (["A=x", "a=y"], "two methods are named a"),
             ({"../up": "x", "b": "y"}, "a method named '../up'"),
+            ({"comparison.md": "x", "b": "y"}, "a method named 'comparison.md'"),
+            ({"forest_dice.PNG": "x", "b": "y"}, "a method named 'forest_dice.PNG'"),
             (["a=", "b=x"], "expected NAME=FILE"),
         ],
     )
@@ -309,6 +379,40 @@ class TestFolders:
         with pytest.raises(CohortError, match=r"1 of 3 patients could not be scored: C \(broken\)"):
             result.raise_for_failed()
 
+    def test_a_patient_that_every_method_fails_on_is_one_patient(self, cohort: Path, tmp_path: Path) -> None:
+        folders = {name: masks(tmp_path / name, {"A": 4, "B": 4}) for name in ("one", "two", "three")}
+        for folder in folders.values():
+            for case in ("B", "C"):
+                write(cube(4) * 4, folder / f"{case}.nii.gz")
+        result = a2fseg_cli.evaluate(cohort, predictions=folders, metrics=["dice"])
+        with pytest.raises(CohortError, match=r"2 of 3 patients could not be scored: B \(one\), C \(one\), B"):
+            result.raise_for_failed()
+        assert result.summary["patients"]["failed"].keys() == {f"{case} ({name})" for case in "BC" for name in folders}
+
+    def test_who_has_none_of_the_subsets_is_said(self, cohort: Path, tmp_path: Path) -> None:
+        folder = masks(tmp_path / "t1", {"A": 4, "B": 4})
+        result = a2fseg_cli.evaluate(cohort, predictions={"one": folder}, subsets=["t1"], metrics=["dice"])
+        assert "1 of 3 patients have none of the subsets: C." in result.notes
+
+    def test_several_examinations_of_a_person_are_said(self, cohort: Path, tmp_path: Path) -> None:
+        """Exchanged one by one, two examinations of one person would count as two persons."""
+        rows = [
+            f"{case},{of},{cohort}/{case}/{case}_t1c.nii.gz,{cohort}/{case}/{case}_seg.nii.gz"
+            for case, of in ("A1", "B1", "C2")
+        ]
+        (tmp_path / "cohort.csv").write_text("\n".join(["case,subject,t1c,seg", *rows]))
+        folder = masks(tmp_path / "whole", {"A": 4, "B": 4, "C": 4})
+        result = a2fseg_cli.evaluate(tmp_path / "cohort.csv", predictions={"one": folder}, metrics=["dice"])
+        assert "2 examinations are of 1: tests and intervals take each for another" in result.warnings[0]
+
+    def test_nothing_published_beside(self, cohort: Path, tmp_path: Path) -> None:
+        """Masks of no subset that the paper has: no empty columns, and a word, with one folder and with two."""
+        folder = masks(tmp_path / "whole", {"A": 4, "B": 4, "C": 4})
+        for predictions in (folder, {"one": folder, "two": folder}):
+            result = a2fseg_cli.evaluate(cohort, predictions=predictions, metrics=["dice"], compare="paper")
+            assert NOTHING_PUBLISHED in result.warnings
+            assert not any("A2FSeg" in column for table in result.tables for column in table.columns)
+
 
 class TestNetworks:
     def test_a_network_beside_a_folder(self, cohort: Path, weights: Path, tmp_path: Path, run: Run) -> None:
@@ -381,6 +485,18 @@ def test_a_terminal_shows_bold_and_lines(monkeypatch: pytest.MonkeyPatch, capsys
     print_table(["a", "b"], [["1", "2"]], bold={(0, 0)}, underlined={(0, 1)})
     assert "\x1b[1m1\x1b[0m" in (shown := capsys.readouterr().out)
     assert "\x1b[4m2\x1b[0m" in shown
+
+
+def test_numbers_are_never_split_over_two_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Seven columns in 60 and in 20 characters: headings are folded, and the table may be wider than the terminal."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    for width in ("60", "20"):
+        monkeypatch.setenv("COLUMNS", width)
+        print_table(["FLAIR", *["robustseg"] * 7], [["x", *["100.00"] * 7]])
+        assert capsys.readouterr().out.count(" 100.00 ") == 7
 
 
 def test_a_difference_turned_round() -> None:

@@ -26,7 +26,8 @@ from a2fseg_cli.core.network import Network, TrainingOutputs
 from a2fseg_cli.core.networks import ARCHITECTURES, build_network, parameter_shapes
 from a2fseg_cli.core.presets import NETWORKS, preset_config
 from a2fseg_cli.core.rfnet import FUSION_STARTS
-from a2fseg_cli.core.uhved import Gaussian, posterior
+from a2fseg_cli.core.robustseg import ImageDecoder
+from a2fseg_cli.core.uhved import Gaussian, posterior, prior_like
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.inference.predictor import Predictor, Segmenter
 from a2fseg_cli.training.data import Sample, load_samples
@@ -88,7 +89,8 @@ def robustseg_by_hand(c: int = 16, modalities: int = 4, classes: int = 4) -> int
     levels = [c * 2**level for level in range(4)]
     fusion = sum(conv(modalities * w, modalities) + block(modalities * w, w, 1) for w in levels)
     mask = sum(2 * block(2 * w, w) + block(w, w, 1) for w in levels[:3]) + conv(c, classes, 1)
-    return modalities * (content + style + image) + fusion + mask
+    shared = (modalities - 1) * conv(16, 1, 7)  # the images' last layer is one for all modalities there
+    return modalities * (content + style + image) + fusion + mask - shared
 
 
 # What the papers' code has, four modalities and four classes:
@@ -97,7 +99,7 @@ def robustseg_by_hand(c: int = 16, modalities: int = 4, classes: int = 4) -> int
 # - rfnet: models.Model(4) of https://github.com/dyh127/RFNet has 8,984,960.
 # - mmformer: mmformer.Model(4) of https://github.com/YaoZhang93/mmFormer has 36,654,416, of which 4 convolutions from
 #   512 to 128 channels, 262,656 values, are never called.
-# - robustseg: by hand, from its code.
+# - robustseg: by hand, from its code; our images have a last layer of their own each, three more of 5,489.
 # - mfi: there is nothing to compare with; this is so that a change is noticed.
 @pytest.mark.parametrize(
     ("name", "count"),
@@ -106,7 +108,7 @@ def robustseg_by_hand(c: int = 16, modalities: int = 4, classes: int = 4) -> int
         ("uhved", 1_250_552 + 4),
         ("rfnet", 8_984_960),
         ("mmformer", 36_654_416 - 4 * (512 * 128 + 128)),
-        ("robustseg", robustseg_by_hand()),
+        ("robustseg", robustseg_by_hand() + 3 * (7**3 * 16 + 1)),
         ("mfi", 6_737_652),
     ],
 )
@@ -291,6 +293,39 @@ def test_divergence_of_gaussians() -> None:
     assert gaussian(1, 1).divergence(gaussian(0, 1)).item() == pytest.approx(0.5, abs=1e-6)
     assert gaussian(0, 4).divergence(gaussian(0, 1)).item() == pytest.approx((3 - math.log(4)) / 2, abs=1e-5)
     assert gaussian(3, 2).divergence(gaussian(3, 2)).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_divergence_of_appearance_codes() -> None:
+    """Scale 1 and shift 2 in 3 channels: the sum of KL(N(1, 4) || N(0, 1)) = (1 + 4 - 1 - ln 4) / 2."""
+    decoder = ImageDecoder(3, 1)
+    for part, value in ((decoder.scale, 1.0), (decoder.shift, 2.0)):
+        torch.nn.init.zeros_(part.weight)
+        torch.nn.init.constant_(part.bias, value)
+    content = [torch.randn(1, 3, 4, 4, 4), torch.randn(1, 3, 2, 2, 2)]
+    image, kl = decoder(torch.randn(1, 8), content)
+    assert image.shape == (1, 1, 4, 4, 4)
+    assert kl.item() == pytest.approx(3 * (4 - math.log(4)) / 2, abs=1e-5)
+
+
+@torch.no_grad()
+def test_what_the_networks_add_to_the_loss() -> None:
+    """U-HVED's from one modality: a tenth of the divergence from the prior, mean of the levels, and of the error."""
+    images = random_images()
+    for name in OTHERS:
+        extra = new(name).training_outputs(images, [FULL]).extra_loss
+        assert (extra is not None) == (name in ("uhved", "robustseg")), name
+        assert extra is None or float(extra) > 0
+    net = new("uhved")
+    torch.manual_seed(1)
+    alone = net.training_outputs(images, [SUBSETS[0]])
+    maps = net.levels(net.encode(images, SUBSETS[0]), SUBSETS[0])
+    prior = [posterior(level).divergence(prior_like(posterior(level).mean)) for level in maps]
+    torch.manual_seed(1)
+    z = [posterior(level).sample() for level in maps]
+    (m,) = net.present_names(SUBSETS[0])
+    error = (net.image_decoders[m](z) - images[:, [CONFIG.modalities.index(m)]]).square().mean()
+    assert alone.extra_loss is not None
+    assert float(alone.extra_loss) == pytest.approx(0.1 * float(sum(prior)) / 3 + 0.1 * float(error), rel=1e-4)
 
 
 def test_a_convolution_of_the_concatenated_modalities() -> None:

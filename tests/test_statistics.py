@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a2fseg_cli.evaluation.statistics import Summary, bootstrap_interval, summarise
+from a2fseg_cli.evaluation.statistics import Summary, bootstrap_interval, bootstrap_interval_of_means, summarise
 
 
 def test_summary_by_hand() -> None:
@@ -66,3 +66,19 @@ def test_interval_lies_within_the_values(values: list[float]) -> None:
 def test_interval_refuses_what_has_no_meaning(resamplings: int, level: float) -> None:
     with pytest.raises(ValueError, match="expected resamplings"):
         bootstrap_interval([0.1, 0.2], resamplings=resamplings, level=level)
+
+
+def test_interval_of_means_over_subsets() -> None:
+    """Each drawing by itself: the mean of the subsets' means over the drawn patients who have them."""
+    values = np.random.default_rng(1).uniform(0, 1, (3, 5))
+    whole = bootstrap_interval_of_means(values)
+    assert whole == bootstrap_interval(values.mean(axis=0))
+    values[0, 1:4] = values[2, 0] = math.nan
+    drawn = np.random.default_rng(0).integers(0, 5, (50, 5))
+    means = [np.nanmean([np.nanmean(row[rows]) for row in values if not np.isnan(row[rows]).all()]) for rows in drawn]
+    expected = np.quantile(means, (0.025, 0.975))
+    assert bootstrap_interval_of_means(values, resamplings=50) == pytest.approx(tuple(expected))
+    with_empty = np.full((4, 6), math.nan)  # a subset and a patient of nothing change nothing
+    with_empty[:3, :5] = values
+    assert bootstrap_interval_of_means(with_empty, resamplings=50) == pytest.approx(tuple(expected))
+    assert all(map(math.isnan, bootstrap_interval_of_means(np.full((2, 2), math.nan))))

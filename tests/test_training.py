@@ -161,6 +161,38 @@ def test_folds_hold_every_patient_once_and_each_kind_evenly() -> None:
     assert splits[1] == fold_split(backwards, (1, 5), 3) != fold_split(kinds, (1, 5), 4)
 
 
+def test_all_examinations_of_a_person_are_in_one_part() -> None:
+    """Ten persons with one to three examinations: what was trained on a brain must not be scored on it."""
+    persons = {f"sub-{i}_ses-{s}": f"sub-{i}" for i in range(10) for s in range(1 + i % 3)}
+    kinds = dict.fromkeys(persons, "flair")
+    splits = [fold_split(kinds, (number, 5), 3, persons) for number in range(5)]
+    for split in (*splits, random_split(list(persons), 3, persons)):
+        of_parts = [{persons[name] for name in names} for names in split.values()]
+        assert sum(map(len, of_parts)) == len(set.union(*of_parts)) == 10
+        assert sum(map(len, split.values())) == len(persons)
+    assert sorted(name for split in splits for name in split["test"]) == sorted(persons)
+    assert [len({persons[name] for name in split["test"]}) for split in splits] == [2] * 5
+    one_each = {name: name for name in persons}
+    assert random_split(list(persons), 3, one_each) == random_split(list(persons), 3)
+    with pytest.raises(UsageError, match="fold 0/4: 3 patients have a truth"):
+        fold_split(dict.fromkeys(["a1", "a2", "b", "c"], "t1"), (0, 4), 0, {"a1": "a", "a2": "a"})
+
+
+def test_whose_an_examination_is_comes_from_the_table(tmp_path: Path) -> None:
+    """Two of four examinations are one person's: three folds of persons, and these two always together."""
+    write_cohort(tmp_path, "abcd")
+    persons = {"a": 1, "b": 1, "c": 2, "d": 3}
+    rows = [f"{case},{of},{case}/{case}_flair.nii.gz,{case}/{case}_seg.nii.gz" for case, of in persons.items()]
+    table = tmp_path / "cohort.csv"
+    table.write_text("\n".join(["case,subject,flair,seg", *rows]))
+    for number in range(3):
+        parts = choose_patients([table], ("t1", "flair"), None, 0, (number, 3)).split
+        assert any({"a", "b"} <= set(names) for names in parts.values())
+    split = write_split(tmp_path / "split.json", train=["a", "c"], validation=["d"], test=["b"])
+    told = choose_patients([table], ("t1", "flair"), split, 0).warnings
+    assert told == ["1 has examinations in several parts of the split (1 such persons)."]
+
+
 def test_leaving_one_out_of_three() -> None:
     for number in range(3):
         split = fold_split(dict.fromkeys("abc", "t1"), (number, 3), 0)

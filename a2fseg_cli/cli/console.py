@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from textwrap import wrap
 from typing import Any, TextIO
 
 from a2fseg_cli.files import json_text
@@ -15,6 +16,7 @@ Advance = Callable[[str], None]
 
 # A table of more patients than this lists those that failed: of 10,000 nobody reads the lines, and they took 8 s.
 MOST_LISTED = 200
+_LEAST_HEADING = 5  # letters in a line of a folded heading
 
 
 class Stream:
@@ -99,6 +101,9 @@ def print_table(
 ) -> None:
     """Print a table to stdout; columns whose cells are all numbers are aligned right.
 
+    Words are folded where the terminal is too narrow; a number is not, since its halves read as two: such a table is
+    wider than the terminal.
+
     Args:
         columns: Headings.
         rows: Cells.
@@ -112,20 +117,27 @@ def print_table(
 
     cells = [[str(cell) for cell in row] for row in rows]
     table = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        numeric = all(_is_number(row[index]) for row in cells) and bool(cells)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
     console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = 160
     marks = dict.fromkeys(bold, ("bold", "*")) | dict.fromkeys(underlined, ("underline", "_"))
 
     def shown(i: int, j: int, cell: str) -> Text:
         style, sign = marks.get((i, j), ("", ""))
         return Text(cell if console.is_terminal else f"{sign}{cell}{sign}", style=style)
 
-    for i, row in enumerate(cells):
-        table.add_row(*(shown(i, j, cell) for j, cell in enumerate(row)))
+    texts = [[shown(i, j, cell) for j, cell in enumerate(row)] for i, row in enumerate(cells)]
+    room = console.width if console.is_terminal else 160
+    widths = [max([0, *(len(row[index]) for row in texts)]) for index in range(len(columns))]
+    folded = 1 + sum(3 + max(width, len(column)) for width, column in zip(widths, columns, strict=True)) > room
+    least = 1
+    for index, (column, width) in enumerate(zip(columns, widths, strict=True)):
+        numeric = all(_is_number(row[index]) for row in cells) and bool(cells)
+        width = max(width, _LEAST_HEADING) if numeric else 1
+        heading = "\n".join(wrap(column, width)) if numeric and folded else column
+        table.add_column(heading, justify="right" if numeric else "left", overflow="fold", no_wrap=numeric)
+        least += width + 3  # with its blanks and a line
+    console.width = max(room, least)
+    for row in texts:
+        table.add_row(*row)
     console.print(table)
 
 

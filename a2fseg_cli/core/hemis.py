@@ -3,11 +3,15 @@
 A subset becomes a fixed number of maps by statistics over its modalities: their mean and their variance. HeMIS does
 so once, behind a short stack of convolutions on 2D slices; Dorent et al. (MICCAI 2019, code and weights:
 https://github.com/ReubenDo/U-HVED) do it at each level of a 3D U-Net. The latter is what later papers compare with,
-those of A2FSeg's Table 1 among them, and what is built here. It has no losses of its own.
+those of A2FSeg's Table 1 among them, and what is built here. It has no losses of its own. What differs in the training
+of every network: `network.py`.
 
 Differences from it:
 - The variance is that of the modalities present (divided by their number), as in that code; HeMIS divides by one less.
 - All subsets are drawn from the start; HeMIS trains on all modalities first (pseudo-curriculum).
+- The decoder's maps are enlarged with the corners' centres kept; that code's (TensorFlow 1) lie half a voxel off.
+- The loss is this tool's cross-entropy + Dice (`losses.py`); that code's Dice counts the background too, and it adds
+  1e-5 of the squared kernels. These start out as PyTorch draws them.
 - The head has a bias, and starts out saying background (`sub_voxels.BACKGROUND_PRIOR`).
 """
 

@@ -10,6 +10,12 @@ is called, with the networks of the paper's Table 1 as examples:
 - `training_outputs` is the logits that the loss is taken over (with the auxiliary heads of mmFormer and RFNet), and
   losses of the network's own: the divergences and the reconstructions of U-HVED and RobustSeg. What only a training
   does (samples, dropout) belongs there: a network is not told by `train()` and `eval()` which of the two it is in.
+
+What the trainer does for all networks alike differs from every author's code, and is not said again in each file: a
+step trains on all modalities that are there and on some random subsets (`Recipe.random_subsets`) where the codes draw
+one subset; the loss of every head is cross-entropy + Dice of the classes without the background (`losses.py`); a
+penalty on the weights is the optimiser's decay, of which adam has none; augmentation, clipping and the running mean of
+the weights are the recipe's.
 """
 
 from __future__ import annotations

@@ -1,13 +1,16 @@
 """RFNet: region-aware fusion (Ding, Yu and Yang, ICCV 2021; code: https://github.com/dyh127/RFNet).
 
 The region of each class is first guessed at each level (a region probability map), and the modalities are weighted
-anew in each region: FLAIR may lead in the oedema while T1c leads in the enhancing tumour.
+anew in each region: FLAIR may lead in the oedema while T1c leads in the enhancing tumour. With the code's weights, and
+zeros for padding in both, the probabilities of all heads are the code's (to 3e-6, crops of 24 x 16 x 16 voxels). What
+differs in the training of every network: `network.py`.
 
 Differences from the paper and its code:
 - Zeros pad the convolutions where the code reflects the image, which is slower and changes a window's outermost
   voxels only.
 - The losses are this tool's cross-entropy + Dice (`losses.py`) for every network, so that networks can be compared;
   the code weights the cross-entropy by how rare a class is and counts the background's Dice.
+- The MLPs that weigh the modalities start out as PyTorch draws linear layers, in the code as it draws convolutions.
 - Heads start out saying background (`sub_voxels.BACKGROUND_PRIOR`).
 - An absent modality has no term in a sum, where the code multiplies zeros: the same, for less.
 """

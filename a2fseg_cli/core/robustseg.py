@@ -2,15 +2,19 @@
 
 Code: https://github.com/cchen-cc/Robust-Mseg. Each modality's image is taken apart into an appearance code, a few
 numbers, and a content code, maps of each level. The content of a subset, weighted by gates, gives the segmentation;
-with an appearance code it gives the image of that modality back.
+with an appearance code it gives the image of that modality back. What differs in the training of every network:
+`network.py`.
 
 Differences from the paper and its code:
 - Zeros pad the convolutions where the code reflects the image.
 - The images are reconstructed once a step, from the content of its last subset; a modality that a patient does not
   have is no target.
+- Every modality's image has a last convolution of its own; in the code it stands outside the modality's scope and is
+  one for all. Kernels start out as PyTorch draws them, in the code with a standard deviation of 0.01.
 - The appearance encoder has as many strided convolutions as there are stages (four in the paper).
 - The losses of the segmentation are this tool's cross-entropy + Dice (`losses.py`); the code weights the
-  cross-entropy by how rare a class is and counts the background's Dice. Its L2 penalty is the optimiser's weight decay.
+  cross-entropy by how rare a class is, and its Dice counts the background and squares the probabilities. Its L2 penalty
+  (0.0001) is the optimiser's weight decay, which adam, the optimiser of `paper`, has none of.
 - The head starts out saying background (`sub_voxels.BACKGROUND_PRIOR`).
 """
 

@@ -1,13 +1,16 @@
 """U-HVED: hetero-modal variational encoder-decoder (Dorent et al., MICCAI 2019; https://github.com/ReubenDo/U-HVED).
 
 At each level of a 3D U-Net every modality gives a Gaussian of the latent z; those of a subset and the prior are
-multiplied. A decoder turns z into the segmentation, others into the images, absent ones included.
+multiplied. A decoder turns z into the segmentation, others into the images, absent ones included. What differs in the
+training of every network: `network.py`.
 
 Differences from the paper and its code:
 - The segmentation at inference comes from the mean of z; the code draws a sample, so that no two runs are the same.
-- The divergences are of the subsets of the step, where the code sums over all 15; the images are reconstructed once
-  a step, from its last subset.
+- The divergences are the mean over the subsets of the step, from q(z | all that are there) to each; the code takes the
+  mean over all subsets, from that of the subset that was drawn. The images are reconstructed once a step, from its last
+  subset.
 - A modality that a patient does not have has no Gaussian, and its image is no target.
+- Maps are enlarged, and kernels start out, as in `hemis.py`; the 1e-5 of the squared kernels is left out here too.
 - The head of the segmentation has a bias, and starts out saying background (`sub_voxels.BACKGROUND_PRIOR`); the loss of
   the segmentation is this tool's cross-entropy + Dice (`losses.py`).
 """

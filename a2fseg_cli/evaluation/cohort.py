@@ -21,10 +21,16 @@ from a2fseg_cli.inference.prefetch import read_ahead
 
 @dataclass(frozen=True)
 class Failure:
-    """A patient that could not be scored, and why."""
+    """A patient that could not be scored, and why; of several methods that are compared, by which."""
 
     case: str
     error: A2FSegError
+    method: str = ""
+
+    @property
+    def name(self) -> str:
+        """The patient, and in brackets the method."""
+        return f"{self.case} ({self.method})" if self.method else self.case
 
     @property
     def reason(self) -> str:

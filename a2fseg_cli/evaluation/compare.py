@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from a2fseg_cli.cases.time_points import several_time_points
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
-from a2fseg_cli.evaluation.cohort import Failure
 from a2fseg_cli.evaluation.comparison import Comparison
 from a2fseg_cli.evaluation.comparison_outputs import plain_values, write_comparison
-from a2fseg_cli.evaluation.mask_folders import check_complete, folders_of, not_scored
+from a2fseg_cli.evaluation.mask_folders import check_complete, folders_of, not_scored, some
 from a2fseg_cli.evaluation.method_tables import all_tables
 from a2fseg_cli.evaluation.methods import Method
 from a2fseg_cli.evaluation.metrics import CALIBRATION, metric_definition, score_keys
@@ -22,6 +22,7 @@ from a2fseg_cli.evaluation.one_method import Request, config_of, evaluate_one, s
 from a2fseg_cli.evaluation.patient_scores import PREDICTIONS, PatientScores
 from a2fseg_cli.evaluation.result import EvaluationResult
 from a2fseg_cli.evaluation.selected_cases import SelectedCases, selected_cases
+from a2fseg_cli.evaluation.tables import NOTHING_PUBLISHED, published_beside
 
 _OF_ONE = ("figure", "write_card", "kinds", "num_parts", "part_id")
 
@@ -162,16 +163,28 @@ def _result(
 ) -> EvaluationResult:
     """Compare the patients that every method was scored on, write what is asked for, and return all of it."""
     every = [(of.method.name, result) for of in scored for result in of.results]
-    failures = [Failure(f"{f.case} ({name})", f.error) for name, result in every for f in result.failures]
-    failed = sorted({failure.case for _, result in every for failure in result.failures})
+    failures = [replace(failure, method=name) for name, result in every for failure in result.failures]
+    failed = sorted({failure.case for failure in failures})
     warnings = [f"{name}: {text}" for name, result in every for text in result.warnings]
     if failed:
         warnings.append(
             f"{len(failed)} of {len(cases.every)} patients are left out of the comparison, since not every method "
             f"could be scored on them: {', '.join(failed)}."
         )
+    if several := several_time_points(cases.every):
+        person, points = next(iter(several.items()))
+        more = f", and {len(several) - 1} more persons have several" if len(several) > 1 else ""
+        warnings.append(
+            f"{len(points)} examinations are of {person}{more}: tests and intervals take each for another person's "
+            "and find more than there is."
+        )
     patients = {of.method.name: [s for s in of.patients if s.case not in failed and s.rows] for of in scored}
-    comparison = Comparison(patients, config)
+    comparison = Comparison(patients, config, request.nsd_tolerance_mm)
+    if request.compare and comparison.patients and not published_beside(comparison.subsets, config):
+        warnings.append(NOTHING_PUBLISHED)
+    lacking = [case.name for case in cases.every if case.name not in (*failed, *comparison.patients)]
+    if lacking:
+        notes = [*notes, f"{len(lacking)} of {len(cases.every)} patients have none of the subsets: {some(lacking)}."]
     told = EvaluationResult(
         (), (), tuple(failures), {}, metric_definition(request.policy), tuple(warnings),
         (*notes, *(f"{name}: {text}" for name, result in every for text in result.notes)), "", len(cases.every),
@@ -188,7 +201,7 @@ def _compared(
     differences = tuple(d for key in score_keys(metrics) for d in comparison.differences(key))
     parameters = {of.method.name: _parameters(of.method) for of in scored if of.method.folder is None}
     tables = all_tables(comparison, differences, metrics, request.policy, bool(request.compare), parameters)
-    failed = {failure.case: failure.reason for failure in told.failures}
+    failed = {failure.name: failure.reason for failure in told.failures}
     origins = {of.method.name: _origin(of) for of in scored}
     summary = plain_values(comparison, differences, metrics, request.policy, origins, failed)
     files = write_comparison(request.output, comparison, differences, tables, summary) if request.output else []

@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.evaluation.means import subsets_of
+from a2fseg_cli.evaluation.metrics import NSD_TOLERANCE_MM
 from a2fseg_cli.evaluation.patient_scores import PatientScores
 from a2fseg_cli.evaluation.significance import LEVEL, holm, sign_flip_ps, smallest_p
-from a2fseg_cli.evaluation.statistics import bootstrap_interval
+from a2fseg_cli.evaluation.statistics import bootstrap_interval, bootstrap_interval_of_means
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -69,13 +70,20 @@ class Difference:
 class Comparison:
     """The scores of several methods on the same patients.
 
+    A score that one method has and another has not (policy `nan`: HD95 where only one predicts something) is left out
+    for all: else the method that misses the hardest patients would have the best mean. A method without a single score
+    in a row, of which there is nothing to compare, takes none from the others; the means over subsets are then over
+    those of which all methods have scores.
+
     Attributes:
         methods: Name to the scores of its patients; the same patients in the same order, each with the same subsets.
         config: Sequences and regions.
+        nsd_tolerance_mm: With which the normalised surface Dice was computed.
     """
 
     methods: Mapping[str, Sequence[PatientScores]]
     config: ModelConfig
+    nsd_tolerance_mm: float = NSD_TOLERANCE_MM
 
     @property
     def names(self) -> list[str]:
@@ -99,13 +107,33 @@ class Comparison:
         return subsets_of(every, self.config.modalities)
 
     @property
+    def subsets_of_patients(self) -> list[int]:
+        """How many subsets were scored of each patient."""
+        first = next(iter(self.methods.values()))
+        return [len({row.subset for row in scores.rows}) for scores in first]
+
+    @property
     def rows(self) -> list[str]:
         """The rows of a table: the subsets and, of several, their means."""
         return [*self.subsets, *([MEANS] if len(self.subsets) > 1 else [])]
 
     def values(self, method: str, key: str, region: str) -> FloatArray:
-        """Return one score (S, P) by subset and patient; NaN where it is undefined or the patient lacks a sequence."""
-        return self._arrays.get((method, key, region), np.full((len(self.subsets), len(self.patients)), np.nan))
+        """Return one score (S, P) by subset and patient; NaN where a method or the patient's files have none."""
+        return np.asarray(self._compared(key, region)[self.names.index(method)], np.float64)
+
+    def _compared(self, key: str, region: str) -> FloatArray:
+        """Return the scores (methods, S, P) that all methods have."""
+        if (key, region) not in self._stacks:
+            nothing = np.full((len(self.subsets), len(self.patients)), np.nan)
+            scores = np.stack([self._arrays.get((name, key, region), nothing) for name in self.names])
+            there = ~np.isnan(scores)
+            shared = (there | ~there.any(axis=2, keepdims=True)).all(axis=0)
+            self._stacks[key, region] = np.where(shared, scores, np.nan)
+        return self._stacks[key, region]
+
+    @cached_property
+    def _stacks(self) -> dict[tuple[str, str], FloatArray]:
+        return {}
 
     @cached_property
     def _arrays(self) -> dict[tuple[str, str, str], FloatArray]:
@@ -125,14 +153,28 @@ class Comparison:
         """Return the mean over patients of a subset, or the mean of these means; NaN where none is defined."""
         return _mean(self.patient_values(method, key, row, region))
 
+    def interval(self, method: str, key: str, row: str, region: str) -> tuple[float, float]:
+        """Return the 95 % interval of `mean`, by drawing patients with replacement."""
+        if row == MEANS:
+            return bootstrap_interval_of_means(self._of_means(method, key, region))
+        return bootstrap_interval(self.patient_values(method, key, row, region))
+
     def patient_values(self, method: str, key: str, row: str, region: str) -> FloatArray:
         """Return the patients' scores (P,) of a subset, or what each adds to the mean of the subsets' means."""
-        values = self.values(method, key, region)
-        return contributions(values) if row == MEANS else np.asarray(values[self.subsets.index(row)])
+        if row == MEANS:
+            return contributions(self._of_means(method, key, region))
+        return np.asarray(self.values(method, key, region)[self.subsets.index(row)])
+
+    def _of_means(self, method: str, key: str, region: str) -> FloatArray:
+        """Return `values` of the subsets (S, P) of which all methods have some, but those that have none at all."""
+        has = np.any(~np.isnan(self._compared(key, region)), axis=2)  # (methods, S)
+        shared = np.asarray(np.all(has[np.any(has, axis=1)], axis=0))
+        return np.where(shared[:, None], self.values(method, key, region), np.nan)
 
     def defined(self, method: str, key: str, region: str) -> int:
-        """Return how many scores of a method are defined, of all subsets and patients."""
-        return int(np.count_nonzero(~np.isnan(self.values(method, key, region))))
+        """Return how many scores of a method are defined, of all subsets and patients, whether all have them or not."""
+        every = self._arrays.get((method, key, region), np.array([]))
+        return int(np.count_nonzero(~np.isnan(every)))
 
     def counts(self) -> dict[str, int]:
         """Return how many patients have the sequences of each subset."""
@@ -147,6 +189,13 @@ class Comparison:
             return ""
         return (max if key in HIGHER else min)(means, key=lambda name: means[name])
 
+    def leaders(self, key: str, row: str, region: str) -> list[str]:
+        """Return the method with the best mean and those whose mean is the same but for rounding."""
+        if not (best := self.best(key, row, region)):
+            return []
+        mean = self.mean(best, key, row, region)
+        return [name for name in self.names if math.isclose(self.mean(name, key, row, region), mean, rel_tol=1e-12)]
+
     def differences(self, key: str) -> list[Difference]:
         """Return the differences of all pairs, by region and row; none for a score without better and worse."""
         if key not in (*HIGHER, *LOWER):
@@ -154,16 +203,16 @@ class Comparison:
         every: list[Difference] = []
         for region in self.regions:
             arrays = {name: self.values(name, key, region) for name in self.names}
+            of_means = {name: self._of_means(name, key, region) for name in self.names}
             values: dict[tuple[str, str, str], FloatArray] = {}
             for pair in itertools.combinations(self.names, 2):
                 between = arrays[pair[0]] - arrays[pair[1]]
-                values |= {(subset, *pair): row for subset, row in zip(self.subsets, between, strict=True)}
+                values |= {(subset, *pair): row[None] for subset, row in zip(self.subsets, between, strict=True)}
                 if len(self.subsets) > 1:
-                    values[MEANS, *pair] = contributions(between)
+                    values[MEANS, *pair] = of_means[pair[0]] - of_means[pair[1]]
             every += _differences(key, region, values)
-        of_means = [difference for difference in every if difference.subset == MEANS]
-        of_subsets = [difference for difference in every if difference.subset != MEANS]
-        return [*_corrected(of_subsets), *_corrected(of_means)]
+        families = ([d for d in every if d.subset != MEANS], [d for d in every if d.subset == MEANS])
+        return [difference for family in families for difference in _corrected(family)]
 
 
 def contributions(values: FloatArray) -> FloatArray:
@@ -194,14 +243,15 @@ def smallest_corrected_p(differences: Sequence[Difference]) -> float:
 
 
 def _differences(key: str, region: str, values: Mapping[tuple[str, str, str], FloatArray]) -> list[Difference]:
-    """Return the differences, not corrected yet, of (subset, first, second) to each patient's (P,)."""
-    tested = sign_flip_ps(np.array(list(values.values()))) if values else []
+    """Return the differences, not corrected yet, of (subset, first, second) to each subset's and patient's (S, P)."""
+    adding = [contributions(between) for between in values.values()]
+    tested = sign_flip_ps(np.array(adding)) if values else []
     return [
         Difference(
-            key, subset, region, first, second, _mean(of_patients), *bootstrap_interval(of_patients), p, math.nan,
+            key, subset, region, first, second, _mean(of_patients), *bootstrap_interval_of_means(between), p, math.nan,
             int(np.count_nonzero(~np.isnan(of_patients))),
         )
-        for ((subset, first, second), of_patients), p in zip(values.items(), tested, strict=True)
+        for ((subset, first, second), between), of_patients, p in zip(values.items(), adding, tested, strict=True)
     ]  # fmt: skip
 
 

@@ -11,7 +11,6 @@ from a2fseg_cli.evaluation.comparison import Comparison, Difference
 from a2fseg_cli.evaluation.formats import latex, markdown
 from a2fseg_cli.evaluation.method_tables import to_the_best
 from a2fseg_cli.evaluation.metrics import METRICS, metric_definition, score_keys
-from a2fseg_cli.evaluation.statistics import bootstrap_interval
 from a2fseg_cli.evaluation.tables import Table, scale_of, title_of
 from a2fseg_cli.files import atomic_write_text, csv_text, json_text
 from a2fseg_cli.reporting.forest import Interval, write_forest
@@ -40,6 +39,7 @@ def plain_values(
         "policy": policy,
         "definition": metric_definition(policy),
         "metrics": {metric: METRICS[metric].definition for metric in metrics},
+        "nsd_tolerance_mm": comparison.nsd_tolerance_mm,
         "versions": versions(),
         "patients": {"compared": comparison.patients, "failed": dict(failed)},
         "methods": {
@@ -87,7 +87,7 @@ def write_comparison(
 
 
 def _write_forest(path: Path, comparison: Comparison, differences: Sequence[Difference], key: str) -> None:
-    scale, row = scale_of(key), comparison.rows[-1]
+    scale, row, title = scale_of(key), comparison.rows[-1], title_of(key, comparison.nsd_tolerance_mm)
     panels = {
         region: {
             of.first: Interval(scale * of.mean, scale * of.low, scale * of.high, of.told_apart)
@@ -96,7 +96,7 @@ def _write_forest(path: Path, comparison: Comparison, differences: Sequence[Diff
         for region in comparison.regions
     }
     best = {region: comparison.best(key, row, region) for region in comparison.regions}
-    write_forest(path, panels, best, f"difference to the best, {title_of(key)}; grey: not told from it by the test")
+    write_forest(path, panels, best, f"difference to the best, {title}; grey: not told from it by the test")
 
 
 def mean_rows(comparison: Comparison, differences: Sequence[Difference], keys: Sequence[str]) -> list[dict[str, Any]]:
@@ -110,11 +110,11 @@ def mean_rows(comparison: Comparison, differences: Sequence[Difference], keys: S
     for key in keys:
         for region in comparison.regions:
             for row in comparison.rows:
-                best = comparison.best(key, row, region)
+                best, leaders = comparison.best(key, row, region), comparison.leaders(key, row, region)
                 for name in comparison.names:
                     values = comparison.patient_values(name, key, row, region)
-                    low, high = bootstrap_interval(values)
-                    standing = "best" if name == best else told.get((key, row, region, name, best), "")
+                    low, high = comparison.interval(name, key, row, region)
+                    standing = "best" if name in leaders else told.get((key, row, region, name, best), "")
                     line = {
                         "method": name,
                         "subset": row,

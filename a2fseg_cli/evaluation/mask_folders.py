@@ -33,7 +33,7 @@ def folders_of(method: Method, subsets: Sequence[Subset] | None, modalities: Seq
     if subsets is None:
         if below:
             raise UsageError(
-                f"{folder} ({method.name}): sub-folders of {len(below)} subsets, {_some(list(below))}. Say which "
+                f"{folder} ({method.name}): sub-folders of {len(below)} subsets, {some(list(below))}. Say which "
                 "subsets are to be scored."
             )
         return {PREDICTIONS: folder}
@@ -42,7 +42,7 @@ def folders_of(method: Method, subsets: Sequence[Subset] | None, modalities: Seq
         return {asked[0]: folder}
     if missing := [name for name in asked if name not in below]:
         raise UsageError(
-            f"{folder} ({method.name}): no sub-folder for {len(missing)} of {len(asked)} subsets: {_some(missing)}. "
+            f"{folder} ({method.name}): no sub-folder for {len(missing)} of {len(asked)} subsets: {some(missing)}. "
             "Expected one a subset, named like t1c+flair."
         )
     return {name: below[name] for name in asked}
@@ -51,7 +51,7 @@ def folders_of(method: Method, subsets: Sequence[Subset] | None, modalities: Seq
 def not_scored(method: Method, scored: Mapping[str, Path], modalities: Sequence[str]) -> str:
     """Return one line on the subsets that a method's folder holds beside those that are scored; empty without any."""
     left = [name for name in _subset_folders(method.folder or Path(), modalities) if name not in scored]
-    return f"{method.name}: {len(left)} subsets of its folder were not asked for: {_some(left)}" if left else ""
+    return f"{method.name}: {len(left)} subsets of its folder were not asked for: {some(left)}" if left else ""
 
 
 def check_complete(method: Method, subset: str, folder: Path, cases: Sequence[Case]) -> None:
@@ -64,7 +64,7 @@ def check_complete(method: Method, subset: str, folder: Path, cases: Sequence[Ca
     if missing := [case.name for case in cases if not files[case.name]]:
         of = "" if subset == PREDICTIONS else f" from {subset}"
         raise InputError(
-            f"{folder}: {method.name} has no mask{of} of {len(missing)} of {len(cases)} patients: {_some(missing)}. "
+            f"{folder}: {method.name} has no mask{of} of {len(missing)} of {len(cases)} patients: {some(missing)}. "
             "Methods are compared on the same patients: add the masks, empty ones where nothing was marked, or name "
             "the patients that all have in a split."
         )
@@ -82,5 +82,6 @@ def _subset_folders(folder: Path, modalities: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from a2fseg_cli.evaluation.comparison import HIGHER, MEANS, Comparison, Difference, smallest_corrected_p
 from a2fseg_cli.evaluation.metrics import score_keys
-from a2fseg_cli.evaluation.published import METHODS, MODALITIES, REGIONS, TABLE_1, TABLE_1_MEANS
+from a2fseg_cli.evaluation.published import METHODS, REGIONS, TABLE_1, TABLE_1_MEANS
 from a2fseg_cli.evaluation.significance import LEVEL, smallest_p
 from a2fseg_cli.evaluation.statistics import summarise
 from a2fseg_cli.evaluation.tables import (
@@ -16,6 +16,7 @@ from a2fseg_cli.evaluation.tables import (
     marked,
     marks_of,
     number_text,
+    published_beside,
     scale_of,
     title_of,
     two_digits,
@@ -43,7 +44,7 @@ def all_tables(
     tables = []
     for key in score_keys(metrics):
         mine = [difference for difference in differences if difference.key == key]
-        published = compare and key == "dice" and comparison.config.modalities == MODALITIES
+        published = compare and key == "dice" and published_beside(comparison.subsets, comparison.config)
         tables += [method_table(comparison, mine, key, region, policy, published) for region in comparison.regions]
         if mine:
             tables.append(difference_table(comparison, mine, key))
@@ -68,15 +69,15 @@ def method_table(
         having = [] if same else [str(counts.get(row, ""))]
         cells = [number_text(mean, key) for mean in means] + [_published(name, row, region, counts) for name in columns]
         rows.append((*mark, *cells, *having))
-        best = comparison.best(key, row, region)
+        best, leaders = comparison.best(key, row, region), comparison.leaders(key, row, region)
         for j, name in enumerate(comparison.names, len(marks)):
-            if name == best and len(comparison.names) > 1:
+            if name in leaders and len(comparison.names) > 1:
                 bold.add((i, j))
             elif _not_told_apart(differences, row, region, {best, name}):
                 underlined.add((i, j))
     n = f"{min(counts.values())}" if same else f"{min(counts.values())} to {max(counts.values())}"
     return Table(
-        f"{region}, {title_of(key)}, mean over patients, n = {n}, policy {policy}",
+        f"{region}, {title_of(key, comparison.nsd_tolerance_mm)}, mean over patients, n = {n}, policy {policy}",
         (*marks, *comparison.names, *(f"{name} (paper)" for name in columns), *([] if same else ["n"])),
         tuple(rows),
         len(marks),
@@ -98,7 +99,7 @@ def difference_table(comparison: Comparison, differences: Sequence[Difference], 
             rows.append((region, difference.first, difference.second, *cells, *tests))
     of = "means over subsets" if row == MEANS else row
     return Table(
-        f"Differences to the best, {title_of(key)}, {of}",
+        f"Differences to the best, {title_of(key, comparison.nsd_tolerance_mm)}, {of}",
         ("region", "method", "less the best", "difference", "95 % from", "to", "p", "p corrected", "patients"),
         tuple(rows),
         3,
@@ -136,13 +137,14 @@ def to_the_best(
 
 def cost_table(comparison: Comparison, parameters: Mapping[str, int]) -> Table:
     """Return what each network takes: parameters, and seconds a patient, as measured in this run."""
-    rows = []
+    rows, subsets = [], comparison.subsets_of_patients
+    of = f"{min(subsets)}" if min(subsets) == max(subsets) else f"{min(subsets)} to {max(subsets)}"
     for name, count in parameters.items():
         seconds = [scores.seconds for scores in comparison.methods[name]]
         network, total = (summarise([s[kind] for s in seconds if kind in s]).median for kind in ("network", "total"))
         rows.append((name, two_digits(count / 1e6), two_digits(network), two_digits(total)))
     return Table(
-        f"What a patient takes, {len(comparison.subsets)} subset{'s' * (len(comparison.subsets) != 1)}",
+        f"What a patient takes, {of} subset{'s' * (max(subsets) != 1)}",
         ("method", "parameters, million", "s in the network", "s with reading and scoring"),
         tuple(rows),
         1,
@@ -174,7 +176,10 @@ def _notes(comparison: Comparison, differences: Sequence[Difference], key: str, 
     undefined = {name: scores - comparison.defined(name, key, region) for name in comparison.names}
     if any(undefined.values()):
         counts = ", ".join(f"{name} {count}" for name, count in undefined.items())
-        notes.append(f"undefined and left out of the means: {counts} of {scores} scores")
+        notes.append(
+            f"undefined: {counts} of {scores} scores; what one method has not is left out for all, so that means and "
+            "differences are of the same patients"
+        )
     families = {
         "means over subsets": [d for d in differences if d.subset == MEANS],
         "single subsets": [d for d in differences if d.subset != MEANS],
@@ -197,9 +202,9 @@ def _hopeless(name: str, differences: Sequence[Difference]) -> str:
         return ""
     patients, number = max(d.patients for d in differences), sum(not math.isnan(d.p) for d in differences)
     return (
-        f"With {patients} patients the test cannot give less than p = {smallest_p(patients):.3g}, corrected for "
-        f"{number} comparison{'s' * (number != 1)} of {name} {least:.2g}: no difference of these could be told from "
-        "chance, however large."
+        f"With {patients} patient{'s' * (patients != 1)} the test cannot give less than p = "
+        f"{smallest_p(patients):.3g}, corrected for {number} comparison{'s' * (number != 1)} of {name} {least:.2g}: no "
+        "difference of these could be told from chance, however large."
     )
 
 

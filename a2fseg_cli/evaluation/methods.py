@@ -12,8 +12,8 @@ from a2fseg_cli.errors import UsageError
 
 Given = str | Path | Sequence[str | Path] | Mapping[str, str | Path]
 
-# A name heads a column and is a folder of the results.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.+-]{0,39}")
+# A name heads a column and is a folder of the results, beside files such as comparison.md.
+_NAME = re.compile(r"[A-Za-z0-9](?!.*\.(md|tex|csv|json|png)$)[A-Za-z0-9 _.+-]{0,39}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def methods_of(weights: Given | None, predictions: Given | None, of_subsets: boo
         if not _NAME.fullmatch(method.name):
             raise UsageError(
                 f"a method named {method.name!r}: expected up to 40 letters, digits, spaces and _ . + -, such as "
-                "nnunet=FOLDER."
+                "nnunet=FOLDER, that does not end like the file of a table."
             )
         if method.name.lower() in names:  # some disks do not tell capitals in names of folders
             raise UsageError(f"two methods are named {method.name}. Give them names, such as first=..., second=...")

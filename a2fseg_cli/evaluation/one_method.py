@@ -273,7 +273,7 @@ def _written(scored: ScoredCohort, outputs: Outputs, compare: bool) -> Evaluatio
         scored.failures,
         content,
         metric_definition(scored.options.policy),
-        (*scored.warnings(), *written.warnings),
+        (*scored.warnings(compare), *written.warnings),
         (*scored.source.notes, *written.notes),
         scored.share,
         len(scored.cases.own),

@@ -57,6 +57,7 @@ class EvaluationResult:
         if self.failures and self.asked == 1:
             raise self.failures[0].error
         if self.failures:
-            names = [failure.case for failure in self.failures]
+            names = [failure.name for failure in self.failures]
             named = ", ".join(names[:5]) + (" and others" if len(names) > 5 else "")
-            raise CohortError(f"{len(names)} of {self.asked} patients could not be scored: {named}.")
+            count = len({failure.case for failure in self.failures})  # one that no method could be scored on is one
+            raise CohortError(f"{count} of {self.asked} patients could not be scored: {named}.")

@@ -10,12 +10,13 @@ from a2fseg_cli.evaluation.cohort import Failure
 from a2fseg_cli.evaluation.kinds import card_kinds, kinds_table
 from a2fseg_cli.evaluation.label_exchange import better_exchange
 from a2fseg_cli.evaluation.mask_source import MaskSource
+from a2fseg_cli.evaluation.means import subsets_of
 from a2fseg_cli.evaluation.metrics import score_keys
 from a2fseg_cli.evaluation.options import ScoringOptions
 from a2fseg_cli.evaluation.patient_scores import PatientScores
 from a2fseg_cli.evaluation.selected_cases import SelectedCases
 from a2fseg_cli.evaluation.summary import summary
-from a2fseg_cli.evaluation.tables import Table, comparison_tables, score_table
+from a2fseg_cli.evaluation.tables import NOTHING_PUBLISHED, Table, comparison_tables, published_beside, score_table
 from a2fseg_cli.versions import versions
 
 
@@ -67,11 +68,13 @@ class ScoredCohort:
             content["kinds"] = card_kinds(self.patients, self.source.config, self.kinds)
         return content
 
-    def warnings(self) -> list[str]:
-        """Return what may make the numbers of the cohort as a whole wrong."""
-        warnings = []
+    def warnings(self, compare: bool = False) -> list[str]:
+        """Return what may make the numbers of the cohort as a whole wrong, and what was asked for and is not there."""
+        config, warnings = self.source.config, []
+        if compare and self.patients and not published_beside(subsets_of(self.patients, config.modalities), config):
+            warnings.append(NOTHING_PUBLISHED)
         if missing := [scores.case for scores in self.patients if scores.missing]:
             warnings.append(f"no prediction for {', '.join(missing)}; empty masks were scored.")
-        if exchange := better_exchange(self.patients, self.source.config):
+        if exchange := better_exchange(self.patients, config):
             warnings.append(str(exchange))
         return warnings

@@ -21,6 +21,9 @@ from a2fseg_cli.evaluation.published import METHODS, MODALITIES, REGIONS, TABLE_
 from a2fseg_cli.modalities import heading
 
 PRESENT, ABSENT = "x", "-"
+NOTHING_PUBLISHED = (
+    "compare paper: the paper has no Dice of these sequences, subsets and regions, so nothing of it stands beside."
+)
 OTHER_PATIENTS = (
     "HeMIS to A2FSeg: the paper's Table 1, means over its authors' BraTS2020 test patients. Those are other patients "
     "than ours: the columns compare tables, not methods."
@@ -121,10 +124,9 @@ def score_table(
         rows.append([*cells, *([] if same else [""])])
     more = _columns_without_convention(results, config, key)
     n = " to ".join(str(count) for count in sorted({min(counts.values(), default=0), max(counts.values(), default=0)}))
-    at = f" at {nsd_tolerance_mm:g} mm" if key == "nsd" else ""
     of = f", {share}" if share else ""
     return Table(
-        f"{title_of(key)}{at}, mean over patients, n = {n}{of}, policy {policy}",
+        f"{title_of(key, nsd_tolerance_mm)}, mean over patients, n = {n}{of}, policy {policy}",
         (*marks, *regions, *([] if same else ["n"]), *more),
         tuple((*row, *(column[index] for column in more.values())) for index, row in enumerate(rows)),
         len(marks),
@@ -151,12 +153,11 @@ def _columns_without_convention(
 def comparison_tables(results: Sequence[PatientScores], config: ModelConfig, share: str = "") -> list[Table]:
     """Return a table a region: our mean Dice beside the paper's Table 1, in %, a row a subset, then the means.
 
-    The published means stand there only when all 15 subsets were scored. Other modalities than those of BraTS
-    have nothing to be compared with: no table.
+    The published means stand there only when all 15 subsets were scored. Where nothing is published, no table.
     """
-    if config.modalities != MODALITIES:
-        return []
     means = subset_means(results, config, "dice")
+    if not published_beside(means, config):
+        return []
     marks = marks_of(means, config)
     of = f", ours of {share}" if share else ""
     tables = []
@@ -177,6 +178,14 @@ def comparison_tables(results: Sequence[PatientScores], config: ModelConfig, sha
         title = f"{region}, Dice in %{of}"
         tables.append(Table(title, columns, tuple(rows), len(marks), (OTHER_PATIENTS,)))
     return tables
+
+
+def published_beside(subsets: Iterable[str], config: ModelConfig) -> bool:
+    """Return whether the paper has a Dice of any of the subsets and regions."""
+    regions = {region for region, _ in config.regions}
+    return config.modalities == MODALITIES and any(
+        regions & set(TABLE_1[METHODS[0]].get(subset, {})) for subset in subsets
+    )
 
 
 def marks_of(subsets: Iterable[str], config: ModelConfig) -> list[str]:
@@ -204,9 +213,10 @@ def _decided(results: Sequence[PatientScores], key: str) -> str:
     return f"of {len(rows)} scores: {', '.join(said)}" if said else ""
 
 
-def title_of(key: str) -> str:
-    """Return what a score is called, with its unit."""
-    return _RATIOS.get(key) or _LENGTHS_AND_VOLUMES.get(key, key)
+def title_of(key: str, nsd_tolerance_mm: float | None = None) -> str:
+    """Return what a score is called, with its unit and, of the surface Dice, the tolerance that is given."""
+    at = "" if nsd_tolerance_mm is None or key != "nsd" else f" at {nsd_tolerance_mm:g} mm"
+    return (_RATIOS.get(key) or _LENGTHS_AND_VOLUMES.get(key, key)) + at
 
 
 def scale_of(key: str) -> float:

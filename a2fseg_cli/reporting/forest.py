@@ -54,7 +54,8 @@ def write_forest(path: Path, panels: Mapping[str, Mapping[str, Interval]], best:
                 colour = SERIES_COLOURS[0] if of.told_apart else "#777777"
                 axes.plot([of.low, of.high], [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
                 axes.plot([of.difference], [place], "o", color=colour, markersize=4.5)
-                text = f"{of.difference:+.1f}  [{of.low:+.1f}, {of.high:+.1f}]"
+                numbers = [round(number, 1) + 0.0 for number in (of.difference, of.low, of.high)]  # no -0.0
+                text = "{:+.1f}  [{:+.1f}, {:+.1f}]".format(*numbers)
                 place_of_text = {"xy": (1.01, place), "xycoords": ("axes fraction", "data"), "va": "center"}
                 axes.annotate(text, **place_of_text, fontsize=7.5, color=colour)
             axes.set_yticks(range(len(panel)), [printable(name) for name in panel])
