@@ -125,7 +125,7 @@ def test_by_the_command(run: Run, phantom: Path, toy_weights: Path, tmp_path: Pa
     assert set(scores["intervals_95"]) == set(scores["subsets"])
     code, shown, err = run("info", "--weights", card)
     assert code == 0, err
-    assert "old scanner: 1 of these patients" in shown
+    assert "old scanner, n = 1" in shown
     flair = phantom / "P1_flair.nii.gz"
     code, _, err = run("predict", "--flair", flair, "-o", tmp_path / "seg.nii.gz", "--weights", card)
     assert code == 0, err

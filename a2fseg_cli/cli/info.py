@@ -79,7 +79,7 @@ def _show_scores(scores: Mapping[str, Any], config: ModelConfig) -> None:
     title = f"{scores.get('patients', '?')} test patients, policy {scores.get('policy', '?')}"
     print_table(columns, _dice(scores, config), title=title)
     for kind, of_kind in _mapping(scores.get("kinds")).items():
-        title = f"{kind}: {_mapping(of_kind).get('patients', '?')} of these patients"
+        title = f"{kind}, n = {_mapping(of_kind).get('patients', '?')}"
         print_table(columns, _dice(_mapping(of_kind), config), title=title)
 
 
