@@ -267,7 +267,7 @@ def test_the_script_on_the_cpu(scripts: Any, cohort: Path, tmp_path: Path) -> No
     assert not (out / "finished").exists()
     begun = (out / "run" / "last.ckpt").exists()  # a busy machine may not come so far
 
-    second = call(tmp_path / "parts", out, 3, EVALUATION="1", **tiny)
+    second = call(tmp_path / "parts", out, 6, EVALUATION="1", **tiny)
     assert second.returncode == 0, second.stderr
     assert "trained to the end" in second.stdout
     assert ("training goes on" in second.stdout) == begun
