@@ -651,8 +651,9 @@ def test_info_shows_the_card_of_the_bundled_weights(run: Run) -> None:
     assert "front-back, left-right" in out
     assert "ET below 0.2 mL where t1c is given" in out
     subsets = [line.split("\u2502")[1].strip() for line in out.splitlines() if line.count("\u2502") == 5]
-    assert len(subsets) == 15
-    assert (subsets[0], subsets[-1]) == ("flair", "t1+t1c+t2+flair")  # the row order of the literature
+    assert len(subsets) == 4 * 15  # of all test patients, then of each kind
+    assert (subsets[0], subsets[14]) == ("flair", "t1+t1c+t2+flair")  # the row order of the literature
+    assert "African scanners in validation, n = 2" in out
 
 
 def test_same_input_same_bytes(run: Run, patient: dict[str, Path], tmp_path: Path) -> None:
