@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from dataclasses import replace
@@ -623,7 +624,9 @@ w.hashes_of = other
         (lab.marks / "go").touch()
         code, _, err = finished(client)
     assert code == 0, err
-    assert len(lab.marked("begun")) == 2 * 3
+    begun = Counter(case for case, *_ in lab.marked("begun"))
+    assert sorted(begun) == ["case0", "case1", "case2"]
+    assert min(begun.values()) >= 2  # by each network; once more where a busy machine lets a worker seem gone
     assert err.count("Warning: left out: worker odd") == 1
 
 
