@@ -252,10 +252,8 @@ def budget_table(plan: Plan, trainings: Mapping[str, Sequence[Sequence[PatientSc
         trainings: Each network's scores, of each training.
         comparison: Their means.
     """
-    heads, several = (
-        " | ".join(f"{region} (95 %)" for region in comparison.regions),
-        max(map(len, trainings.values())) > 1,
-    )
+    heads = " | ".join(f"{region} (95 %)" for region in comparison.regions)
+    several = max(map(len, trainings.values())) > 1
     rows = [
         f"| network | s a step | steps | CPU min | {heads} | mean |{' of each training |' * several}",
         "|---" * (5 + len(comparison.regions) + several) + "|",
