@@ -104,20 +104,40 @@ def step_seconds(config: ModelConfig, recipe: Recipe, compute: Compute) -> float
     return min(times[1:])
 
 
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Return the numbers of 1 or more that a text such as 16,32 holds. Raises: ValueError."""
+    numbers = tuple(map(int, text.split(",")))
+    if min(numbers) < 1:
+        raise ValueError(text)
+    return numbers
+
+
+def above_zero(text: str) -> float:
+    """Return a number above 0. Raises: ValueError."""
+    if not 0 < (number := float(text)) < math.inf:
+        raise ValueError(text)
+    return number
+
+
+def three_numbers(text: str) -> Shape:
+    """Return three numbers of 1 or more. Raises: ValueError."""
+    z, y, x = whole_numbers(text)
+    return z, y, x
+
+
 def main() -> None:
     """Read the options, try, and print what to train with."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--features", default="16,32,64,128,192")
-    parser.add_argument("--spacing", type=float, default=1.25)
-    parser.add_argument("--smallest", default="96,112,96")
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--features", type=whole_numbers, default=(16, 32, 64, 128, 192))
+    parser.add_argument("--spacing", type=above_zero, default=1.25)
+    parser.add_argument("--smallest", type=three_numbers, default=(96, 112, 96))
+    parser.add_argument("--seconds", type=above_zero, required=True)
+    parser.add_argument("--steps", type=above_zero, default=6000)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     options = parser.parse_args()
-    z, y, x = map(int, options.smallest.split(","))
-    widths = tuple(map(int, options.features.split(",")))
+    widths = options.features
 
     def seconds_of(candidate: Try) -> float | None:
         crop, count = candidate
@@ -126,7 +146,7 @@ def main() -> None:
         return step_seconds(config, recipe, choose_compute(options.device, options.precision))
 
     try:
-        candidates = tries((z, y, x), options.spacing, min(8, 2 ** (len(widths) - 1)))
+        candidates = tries(options.smallest, options.spacing, min(8, 2 ** (len(widths) - 1)))
         (crop, count), _ = largest(candidates, seconds_of, options.seconds / options.steps)
     except A2FSegError as error:
         parser.exit(1, f"{error}\n")

@@ -160,6 +160,27 @@ def test_not_even_the_smallest_fits(scripts: Any) -> None:
         scripts("fit_to_device").largest(iter([((16, 16, 16), 1)]), lambda _: None, 5)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--features", "x"),
+        ("--features", "16,0"),
+        ("--smallest", "96,96"),
+        ("--seconds", "0"),
+        ("--spacing", "nan"),
+        ("--steps", "-1"),
+    ],
+)
+def test_what_is_no_number_is_said(
+    option: str, value: str, scripts: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fit_to_device.py", "--seconds", "9", f"{option}={value}"])
+    with pytest.raises(SystemExit) as end:
+        scripts("fit_to_device").main()
+    assert end.value.code == 2
+    assert f"argument {option}: invalid" in capsys.readouterr().err
+
+
 def environment(**variables: str) -> dict[str, str]:
     return os.environ | {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"} | variables
 

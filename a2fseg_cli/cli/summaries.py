@@ -139,7 +139,7 @@ def _show_result(result: PatientResult, json_: bool) -> None:
         print_table(
             ("from only", *(f"{region} Dice %" for region in regions)),
             agreement_rows(result.agreement, regions),
-            title="Agreement of fewer modalities with this result (no truth involved)",
+            title="Agreement of fewer modalities with this, before anything is removed or filled (no truth involved)",
         )
 
 

@@ -24,7 +24,8 @@ def segment_with_agreement(
 ) -> tuple[Prediction, Agreement]:
     """Return the result of all present modalities, and its Dice with that of every smaller subset of them.
 
-    The masks are compared on the network's grid. A region that is empty in both agrees (1).
+    The masks are compared on the network's grid, before anything is removed from them or filled. A region that is
+    empty in both agrees (1).
     """
     config = segmenter.config
     names = segmenter.model.present_names(prepared.present)

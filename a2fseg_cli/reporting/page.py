@@ -180,7 +180,8 @@ def _agreement(stats: Mapping[str, Any], palette: str) -> list[str]:
     return [
         "<h2>Agreement of fewer sequences with this result</h2>",
         raw_table(["from only", *(f"{escape(region)} Dice %" for region in regions)], rows, "bars"),
-        '<p class="small">100 is the same outline. No expert\'s outline is involved.</p>',
+        '<p class="small">100 is the same outline, compared before anything is removed or filled. '
+        "No expert's outline is involved.</p>",
     ]
 
 

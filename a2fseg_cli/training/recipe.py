@@ -128,8 +128,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "tiny": {"optimizer": "muon", "learning_rate": 0.02, "iterations_per_epoch": 150, "foreground_share": 0.3},
 }
 # What differs from A2FSeg's recipe in those of the other networks at the preset `paper`, from their code: learning rate
-# and steps (U-HVED's config.ini: 60,000 steps; RFNet's job.sh; mmFormer's train.py; RobustSeg's main.py). Of MFI
-# nothing is known; it has RFNet's.
+# and steps (U-HVED's config.ini: 60,000 steps; RFNet's job.sh; mmFormer's train.py; RobustSeg's main.py). An
+# epoch of mmFormer's is every patient once; here it has the default's steps. Of MFI nothing is known; it has RFNet's.
 RECIPES_OF_PAPERS: dict[str, dict[str, Any]] = {
     "hemis": {"learning_rate": 1e-3, "epochs": 240},
     "uhved": {"learning_rate": 1e-3, "epochs": 240},
