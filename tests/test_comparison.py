@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -317,6 +318,16 @@ class TestFolders:
         written = {path.name for path in out.iterdir()}
         assert {"comparison.md", "comparison.tex", "comparison.json", "forest_dice.png", "whole", "other"} <= written
         assert (out / "other" / "scores.csv").is_file()
+
+    def test_what_was_assumed_of_the_truth_is_said_once(self, cohort: Path, tmp_path: Path, run: Run) -> None:
+        shutil.copytree(cohort / "A", tmp_path / "data" / "A")
+        write(2 * cube(2), truth := tmp_path / "data" / "A" / "A_seg.nii.gz")
+        one, two = masks(tmp_path / "one", {"A": 4}), masks(tmp_path / "two", {"A": 2})
+        options = ["--predictions", one, "--predictions", two, "--metrics", "dice"]
+        for quiet in ([], ["-q"]):
+            code, _, stderr = run(tmp_path / "data", *options, *quiet)
+            assert code == 0, stderr
+            assert stderr.count(f"{truth.name}: labels read as brats2018") == 1
 
     def test_folders_of_subsets(self, cohort: Path, tmp_path: Path) -> None:
         """C has no T1: it is not asked for masks of T1, of neither method."""

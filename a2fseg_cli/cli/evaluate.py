@@ -221,6 +221,7 @@ class _Progress:
     def __init__(self, stack: ExitStack, quiet: bool) -> None:
         self._stack, self._quiet = stack, quiet
         self._advance: Advance = lambda _: None
+        self._said: set[str] = set()  # each method scores the same patients, with the same remarks
 
     def start(self, start: Start) -> None:
         """Say what is known beforehand, and begin the bar; that of a method before it ends."""
@@ -242,9 +243,11 @@ class _Progress:
         seconds = outcome.seconds.get("total", 0.0)
         how = "scored before" if taken_over else f"scored ({seconds:.1f} s)"
         left_out = f", {len(outcome.left_out)} subsets left out (modality missing)" if outcome.left_out else ""
-        line = "".join([f"{outcome.case} {how}{left_out}", *(f"\n    {note}" for note in outcome.notes)])
+        notes = [note for note in outcome.notes if note not in self._said]
+        self._said.update(notes)
+        line = "".join([f"{outcome.case} {how}{left_out}", *(f"\n    {note}" for note in notes)])
         self._advance(line)
-        if self._quiet and outcome.notes:
+        if self._quiet and notes:
             say(line)
 
 
