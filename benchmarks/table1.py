@@ -1,6 +1,7 @@
 """Table 1 of the paper on your patients: every network from an equal budget of computing, on one split and one metric.
 
     python benchmarks/table1.py DATA --split FILE -o FOLDER [--minutes 20] [--seeds 1] [--threads 1] [--spacing 3]
+        [--also FILE:LIST ...]
 
 Same patients, same crops, same recipe (that of `tiny`, which was chosen for a2fseg), same sampling of subsets. The
 budget is of computing, not of the clock, so that other work on the machine favours nobody: first the CPU seconds that
@@ -9,7 +10,9 @@ minutes. Validation comes on top, equally often for each. A network that is done
 interrupted goes on: start the same command again, with the same budget, patients and voxels (FOLDER/plan.json). Prints
 Markdown, and writes it to FOLDER/table1.md: budgets and means, a table a region with what can be told from the best,
 and what a patient takes; FOLDER/table1 has the forest plot and the numbers. Of several seeds, a patient's score is the
-mean of the trainings, and the means of each training stand beside. Ends with 1 where a training has no weights.
+mean of the trainings; a table more has each training's means and what differs by more than trainings do. `--also` takes
+more lists of patients, such as those with a single sequence, each with tables of its own. Ends with 1 where a training
+has no weights.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -32,6 +36,7 @@ keep_pages()
 
 import networks  # noqa: E402
 import torch  # noqa: E402
+from trainings import trainings_table  # noqa: E402
 
 import a2fseg_cli  # noqa: E402
 from a2fseg_cli.cases.case_lists import read_split  # noqa: E402
@@ -76,6 +81,7 @@ class Plan:
         spacing_mm: Working voxel.
         part: The list of the split that is scored.
         cache: Where preprocessed patients lie.
+        also: More lists that are scored, `FILE:LIST`.
     """
 
     data: Path
@@ -88,6 +94,12 @@ class Plan:
     spacing_mm: float
     part: str
     cache: Path
+    also: Sequence[str] = ()
+
+    @property
+    def lists(self) -> dict[str, str]:
+        """Name to `FILE:LIST` of all that is scored, `part` first."""
+        return {text.rpartition(":")[2]: text for text in (f"{self.split}:{self.part}", *self.also)}
 
     @property
     def budget(self) -> dict[str, Any]:
@@ -207,14 +219,14 @@ def weights_of(plan: Plan, seed: int) -> dict[str, Path]:
     return {network: file for network, file in files.items() if (file.parent / "done.json").exists()}
 
 
-def score(plan: Plan) -> dict[str, list[Sequence[PatientScores]]]:
-    """Return each network's scores of the patients, of each of its trainings; what is scored is taken over."""
+def score(plan: Plan, part: str) -> dict[str, list[Sequence[PatientScores]]]:
+    """Return each network's scores of a list's patients, of each of its trainings; what is scored is taken over."""
     seeds: dict[str, list[Sequence[PatientScores]]] = {}
     for seed in range(plan.seeds):
         if weights := weights_of(plan, seed):
             result = a2fseg_cli.evaluate(
-                plan.data, subsets="all", split=f"{plan.split}:{plan.part}", weights=weights, device="cpu",
-                output=plan.folder / f"scores-{plan.part}-{seed}",
+                plan.data, subsets="all", split=plan.lists[part], weights=weights, device="cpu",
+                output=plan.folder / f"scores-{part}-{seed}",
             )  # fmt: skip
             result.raise_for_failed()
             for network, patients in result.methods.items():
@@ -238,10 +250,24 @@ def mean_over_seeds(seeds: Sequence[Sequence[PatientScores]]) -> list[PatientSco
     ]
 
 
-def overall(comparison: Comparison, network: str) -> float:
-    """Return the mean Dice in % of all subsets and regions."""
+def region_means(comparison: Comparison, name: str) -> dict[str, float]:
+    """Return the mean Dice in % over the subsets, of each region and, as `mean`, of all."""
     row = comparison.rows[-1]
-    return 100 * statistics.mean(comparison.mean(network, "dice", row, region) for region in comparison.regions)
+    means = {region: 100 * comparison.mean(name, "dice", row, region) for region in comparison.regions}
+    return means | {"mean": statistics.mean(means.values())}
+
+
+def means_of_trainings(
+    trainings: Mapping[str, Sequence[Sequence[PatientScores]]],
+) -> dict[str, dict[str, list[float]]]:
+    """Return region to network to the mean Dice in % of each training, over the patients that all trainings have."""
+    flat = {(network, seed): of for network, seeds in trainings.items() for seed, of in enumerate(seeds)}
+    every = Comparison({f"{network}-{seed}": of for (network, seed), of in flat.items()}, ModelConfig())
+    table: dict[str, dict[str, list[float]]] = {}
+    for network, seed in flat:
+        for region, mean in region_means(every, f"{network}-{seed}").items():
+            table.setdefault(region, {}).setdefault(network, []).append(mean)
+    return table
 
 
 def budget_table(plan: Plan, trainings: Mapping[str, Sequence[Sequence[PatientScores]]], comparison: Comparison) -> str:
@@ -253,10 +279,9 @@ def budget_table(plan: Plan, trainings: Mapping[str, Sequence[Sequence[PatientSc
         comparison: Their means.
     """
     heads = " | ".join(f"{region} (95 %)" for region in comparison.regions)
-    several = max(map(len, trainings.values())) > 1
     rows = [
-        f"| network | s a step | steps | CPU min | {heads} | mean |{' of each training |' * several}",
-        "|---" * (5 + len(comparison.regions) + several) + "|",
+        f"| network | s a step | steps | CPU min | {heads} | mean |",
+        "|---" * (5 + len(comparison.regions)) + "|",
     ]
     for network in comparison.names:
         done = [plan.run(network, seed) for seed in range(plan.seeds) if network in weights_of(plan, seed)]
@@ -268,10 +293,7 @@ def budget_table(plan: Plan, trainings: Mapping[str, Sequence[Sequence[PatientSc
             of = network, "dice", comparison.rows[-1], region
             low, high = (100 * end for end in comparison.interval(*of))
             cells.append(f"{100 * comparison.mean(*of):.1f} ({low:.0f} to {high:.0f})")
-        cells.append(f"{overall(comparison, network):.1f}")
-        if several:
-            alone = [Comparison({network: patients}, comparison.config) for patients in trainings[network]]
-            cells.append(", ".join(f"{overall(one, network):.1f}" for one in alone))
+        cells.append(f"{region_means(comparison, network)['mean']:.1f}")
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join([*rows, "", budget_note(plan, trainings, comparison)])
 
@@ -307,18 +329,34 @@ def speed_table(plan: Plan) -> str:
     return "\n".join([*rows, "", f"{where}. Saved: against a run of each subset by itself; 0 % is no shared work."])
 
 
+def compare(plan: Plan, part: str, trainings: Mapping[str, Sequence[Sequence[PatientScores]]]) -> list[str]:
+    """Write the tables and the forest plot of one list to `FOLDER/table1`, of further lists to `table1-LIST`.
+
+    Args:
+        plan: What was trained.
+        part: Name of the list.
+        trainings: Each network's scores of its patients, of each training.
+
+    Returns:
+        The Markdown of its tables.
+    """
+    comparison = Comparison({network: mean_over_seeds(of) for network, of in trainings.items()}, ModelConfig())
+    differences = [d for key in ("dice", "hd95_mm") for d in comparison.differences(key)]
+    tables = all_tables(comparison, differences, ("dice", "hd95"), "brats2020", True, {})
+    summary = plain_values(comparison, differences, ("dice", "hd95"), "brats2020", {}, {})
+    folder = "table1" if part == plan.part else f"table1-{part}"
+    write_comparison(plan.folder / folder, comparison, differences, tables, summary)
+    first = budget_table(plan, trainings, comparison) if part == plan.part else f"# {part}: more patients"
+    between = [trainings_table(means_of_trainings(trainings))] if max(map(len, trainings.values())) > 1 else []
+    return [first, *between, markdown(tables, summary["definition"])]
+
+
 def report(plan: Plan, failed: Mapping[str, str]) -> str:
-    """Write all tables and the forest plot to `table1/`, and return the text of `table1.md`."""
-    trainings = score(plan)
+    """Write all tables and forest plots, and return the text of `table1.md`."""
     text = [f"{run}: no weights: {why}" for run, why in failed.items()]
-    if trainings:
-        means = {network: mean_over_seeds(of) for network, of in trainings.items()}
-        comparison = Comparison(means, ModelConfig())
-        differences = [d for key in ("dice", "hd95_mm") for d in comparison.differences(key)]
-        tables = all_tables(comparison, differences, ("dice", "hd95"), "brats2020", True, {})
-        summary = plain_values(comparison, differences, ("dice", "hd95"), "brats2020", {}, {})
-        write_comparison(plan.folder / "table1", comparison, differences, tables, summary)
-        text += [budget_table(plan, trainings, comparison), markdown(tables, summary["definition"])]
+    for part in plan.lists:
+        if trainings := score(plan, part):
+            text += compare(plan, part, trainings)
     text.append(speed_table(plan))
     atomic_write_text(plan.folder / "table1.md", "\n\n".join(text))
     return "\n\n".join(text)
@@ -330,6 +368,14 @@ def known_networks(text: str) -> list[str]:
     if not set(names) <= set(NETWORKS) or len(set(names)) != len(names):
         raise argparse.ArgumentTypeError(f"{text}: expected some of {','.join(NETWORKS)}, each once")
     return names
+
+
+def named_list(text: str) -> str:
+    """Return `FILE:LIST` as it is. Raises: ArgumentTypeError where either is missing."""
+    file, _, name = text.rpartition(":")
+    if not file or not re.fullmatch(r"[\w.-]+", name):
+        raise argparse.ArgumentTypeError(f"{text}: expected FILE:LIST, such as single.json:flair")
+    return text
 
 
 def options() -> argparse.Namespace:
@@ -344,9 +390,16 @@ def options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--spacing", type=float, choices=CROPS, default=3.0)
     parser.add_argument("--part", default="test", help="list of the split that is scored")
+    parser.add_argument(
+        "--also", type=named_list, action="append", default=[], metavar="FILE:LIST", help="one more list; repeatable"
+    )
     parser.add_argument("--cache", type=Path, help="preprocessed patients (default: in the output folder)")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    given = parser.parse_args()
+    lists = [given.part, *(text.rpartition(":")[2] for text in given.also)]
+    if len(set(lists)) != len(lists):
+        parser.error(f"two lists of one name: {', '.join(lists)}")
+    return given
 
 
 def main() -> None:
@@ -355,7 +408,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     plan = Plan(
         given.data, given.split, given.output, given.networks, given.minutes, given.seeds, given.threads,
-        given.spacing, given.part, given.cache or given.output / "cache",
+        given.spacing, given.part, given.cache or given.output / "cache", given.also,
     )  # fmt: skip
     if given.one == MEASURE:
         measure_steps(plan)

@@ -141,14 +141,17 @@ def test_table1_trains_what_is_missing_and_prints_its_table(
 ) -> None:
     """Two networks, the budget as steps of each; the second call trains nothing. One that diverges is said."""
     module, networks = load("table1"), load("networks")
-    with_truth(phantom, tmp_path / "data", "abc")
+    with_truth(phantom, tmp_path / "data", "abcd")
+    for absent in ("t1", "t1c", "t2"):
+        (tmp_path / "data" / "d" / f"P1_{absent}.nii.gz").unlink()
+    (tmp_path / "single.json").write_text('{"flair": ["d"]}')
     (tmp_path / "split.json").write_text('{"train": ["a"], "validation": ["b"], "test": ["c"]}')
     monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], features_per_stage=(4, 8), patch_size=(24, 24, 24)))
     monkeypatch.setattr(module, "CROPS", {6.0: (24, 24, 24)})
     monkeypatch.setattr(networks, "in_its_own_process", networks.run_one)
     plan = module.Plan(
         tmp_path / "data", tmp_path / "split.json", tmp_path / "out", ["a2fseg", "hemis"], 1, 1, 1, 6.0, "test",
-        tmp_path / "cache",
+        tmp_path / "cache", [f"{tmp_path / 'single.json'}:flair"],
     )  # fmt: skip
     plan.folder.mkdir()
     module.measure_steps(plan, repeats=1, warm_up=0)
@@ -174,6 +177,8 @@ def test_table1_trains_what_is_missing_and_prints_its_table(
     assert "A2FSeg (paper)" in text
     assert len(re.findall(r"\d+ % \|$", text, re.MULTILINE)) == 2
     assert (plan.folder / "table1" / "forest_dice.png").is_file()
+    assert "# flair: more patients" in text
+    assert (plan.folder / "table1-flair" / "comparison.csv").read_text().count("flair") > 1
     # What was done stands there, whatever the seconds of a step would be now.
     (plan.folder / "seconds.json").write_text('{"a2fseg": 1.0, "hemis": 1.0}')
     assert re.findall(r"^\| (\w+) \| 1.00 \| (\d+) ", module.report(plan, {}), re.MULTILINE) == steps
@@ -208,10 +213,35 @@ def test_trainings_of_unlike_number_are_told_apart(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(module, "inspect_weights", lambda _: SimpleNamespace(card={"steps": 900}))
     means = {network: module.mean_over_seeds(of) for network, of in trainings.items()}
     text = module.budget_table(plan, trainings, Comparison(means, ModelConfig()))
-    assert "| a2fseg | 1.00 | 900 | 10.0 | 65.0 (65 to 65) |" in text
-    assert "| 65.0 | 50.0, 80.0 |" in text
-    assert "| 60.0 | 60.0 |" in text
+    assert "| a2fseg | 1.00 | 900 | 10.0 | 65.0 (65 to 65) | 65.0 (65 to 65) | 65.0 (65 to 65) | 65.0 |" in text
     assert "trainings: a2fseg 2, hemis 1" in text
+    of_trainings = module.means_of_trainings(trainings)
+    assert list(of_trainings) == ["WT", "TC", "ET", "mean"]
+    for column in of_trainings.values():
+        assert column == {"a2fseg": pytest.approx([50, 80]), "hemis": pytest.approx([60])}
+
+
+def test_trainings_are_judged_by_how_far_they_lie_apart() -> None:
+    """Deviation 1 within; two means of three are told apart from t(0.975, 4) sqrt(2/3) = 2.776 x 0.816 = 2.3 on."""
+    table = load("trainings").trainings_table(
+        {"WT": {"x": [1, 2, 3], "y": [11, 12, 13]}, "ET": {"x": [1, 2, 3], "y": [3, 4, 5]}, "TC": {"x": [1], "y": [2]}}
+    )
+    assert table.splitlines()[:7] == [
+        "| each training | WT | ET | TC |",
+        "|---|---|---|---|",
+        "| x | 1.0, 2.0, 3.0 | 1.0, 2.0, 3.0 | 1.0 |",
+        "| y | 11.0, 12.0, 13.0 | 3.0, 4.0, 5.0 | 2.0 |",
+        "| standard deviation of trainings | 1.0 | 1.0 | - |",
+        "| least difference that is told | 2.3 | 2.3 | - |",
+        "| told apart | y from x | none | - |",
+    ]
+
+
+def test_trainings_of_unlike_number_are_tested_where_there_are_two() -> None:
+    """x and y are three and two trainings, z is one: it is shown, and tested with neither."""
+    table = load("trainings").trainings_table({"WT": {"x": [1, 2, 3], "y": [21, 22], "z": [90]}})
+    assert "| z | 90.0 |" in table
+    assert table.splitlines()[-3] == "| told apart | y from x |"
 
 
 def test_a_table_of_two_budgets_is_refused(tmp_path: Path) -> None:
@@ -246,6 +276,28 @@ def test_a_table_without_a_training_ends_with_an_error(tmp_path: Path, monkeypat
     with pytest.raises(SystemExit) as end:
         module.main()
     assert end.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("also", "message"),
+    [
+        (["single.json"], "expected FILE:LIST"),
+        (["single.json:"], "expected FILE:LIST"),
+        (["single.json:../t1"], "expected FILE:LIST"),
+        (["single.json:test"], "two lists of one name: test, test"),
+        (["a.json:t1", "b.json:t1"], "two lists of one name: test, t1, t1"),
+    ],
+)
+def test_further_lists_have_names_of_their_own(
+    also: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = load("table1")
+    given = ["data", "--split", "s.json", "-o", "out", *(part for text in also for part in ("--also", text))]
+    monkeypatch.setattr(module.sys, "argv", ["table1.py", *given])
+    with pytest.raises(SystemExit) as end:
+        module.options()
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
