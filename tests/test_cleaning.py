@@ -15,10 +15,17 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from a2fseg_cli import api
+from a2fseg_cli.cases.discovery import find_cases
 from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.device import choose_compute
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
+from a2fseg_cli.evaluation.network_masks import NetworkMasks
+from a2fseg_cli.evaluation.options import ScoringOptions
+from a2fseg_cli.evaluation.progression import progression
 from a2fseg_cli.inference.cleaning import cleaned, least_volumes, successor
+from a2fseg_cli.inference.patient import load_patient
+from a2fseg_cli.inference.predictor import Segmenter
 from a2fseg_cli.weights.card import absent_below_ml
 from a2fseg_cli.weights.file_format import load_weights, save_weights
 
@@ -298,3 +305,15 @@ def test_the_card_by_evaluate(run: Run, phantom: Path, careful: Path, tmp_path: 
         with (out / "scores.csv").open(newline="") as file:
             dice |= {(r["subset"], len(options)): float(r["dice"]) for r in csv.DictReader(file) if r["region"] == "ET"}
     assert dice == {("t1c", 0): 1, ("flair", 0): 0, ("t1c", 1): 0, ("flair", 1): 0}
+
+
+def test_the_figure_shows_what_is_scored(phantom: Path, careful: Path) -> None:
+    """From T1c there is ET, which the card takes away: so it is neither scored nor drawn; kept, it is both."""
+    (case,) = find_cases(phantom)
+    case = replace(case, images={"t1c": case.images["t1c"]})
+    found = {}
+    for keep in (False, True):
+        source = NetworkMasks(Segmenter(careful, choose_compute("cpu", "fp32")), ScoringOptions(keep_tiny=keep))
+        ((name, classes),) = progression(source, load_patient(case, source.config))
+        found[name, keep] = bool((classes == ET).any())
+    assert found == {("t1c", False): False, ("t1c", True): True}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
@@ -22,7 +22,7 @@ from a2fseg_cli.evaluation.options import ScoringOptions
 from a2fseg_cli.evaluation.patient_scores import PatientScores, Row, rows_of, seconds_of
 from a2fseg_cli.evaluation.scoring import Scorer
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid
-from a2fseg_cli.imaging.restoring import brain_box, classes_to_file
+from a2fseg_cli.imaging.restoring import BoxedClasses, brain_box, classes_to_file
 from a2fseg_cli.inference.agreement import attention_inside
 from a2fseg_cli.inference.cleaning import cleaned
 from a2fseg_cli.inference.patient import Patient, load_patient
@@ -81,6 +81,14 @@ class NetworkMasks:
         present = [subset for subset in self.options.subsets or () if set(subset) <= set(case.images)]
         wanted = {m for subset in present for m in subset} or set(case.images)
         return replace(case, images={m: path for m, path in case.images.items() if m in wanted})
+
+    def classes(self, patient: Patient, subset: Collection[str], prediction: Prediction) -> BoxedClasses:
+        """Return what is scored and drawn of a patient's subset, on the file's grid: what `predict` would write."""
+        options, card = self.options, self.segmenter.weights.card
+        mask = classes_to_file(patient.prepared.route, prediction.probabilities)
+        tiny = {} if options.keep_tiny else absent_below_ml(card, self.config, subset)
+        how = (patient.geometry.spacing_mm, options.remove_small, options.fill_holes, tiny)
+        return replace(mask, classes=cleaned(mask.classes, self.config, *how)[0])
 
     def read(self, case: Case) -> NetworkPatient:
         """Return a patient with truth and images read. Raises: InputError, ResourceError."""
@@ -171,13 +179,9 @@ class NetworkPatient:
         return coming, network_s
 
     def _score_subset(self, scorer: Scorer, subset: tuple[str, ...], prediction: Prediction) -> list[Row]:
-        route, config, options = self.patient.prepared.route, self.source.config, self.source.options
+        config, options = self.source.config, self.source.options
         name = subset_name(subset, config.modalities)
-        mask = classes_to_file(route, prediction.probabilities)
-        card = self.source.segmenter.weights.card
-        tiny = {} if options.keep_tiny else absent_below_ml(card, config, subset)
-        how = (self.patient.geometry.spacing_mm, options.remove_small, options.fill_holes, tiny)
-        scores = scorer.score(replace(mask, classes=cleaned(mask.classes, config, *how)[0]))
+        scores = scorer.score(self.source.classes(self.patient, subset, prediction))
         if prediction.attention:
             self.attention.update(attention_inside(prediction.attention, self.true_classes, config.classes))
         if CALIBRATION in options.metrics:

@@ -84,7 +84,7 @@ class Outputs:
             return
         written.files.append(self.folder / f"progression_{self.figure}.png")
         case = next(case for case in scored.cases.every if case.name == self.figure)
-        draw_progression(source.segmenter, case, source.options.labels, written.files[-1])
+        draw_progression(source, case, written.files[-1])
 
     def _write_card(self, scored: ScoredCohort, source: NetworkMasks, written: Written) -> None:
         """Copy the weights with the scores in their card."""
