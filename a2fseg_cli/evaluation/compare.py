@@ -186,7 +186,7 @@ def _result(
     if lacking:
         notes = [*notes, f"{len(lacking)} of {len(cases.every)} patients have none of the subsets: {some(lacking)}."]
     told = EvaluationResult(
-        (), (), tuple(failures), {}, metric_definition(request.policy), tuple(warnings),
+        (), (), tuple(failures), {}, metric_definition(request.policy, request.metrics), tuple(warnings),
         (*notes, *(f"{name}: {text}" for name, result in every for text in result.notes)), "", len(cases.every),
         tuple(file for _, result in every for file in result.files), patients,
     )  # fmt: skip

@@ -37,7 +37,7 @@ def plain_values(
     """
     return {
         "policy": policy,
-        "definition": metric_definition(policy),
+        "definition": metric_definition(policy, metrics),
         "metrics": {metric: METRICS[metric].definition for metric in metrics},
         "nsd_tolerance_mm": comparison.nsd_tolerance_mm,
         "versions": versions(),

@@ -45,7 +45,7 @@ class KeptScores:
         """
         scores = replace(scores, fingerprint=self._fingerprint(case))
         if self._folder is not None:
-            header = {"scores": metric_definition(self._options.policy)}
+            header = {"scores": metric_definition(self._options.policy, self._options.metrics)}
             scores.write(self._path(self._folder, case), header)
         return scores
 

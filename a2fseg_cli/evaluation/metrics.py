@@ -109,23 +109,21 @@ HD95_DEFINITIONS = {
 }
 
 
-def metric_definition(policy: str) -> str:
-    """Return one line that names the policy, its HD95 and its empty cases, for the header of a file of scores.
+def metric_definition(policy: str, metrics: Iterable[str] = ("hd95",)) -> str:
+    """Return one line that names the policy, its empty cases and, where it is among the metrics, its HD95.
 
     Raises:
         UsageError: no such policy.
     """
-    rules = _policy(policy)
-    both = "undefined"
+    rules, of_distance = _policy(policy), any(key.endswith("hd95_mm") for key in score_keys(metrics))
+    both, one = "undefined", "undefined"
     if not math.isnan(rules.both_empty_overlap):
-        both = f"Dice {rules.both_empty_overlap:g}, HD95 {rules.both_empty_distance_mm:g} mm"
-    one = "undefined"
+        distance = f", HD95 {rules.both_empty_distance_mm:g} mm"
+        both = f"Dice {rules.both_empty_overlap:g}{distance * of_distance}"
     if not math.isnan(rules.one_empty_distance_mm):
         one = f"{rules.one_empty_distance_mm:.8g} mm"
-    return (
-        f"policy {policy}: HD95 is the {HD95_DEFINITIONS[rules.hd95]}; "
-        f"both masks empty: {both}; one empty: Dice 0, HD95 {one}"
-    )
+    hd95 = f"HD95 is the {HD95_DEFINITIONS[rules.hd95]}; " * of_distance
+    return f"policy {policy}: {hd95}both masks empty: {both}; one empty: Dice 0{f', HD95 {one}' * of_distance}"
 
 
 @dataclass(frozen=True)

@@ -272,7 +272,7 @@ def _written(scored: ScoredCohort, outputs: Outputs, compare: bool) -> Evaluatio
         scored.patients,
         scored.failures,
         content,
-        metric_definition(scored.options.policy),
+        metric_definition(scored.options.policy, scored.options.metrics),
         (*scored.warnings(compare), *written.warnings),
         (*scored.source.notes, *written.notes),
         scored.share,

@@ -122,7 +122,7 @@ def _write_tables(
 ) -> list[Path]:
     """Write the scores of every patient, the summary, the tables and their charts; return the files."""
     config, options = scored.source.config, scored.options
-    definition = metric_definition(options.policy)
+    definition = metric_definition(options.policy, options.metrics)
     texts = {
         "scores.csv": scores_csv(scored.patients, options.metrics, options.policy),
         "summary.json": json_text(summary),

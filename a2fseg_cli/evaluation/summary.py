@@ -50,7 +50,7 @@ def summary(
     means_of_masks = {key: subset_means_of_masks(results, config, key) for key in keys}
     return {
         "policy": policy,
-        "definition": metric_definition(policy),
+        "definition": metric_definition(policy, metrics),
         "hd95_definition": HD95_DEFINITIONS[POLICIES[policy].hd95],
         "metrics": {metric: METRICS[metric].definition for metric in metrics},
         **origin,
