@@ -61,6 +61,7 @@ def with_truth(phantom: Path, folder: Path, names: str) -> None:
         sitk.WriteImage(sitk.Cast(image > 100, sitk.sitkUInt8) * 2, folder / name / "P1_seg.nii.gz")
 
 
+@pytest.mark.slow
 def test_ablation_prints_its_table(phantom: Path, tmp_path: Path) -> None:
     with_truth(phantom, tmp_path / "data", "ab")
     split = tmp_path / "split.json"
@@ -85,6 +86,7 @@ def test_one_patient_prints_its_table(phantom: Path, toy_weights: Path) -> None:
     assert rows[2][1] == rows[3][1] == "1"
 
 
+@pytest.mark.slow
 def test_peak_prints_its_table() -> None:
     config = replace(PRESETS["tiny"], features_per_stage=(4, 8), patch_size=(16, 16, 16))
     module = load("peak")
@@ -118,6 +120,7 @@ def test_registration_prints_its_table(phantom: Path, capsys: pytest.CaptureFixt
     assert "Refused: 0 of 1 own, 0 of 1 of another patient, 1 of 1 with 60 degrees left in" in printed
 
 
+@pytest.mark.slow
 def test_networks_prints_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both share the encoders over subsets, so that all 15 take less than 15 times the arithmetic of one."""
     module = load("networks")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.evaluation.calibration import pooled, region_reliability, reliability
-from a2fseg_cli.phantom import write_phantom
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -57,10 +58,13 @@ def test_a_region_has_the_sum_of_its_classes() -> None:
     }
 
 
-def test_evaluate_writes_curves(run: Run, tmp_path: Path, toy_weights: Path) -> None:
-    write_phantom(tmp_path / "P1")
-    write_phantom(tmp_path / "P2", seed=1)
-    command = ("evaluate", tmp_path, "--subset", "t1c", "--subset", "t1c+flair", "--weights", toy_weights)
+def test_evaluate_writes_curves(run: Run, tmp_path: Path, phantom: Path, toy_weights: Path) -> None:
+    cohort = tmp_path / "cohort"
+    for name in ("P1", "P2"):
+        shutil.copytree(phantom, cohort / name)
+        bright = sitk.ReadImage(phantom / "P1_flair.nii.gz") > 100
+        sitk.WriteImage(sitk.Cast(bright, sitk.sitkUInt8) * 2, cohort / name / "P1_seg.nii.gz")
+    command = ("evaluate", cohort, "--subset", "t1c", "--subset", "t1c+flair", "--weights", toy_weights)
     out = tmp_path / "scores"
     code, shown, _ = run(*command, "--metrics", "dice,calibration", "-o", out)
     assert code == 0

@@ -149,6 +149,7 @@ def test_maps_on_thick_slices_stay_within_0_and_1(study: Path, run: Run, tmp_pat
         assert 0.5 < values.max() <= 1, path
 
 
+@pytest.mark.slow
 def test_another_person_is_refused_or_left_out(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
     folder = tmp_path / "P2"
     folder.mkdir()
@@ -299,6 +300,7 @@ def test_after_a_kill_in_the_middle_of_a_patient_the_same_command_goes_on(
     assert not list(out.rglob("*.part"))
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_prepared_again(study: Path, run: Run, tmp_path: Path, toy_weights: Path) -> None:
     """A finished patient without one of its images would be taken for one without the sequence."""
     out = tmp_path / "prepared"
