@@ -39,7 +39,7 @@ import torch  # noqa: E402
 from trainings import trainings_table  # noqa: E402
 
 import a2fseg_cli  # noqa: E402
-from a2fseg_cli.cases.case_lists import read_split  # noqa: E402
+from a2fseg_cli.cases.case_lists import read_split, split_part  # noqa: E402
 from a2fseg_cli.cases.discovery import find_cases  # noqa: E402
 from a2fseg_cli.core.config import ModelConfig  # noqa: E402
 from a2fseg_cli.core.device import choose_compute  # noqa: E402
@@ -136,6 +136,18 @@ def check_budget(plan: Plan) -> None:
     if differing := [name for name, value in plan.budget.items() if known.get(name, value) != value]:
         sys.exit(f"{plan.folder / PLAN} has another {', '.join(differing)}. Take those, or another folder.")
     atomic_write_text(plan.folder / PLAN, json_text(plan.budget))
+
+
+def check_lists(plan: Plan) -> None:
+    """Refuse now what could not be scored hours later. Raises: SystemExit where a list or a patient is not there."""
+    try:
+        known = {case.name for case in find_cases(plan.data, ModelConfig().modalities)}
+        named = {text: split_part(text)[1] for text in plan.lists.values()}
+    except a2fseg_cli.A2FSegError as error:
+        sys.exit(str(error))
+    for text, names in named.items():
+        if lacking := [name for name in names if name not in known]:
+            sys.exit(f"{text} names {', '.join(lacking[:3])}: not found in {plan.data}")
 
 
 def measure_steps(plan: Plan, repeats: int = 10, warm_up: int = 3) -> None:
@@ -422,6 +434,7 @@ def main() -> None:
             raise
         return
     plan.folder.mkdir(parents=True, exist_ok=True)
+    check_lists(plan)
     check_budget(plan)
     if code := in_its_own_process(sys.argv[1:], MEASURE):  # all networks at once take 2 GiB, which are then free again
         sys.exit(code)

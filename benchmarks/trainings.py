@@ -27,7 +27,7 @@ def trainings_table(means: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
         cells = [", ".join(f"{value:.1f}" for value in of.get(name, ())) for of in means.values()]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     columns = [_tested({name: values for name, values in of.items() if len(values) > 1}) for of in means.values()]
-    names = ("standard deviation of trainings", "least difference that is told", "told apart")
+    names = ("standard deviation of trainings", "told from a difference of", "told apart")
     rows += [f"| {name} | {' | '.join(cells)} |" for name, cells in zip(names, zip(*columns, strict=True), strict=True)]
     return "\n".join(rows) + (
         "\n\nDice in %. Standard deviation: within networks, all together. Told apart: by Tukey's test of all pairs "
@@ -37,10 +37,12 @@ def trainings_table(means: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
 
 def _tested(of: Mapping[str, Sequence[float]]) -> tuple[str, str, str]:
     """Return the standard deviation, the least difference told, and the pairs told apart, best first."""
-    within = sum(statistics.variance(values) * (len(values) - 1) for values in of.values())
-    if len(of) < 2 or not within:
+    if not of:
         return "-", "-", "-"
+    within = sum(statistics.variance(values) * (len(values) - 1) for values in of.values())
     deviation = (within / sum(len(values) - 1 for values in of.values())) ** 0.5
+    if len(of) < 2 or not within:
+        return f"{deviation:.1f}", "-", "-"
     ordered = sorted(of, key=lambda name: -statistics.mean(of[name]))
     test = tukey_hsd(*(of[name] for name in ordered))
     half = test.confidence_interval(1 - LEVEL).high - test.statistic

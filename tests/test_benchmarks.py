@@ -235,7 +235,7 @@ def test_trainings_are_judged_by_how_far_they_lie_apart() -> None:
         "| x | 1.0, 2.0, 3.0 | 1.0, 2.0, 3.0 | 1.0 |",
         "| y | 11.0, 12.0, 13.0 | 3.0, 4.0, 5.0 | 2.0 |",
         "| standard deviation of trainings | 1.0 | 1.0 | - |",
-        "| least difference that is told | 2.3 | 2.3 | - |",
+        "| told from a difference of | 2.3 | 2.3 | - |",
         "| told apart | y from x | none | - |",
     ]
 
@@ -245,6 +245,28 @@ def test_trainings_of_unlike_number_are_tested_where_there_are_two() -> None:
     table = load("trainings").trainings_table({"WT": {"x": [1, 2, 3], "y": [21, 22], "z": [90]}})
     assert "| z | 90.0 |" in table
     assert table.splitlines()[-3] == "| told apart | y from x |"
+    table = load("trainings").trainings_table({"WT": {"x": [1, 2, 3], "z": [90]}, "ET": {"x": [2, 2], "y": [3, 3]}})
+    assert [row.partition(" | ")[2] for row in table.splitlines()[5:8]] == ["1.0 | 0.0 |", "- | - |", "- | - |"]
+
+
+@pytest.mark.parametrize(
+    ("part", "also", "message"),
+    [
+        ("tset", (), "tset: expected .* one of train, test"),
+        ("test", ("{folder}/none.json:flair",), "none.json"),
+        ("test", ("{folder}/single.json:flair",), "single.json:flair names z: not found in"),
+    ],
+)
+def test_a_list_that_cannot_be_scored_is_told_before_hours_of_training(
+    part: str, also: tuple[str, ...], message: str, phantom: Path, tmp_path: Path
+) -> None:
+    module = load("table1")
+    (tmp_path / "split.json").write_text('{"train": ["a"], "test": ["P1"]}')
+    (tmp_path / "single.json").write_text('{"flair": ["z"]}')
+    lists = [text.format(folder=tmp_path) for text in also]
+    plan = module.Plan(phantom.parent, tmp_path / "split.json", tmp_path, ["mfi"], 1, 1, 1, 3.0, part, tmp_path, lists)
+    with pytest.raises(SystemExit, match=message):
+        module.check_lists(plan)
 
 
 def test_a_table_of_two_budgets_is_refused(tmp_path: Path) -> None:
@@ -270,6 +292,7 @@ def test_a_table_without_a_training_ends_with_an_error(tmp_path: Path, monkeypat
     given = ["data", "--split", str(tmp_path / "split.json"), "-o", str(tmp_path), "--networks", "mfi,rfnet"]
     monkeypatch.setattr(module.sys, "argv", ["table1.py", *given])
     monkeypatch.setattr(module, "in_its_own_process", lambda _, run: 3 * (run == "rfnet-0"))
+    monkeypatch.setattr(module, "check_lists", lambda _: None)
     told: list[dict[str, str]] = []
     monkeypatch.setattr(module, "report", lambda _, failed: str(told.append(failed)))
     with pytest.raises(SystemExit) as end:

@@ -8,7 +8,7 @@ an image there is background, so padding both masks with zeros changes no score.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -109,13 +109,13 @@ HD95_DEFINITIONS = {
 }
 
 
-def metric_definition(policy: str, metrics: Iterable[str] = ("hd95",)) -> str:
+def metric_definition(policy: str, metrics: Collection[str] = ("hd95",)) -> str:
     """Return one line that names the policy, its empty cases and, where it is among the metrics, its HD95.
 
     Raises:
         UsageError: no such policy.
     """
-    rules, of_distance = _policy(policy), any(key.endswith("hd95_mm") for key in score_keys(metrics))
+    rules, of_distance = _policy(policy), "hd95" in metrics  # `lesionwise` has an HD95 of its own, in every policy
     both, one = "undefined", "undefined"
     if not math.isnan(rules.both_empty_overlap):
         distance = f", HD95 {rules.both_empty_distance_mm:g} mm"
