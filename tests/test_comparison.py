@@ -201,6 +201,19 @@ class TestTables:
         assert table.columns[-1] == "n"
         assert [row[-1] for row in table.rows] == ["2", "1", ""]
 
+    def test_n_counts_who_has_the_score(self) -> None:
+        """HD95 of P1 is undefined for b: the means are of P0 and P2, and so n is 2."""
+        comparison = Comparison(
+            {
+                "a": scored([{"t1": 4.0}, {"t1": 5.0}, {"t1": 6.0}], "hd95_mm"),
+                "b": scored([{"t1": 1.0}, {"t1": NAN}, {"t1": 2.0}], "hd95_mm"),
+            },
+            CONFIG,
+        )
+        table = method_table(comparison, [], "hd95_mm", "WT", "nan", False)
+        assert "n = 2," in table.title
+        assert table.rows[0][-2:] == ("5.00", "1.50")
+
     def test_differences_in_points(self) -> None:
         comparison = one_subset(a=[0.9, 0.8, 0.7], b=[0.7, 0.5, 0.6])
         table = difference_table(comparison, comparison.differences("dice"), "dice")
@@ -404,6 +417,25 @@ class TestFolders:
         folder = masks(tmp_path / "t1", {"A": 4, "B": 4})
         result = a2fseg_cli.evaluate(cohort, predictions={"one": folder}, subsets=["t1"], metrics=["dice"])
         assert "1 of 3 patients have none of the subsets: C." in result.notes
+
+    def test_subsets_that_no_patient_has_are_left_out_and_said(
+        self, cohort: Path, weights: Path, tmp_path: Path, run: Run
+    ) -> None:
+        """C has T1c and FLAIR: masks of the twelve subsets with T1 or T2 are not asked for; of T1, nothing is left."""
+        folder = tmp_path / "one"
+        for subset in ("t1c", "flair", "t1c+flair"):
+            masks(folder / subset, {"C": 4})
+        (tmp_path / "split.json").write_text('{"last": ["C"]}')
+        split = {"split": tmp_path / "split.json", "metrics": ["dice"]}
+        both = {"one": folder, "two": folder}
+        result = a2fseg_cli.evaluate(cohort, predictions=both, subsets="all", **split)
+        assert {row.subset for row in result.methods["two"][0].rows} == {"t1c", "flair", "t1c+flair"}
+        assert "12 subsets, of which no patient has all sequences: " in " ".join(result.notes)
+        for given in ({"predictions": both}, {"weights": {"a": weights, "b": weights}}, {"weights": weights}):
+            with pytest.raises(InputError, match="none of the 1 patients has the sequences asked for: t1, t1\\+t2"):
+                a2fseg_cli.evaluate(cohort, **given, subsets=["t1", "t1+t2"], **split)
+        code, stdout, _ = run(cohort, "--split", tmp_path / "split.json", "--subset", "t1", "--weights", weights)
+        assert (code, stdout) == (3, "")
 
     def test_several_examinations_of_a_person_are_said(self, cohort: Path, tmp_path: Path) -> None:
         """Exchanged one by one, two examinations of one person would count as two persons."""

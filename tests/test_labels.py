@@ -142,6 +142,15 @@ def test_schemes_with_five_values(tmp_path: Path, scheme: str, classes: list[int
     assert read_classes(named, CONFIG).classes[0, 0].tolist() == [0, 1, 2, 1, 3]
 
 
+def test_an_enhancing_tumour_that_2013_reads_as_core_is_said(tmp_path: Path) -> None:
+    """3 and no 4: of 2023 it would be enhancing tumour, of 2013, where it was asked for, it is core."""
+    read = read_classes(_written(tmp_path / "seg.nii.gz", [0, 2, 3]), CONFIG, "brats2013")
+    assert read.classes[0, 0].tolist() == [0, 2, 1]
+    assert "label 3 read as core, not as enhancing tumour" in str(read.note)
+    for scheme, labels in (("brats2013", [0, 2, 1]), ("brats2013", [0, 3, 4]), ("brats2023", [0, 2, 3])):
+        assert read_classes(_written(tmp_path / "seg.nii.gz", labels), CONFIG, scheme).note is None
+
+
 def test_a_patient_of_2013(cases_dir: Path) -> None:
     """The copy with the values of 2013 holds the same tumour as the case that it is of: core 1 and 3, 2, 4."""
     path = next((cases_dir.parent / "naming" / "VSD-2013").glob("VSD.Brain_3more*"))

@@ -91,7 +91,8 @@ def evaluate(
     labels: Annotated[
         str,
         typer.Option(
-            help="Values in the expert's masks: auto, brats2018 (ET 4), brats2023 (ET 3)", rich_help_panel=SCORES
+            help="Values in the expert's masks: auto, brats2013, 2018, 2023, 2024, or e.g. NCR=2,ED=1,ET=3",
+            rich_help_panel=SCORES,
         ),
     ] = "auto",
     prediction_labels: Annotated[

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from a2fseg_cli.cases.time_points import several_time_points
-from a2fseg_cli.core.config import ModelConfig
+from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.core.networks import parameter_shapes
 from a2fseg_cli.errors import UsageError
 from a2fseg_cli.evaluation.comparison import Comparison
@@ -21,7 +21,7 @@ from a2fseg_cli.evaluation.metrics import CALIBRATION, metric_definition, score_
 from a2fseg_cli.evaluation.one_method import Request, config_of, evaluate_one, subsets_in_order
 from a2fseg_cli.evaluation.patient_scores import PREDICTIONS, PatientScores
 from a2fseg_cli.evaluation.result import EvaluationResult
-from a2fseg_cli.evaluation.selected_cases import SelectedCases, selected_cases
+from a2fseg_cli.evaluation.selected_cases import SelectedCases, had_by_some, selected_cases
 from a2fseg_cli.evaluation.tables import NOTHING_PUBLISHED, published_beside
 
 _OF_ONE = ("figure", "write_card", "kinds", "num_parts", "part_id")
@@ -51,8 +51,9 @@ def compare_methods(request: Request, methods: Sequence[Method]) -> EvaluationRe
     """
     _check(request, methods)
     config = _shared_config(methods)
-    subsets = subsets_in_order(request.subsets, config.modalities)
+    asked = subsets_in_order(request.subsets, config.modalities)
     cases = selected_cases(Path(request.data), request.split, config.modalities, 1, 0)
+    subsets = None if asked is None else had_by_some(asked, cases, config.modalities)
     folders = {m.name: folders_of(m, subsets, config.modalities) for m in methods if m.folder}
     for method in methods:
         for subset, folder in folders.get(method.name, {}).items():
@@ -64,14 +65,18 @@ def compare_methods(request: Request, methods: Sequence[Method]) -> EvaluationRe
         else:
             of_method = _score_network(request, method, cases, bool(folders) and subsets is None)
         scored.append(of_method)
-    notes = [not_scored(m, folders[m.name], config.modalities) for m in methods if m.folder]
+    notes = [not_scored(m, folders[m.name], asked or (), config.modalities) for m in methods if m.folder]
+    if lacking := [subset_name(subset, config.modalities) for subset in asked or () if subset not in (subsets or ())]:
+        notes.append(f"{len(lacking)} subsets, of which no patient has all sequences: {some(lacking)}")
     return _result(request, scored, cases, config, [note for note in notes if note])
 
 
 def _check(request: Request, methods: Sequence[Method]) -> None:
     request.check()
     if given := [name for name in _OF_ONE if getattr(request, name) is not None]:
-        raise UsageError(f"{', '.join(given)}: for one network or folder, not for a comparison of {len(methods)}.")
+        raise UsageError(
+            f"{', '.join(given)}: for one network or folder without a name of its own (NAME=), not for a comparison."
+        )
     networks = [method for method in methods if method.folder is None]
     if not networks and (running := [name for name in request.running if name != "subsets"]):
         raise UsageError(f"predictions are files that are scored; {', '.join(running)} would run the network.")
@@ -143,8 +148,6 @@ def _score_folders(
         place = request.output / method.name if request.output else None
         place = place / subset if place and len(folders) > 1 else place
         having = _having(cases, subset, config)
-        if not having.every:
-            continue
         results.append(evaluate_one(replace(one, predictions=folder, output=place), having))
         for scores in results[-1].patients:
             before = joined.get(scores.case)

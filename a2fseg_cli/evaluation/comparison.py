@@ -181,6 +181,11 @@ class Comparison:
         first = next(iter(self.methods.values()))
         return {s: sum(any(row.subset == s for row in scores.rows) for scores in first) for s in self.subsets}
 
+    def scored(self, key: str, region: str) -> dict[str, int]:
+        """Return of how many patients the means of each subset are: who have its sequences and this score."""
+        patients = np.any(~np.isnan(self._compared(key, region)), axis=0).sum(axis=1)
+        return {subset: int(count) for subset, count in zip(self.subsets, patients, strict=True)}
+
     def best(self, key: str, row: str, region: str) -> str:
         """Return the method with the best mean; empty for a score that has no better and worse, or without any."""
         means = {name: self.mean(name, key, row, region) for name in self.names}

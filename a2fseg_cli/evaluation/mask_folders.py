@@ -48,9 +48,10 @@ def folders_of(method: Method, subsets: Sequence[Subset] | None, modalities: Seq
     return {name: below[name] for name in asked}
 
 
-def not_scored(method: Method, scored: Mapping[str, Path], modalities: Sequence[str]) -> str:
-    """Return one line on the subsets that a method's folder holds beside those that are scored; empty without any."""
-    left = [name for name in _subset_folders(method.folder or Path(), modalities) if name not in scored]
+def not_scored(method: Method, scored: Mapping[str, Path], subsets: Sequence[Subset], modalities: Sequence[str]) -> str:
+    """Return one line on the subsets that a method's folder holds beside those asked for; empty without any."""
+    asked = {*scored, *(subset_name(subset, modalities) for subset in subsets)}
+    left = [name for name in _subset_folders(method.folder or Path(), modalities) if name not in asked]
     return f"{method.name}: {len(left)} subsets of its folder were not asked for: {some(left)}" if left else ""
 
 

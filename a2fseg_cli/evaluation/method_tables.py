@@ -58,7 +58,7 @@ def method_table(
 
     The best of a row is bold, and what cannot be told from it underlined.
     """
-    counts = comparison.counts()
+    counts = comparison.scored(key, region)
     same = len(set(counts.values())) == 1
     columns = METHODS if published and region in REGIONS else ()
     marks = marks_of(comparison.subsets, comparison.config)

@@ -30,7 +30,7 @@ from a2fseg_cli.evaluation.outputs import Outputs
 from a2fseg_cli.evaluation.patient_scores import PatientScores
 from a2fseg_cli.evaluation.result import EvaluationResult
 from a2fseg_cli.evaluation.scored_cohort import ScoredCohort
-from a2fseg_cli.evaluation.selected_cases import SelectedCases, selected_cases
+from a2fseg_cli.evaluation.selected_cases import SelectedCases, had_by_some, selected_cases
 from a2fseg_cli.inference.cleaning import least_volumes
 from a2fseg_cli.inference.elsewhere import compute_of
 from a2fseg_cli.inference.predictor import Segmenter, WindowOptions
@@ -170,6 +170,8 @@ def evaluate_one(request: Request, cases: SelectedCases | None = None) -> Evalua
     if cases is None:
         where = Path(request.data), request.split, config.modalities
         cases = selected_cases(*where, request.num_parts, request.part_id)
+    if options.subsets is not None:
+        had_by_some(options.subsets, cases, config.modalities)
     if request.figure and request.figure not in [case.name for case in cases.every]:
         names = ", ".join(case.name for case in cases.every)
         raise UsageError(f"figure {request.figure}: no such patient among {names}.")

@@ -9,7 +9,9 @@ from pathlib import Path
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.selection import Selection, select_cases
 from a2fseg_cli.cases.shares import share_of
-from a2fseg_cli.errors import UsageError
+from a2fseg_cli.core.config import subset_name
+from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.evaluation.mask_folders import some
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,21 @@ class SelectedCases:
     def share(self, count: int) -> str:
         """Return `1 of 3 patients (SLURM array)` for a count of patients; empty where the cohort is not shared."""
         return f"{count} of {len(self.every)} patients ({self.shared_by})" if self.shared_by else ""
+
+
+def had_by_some(
+    subsets: Sequence[tuple[str, ...]], cases: SelectedCases, modalities: Sequence[str]
+) -> tuple[tuple[str, ...], ...]:
+    """Return the subsets of which some patient has all sequences, in order.
+
+    Raises:
+        InputError: nobody has one, so that there is nothing to score.
+    """
+    had = tuple(subset for subset in subsets if any(set(subset) <= set(case.images) for case in cases.every))
+    if not had:
+        asked = some([subset_name(subset, modalities) for subset in subsets])
+        raise InputError(f"none of the {len(cases.every)} patients has the sequences asked for: {asked}.")
+    return had
 
 
 def selected_cases(

@@ -71,6 +71,8 @@ def read_classes(path: Path, config: ModelConfig, scheme: str = "auto", paramete
         scheme = detect_scheme(values, str(path), parameter)
         if SCHEMES[scheme][-1] in values:
             note = f"labels read as {scheme} (ET is {SCHEMES[scheme][-1]})"
+    elif 3 in values and ALSO_READ.get(scheme, {}).get(3) and SCHEMES[scheme][-1] not in values:
+        note = f"label 3 read as core, not as enhancing tumour, of which there is none here (as {scheme} was asked for)"
     classes = to_classes(labels, SCHEMES[scheme], str(path), ALSO_READ.get(scheme))
     if (cavity := CAVITY.get(scheme)) in values:
         volume_ml = np.count_nonzero(labels == cavity) * geometry.voxel_volume_ml
