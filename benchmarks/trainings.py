@@ -31,7 +31,7 @@ def trainings_table(means: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     rows += [f"| {name} | {' | '.join(cells)} |" for name, cells in zip(names, zip(*columns, strict=True), strict=True)]
     return "\n".join(rows) + (
         "\n\nDice in %. Standard deviation: within networks, all together. Told apart: by Tukey's test of all pairs "
-        f"of a column, at {LEVEL:.0%}, over trainings on the same patients. Networks trained once are in neither."
+        f"of a column, at {100 * LEVEL:g} %, over trainings on the same patients. Networks trained once are in neither."
     )
 
 
