@@ -7,7 +7,7 @@ ran out is told from bugs here too, by what libraries say: few of them have a ty
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 # Texts of an ImportError or a RuntimeError that mean it: of torch on CPU, MPS and CUDA, C++, ITK, and the loader of
@@ -58,6 +58,11 @@ class ResourceError(A2FSegError):
     """Memory or disk ran out."""
 
     exit_code = 5
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names for a message, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,9 +1,11 @@
 """One training step: the plain PyTorch loop against ours, same weights, same crop, same subsets, same loss.
 
     python benchmarks/training_step.py [--preset tiny] [--edge 64] [--repeats 5]
+    python benchmarks/training_step.py --threads 1,2 [--repeats 6]
 
 Encode all modalities, fuse the full set and two subsets, the loss of all heads, backward, clip, update. The two take
-turns. Prints a Markdown table: median seconds of the repeats, the ratio, and both losses.
+turns. Prints a Markdown table: median seconds of the repeats, the ratio, and both losses. `--threads` asks instead what
+more threads bring: a step of each network's `tiny` on a crop of table1.py at 3 mm, networks and threads in turn.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import argparse
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,13 +25,16 @@ keep_pages()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from plain import PlainA2FSeg  # noqa: E402
+from table1 import CROPS  # noqa: E402
 
 from a2fseg_cli.core.config import PRESETS, ModelConfig  # noqa: E402
 from a2fseg_cli.core.device import Compute, choose_compute  # noqa: E402
+from a2fseg_cli.core.presets import NETWORKS  # noqa: E402
 from a2fseg_cli.training.data import Sample  # noqa: E402
 from a2fseg_cli.training.loop import Setup, Trainer  # noqa: E402
 from a2fseg_cli.training.recipe import Recipe  # noqa: E402
 from a2fseg_cli.training.run_folder import RunFolder  # noqa: E402
+from a2fseg_cli.training.settings import network_and_recipe  # noqa: E402
 
 
 def patient(config: ModelConfig) -> Sample:
@@ -78,13 +83,50 @@ def measure(config: ModelConfig, compute: Compute, repeats: int) -> str:
     )
 
 
+def measure_threads(networks: Sequence[str], counts: Sequence[int], repeats: int, crop: tuple[int, int, int]) -> str:
+    """Return a table of the median seconds of a step of each network by threads, and the gain of the last count."""
+    trainers = {}
+    for name in networks:
+        config, recipe = network_and_recipe("tiny", {"network": name, "patch_size": crop})
+        trainers[name] = Trainer(Setup(config, recipe, [patient(config)], [], RunFolder(Path()), choose_compute("cpu")))
+    seconds: dict[tuple[str, int], list[float]] = {}
+    for turn in range(repeats + 1):  # the first warms up
+        for threads in counts:
+            torch.set_num_threads(threads)
+            for name, trainer in trainers.items():
+                began = time.perf_counter()
+                trainer.step()
+                if turn:
+                    seconds.setdefault((name, threads), []).append(time.perf_counter() - began)
+    rows = [f"| network | {' | '.join(f'{threads} threads, s' for threads in counts)} | gain |"]
+    rows.append("|---" * (2 + len(counts)) + "|")
+    for name in networks:
+        medians = [statistics.median(seconds[name, threads]) for threads in counts]
+        cells = [f"{median:.2f}" for median in medians]
+        rows.append(f"| {name} | {' | '.join(cells)} | {medians[0] / medians[-1]:.2f} |")
+    size = " x ".join(map(str, crop))
+    return "\n".join([*rows, "", f"{size}; torch {torch.__version__}; {platform.machine()}; n = {repeats}"])
+
+
+def thread_counts(text: str) -> list[int]:
+    """Return the numbers of a list with commas. Raises: ValueError for one under 1."""
+    counts = [int(part) for part in text.split(",")]
+    if min(counts) < 1:
+        raise ValueError(text)
+    return counts
+
+
 def main() -> None:
     """Read the options and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="tiny")
     parser.add_argument("--edge", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=thread_counts, help="such as 1,2: a step of every network by threads")
     options = parser.parse_args()
+    if options.threads:
+        print(measure_threads(NETWORKS, options.threads, options.repeats, CROPS[3.0]))
+        return
     config = replace(PRESETS[options.preset], patch_size=(options.edge,) * 3)
     print(measure(config, choose_compute("cpu"), options.repeats))
 

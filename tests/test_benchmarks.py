@@ -46,6 +46,17 @@ def test_training_step_prints_its_table() -> None:
     assert re.search(r"step, s \| [0-9.]+ \| [0-9.]+ \| [0-9.]+ \|", table)
 
 
+def test_training_step_by_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, used = load("training_step"), []
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], features_per_stage=(4, 8)))
+    monkeypatch.setattr(module.torch, "set_num_threads", used.append)
+    table = module.measure_threads(["a2fseg", "mfi"], module.thread_counts("1,3"), 2, (16, 16, 16))
+    assert used == [1, 3] * 3  # once to warm up
+    rows = re.findall(r"^\| (\w+) \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+) \|$", table, re.MULTILINE)
+    assert [row[0] for row in rows] == ["a2fseg", "mfi"]
+    assert "| network | 1 threads, s | 3 threads, s | gain |" in table
+
+
 def test_all_subsets_prints_its_table(phantom: Path, toy_weights: Path) -> None:
     table = load("all_subsets").measure(Segmenter(toy_weights, choose_compute("cpu", "fp32")), phantom, repeats=1)
     ratios = [float(value) for value in re.findall(r"\| ([0-9.]+) \|$", table, re.MULTILINE)]

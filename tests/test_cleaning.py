@@ -66,7 +66,7 @@ def test_enhancing_becomes_core_core_oedema_and_the_rest_background() -> None:
 
 def test_a_region_that_is_too_small_in_all_is_taken_as_absent() -> None:
     """64 - 8 = 56 voxels of 2 mm3 are 0.112 mL; the core round and in them is then 0.128 mL, all of it necrotic."""
-    after, said = cleaned(tumour(), CONFIG, (1, 1, 2), absent_below_ml={"ET": 0.12})
+    after, said = cleaned(tumour(), CONFIG, (1, 1, 2), absent_ml={"ET": 0.12})
     assert said == [
         "ET (enhancing) of 0.112 mL was taken as NCR (necrotic and non-enhancing core): below 0.12 mL these weights "
         "rather invent it"
@@ -74,9 +74,9 @@ def test_a_region_that_is_too_small_in_all_is_taken_as_absent() -> None:
     assert (after == ET).sum() == 0
     assert (after == NCR).sum() == 64
     assert (after == ED).sum() == 1000 - 64
-    assert cleaned(tumour(), CONFIG, (1, 1, 2), absent_below_ml={"ET": 0.112})[1] == []
-    assert cleaned(tumour() % ET, CONFIG, (1, 1, 2), absent_below_ml={"ET": 0.12})[1] == []
-    after, said = cleaned(tumour(), CONFIG, (1, 1, 2), absent_below_ml={"WT": 3})
+    assert cleaned(tumour(), CONFIG, (1, 1, 2), absent_ml={"ET": 0.112})[1] == []
+    assert cleaned(tumour() % ET, CONFIG, (1, 1, 2), absent_ml={"ET": 0.12})[1] == []
+    after, said = cleaned(tumour(), CONFIG, (1, 1, 2), absent_ml={"WT": 3})
     assert said == ["WT (whole tumour) of 2 mL was removed: below 3 mL these weights rather invent it"]
     assert not after.any()
 
@@ -84,7 +84,7 @@ def test_a_region_that_is_too_small_in_all_is_taken_as_absent() -> None:
 def test_a_card_whose_region_has_no_successor_changes_nothing() -> None:
     """Round the enhancing tumour there is whole tumour alone, and its other parts are two."""
     config = replace(CONFIG, regions=(("WT", ("NCR", "ED", "ET")), ("ET", ("ET",))))
-    after, said = cleaned(tumour(), config, (1, 1, 2), absent_below_ml={"ET": 0.12})
+    after, said = cleaned(tumour(), config, (1, 1, 2), absent_ml={"ET": 0.12})
     assert (after == tumour()).all()
     assert said == []
 
@@ -93,9 +93,9 @@ def test_a_volume_just_below_is_not_called_the_same() -> None:
     """1,999 voxels of 0.1 mm3 are 0.1999 mL."""
     classes = np.zeros((20, 20, 20), np.uint8)
     classes.flat[:1999] = ET
-    assert "of 0.1999 mL" in cleaned(classes, CONFIG, (0.1, 1, 1), absent_below_ml={"ET": 0.2})[1][0]
+    assert "of 0.1999 mL" in cleaned(classes, CONFIG, (0.1, 1, 1), absent_ml={"ET": 0.2})[1][0]
     classes.flat[:2000] = ET
-    assert cleaned(classes, CONFIG, (0.1, 1, 1), absent_below_ml={"ET": 0.2})[1] == []
+    assert cleaned(classes, CONFIG, (0.1, 1, 1), absent_ml={"ET": 0.2})[1] == []
 
 
 def test_when_the_card_takes_a_region_as_absent() -> None:

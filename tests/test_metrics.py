@@ -174,10 +174,10 @@ def test_score_keys_come_in_the_order_asked_for() -> None:
 
 
 def test_definitions_name_the_policy_and_the_hd95() -> None:
-    assert metric_definition("brats2020").startswith("policy brats2020: HD95 is the 95th percentile of both")
-    assert "373.12866 mm" in metric_definition("brats2020")
-    assert "surface-distance" in metric_definition("brats2023")
-    assert "both masks empty: undefined; one empty: Dice 0, HD95 undefined" in metric_definition("nan")
+    assert metric_definition("brats2020", ["hd95"]).startswith("policy brats2020: HD95 is the 95th percentile of both")
+    assert "373.12866 mm" in metric_definition("brats2020", ["hd95"])
+    assert "surface-distance" in metric_definition("brats2023", ["hd95"])
+    assert "both masks empty: undefined; one empty: Dice 0, HD95 undefined" in metric_definition("nan", ["hd95"])
     for metrics in (["dice"], ["dice", "lesionwise"]):  # whose HD95 is not the policy's
         assert metric_definition("brats2020", metrics) == (
             "policy brats2020: both masks empty: Dice 1; one empty: Dice 0"
@@ -191,7 +191,7 @@ def test_unknown_names_are_named_with_the_choices() -> None:
     with pytest.raises(UsageError, match=r"'brats2021'; expected one of brats2020"):
         score(reference, FULL, ("dice",), "brats2021")
     with pytest.raises(UsageError, match="brats2021"):
-        metric_definition("brats2021")
+        metric_definition("brats2021", ["dice"])
 
 
 def test_what_is_no_pair_of_masks_is_refused() -> None:

@@ -11,10 +11,10 @@ from typing import Any
 from a2fseg_cli.cases.time_points import several_time_points
 from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.core.networks import parameter_shapes
-from a2fseg_cli.errors import UsageError
+from a2fseg_cli.errors import UsageError, some
 from a2fseg_cli.evaluation.comparison import Comparison
 from a2fseg_cli.evaluation.comparison_outputs import plain_values, write_comparison
-from a2fseg_cli.evaluation.mask_folders import check_complete, folders_of, not_scored, some
+from a2fseg_cli.evaluation.mask_folders import check_complete, folders_of, not_scored
 from a2fseg_cli.evaluation.method_tables import all_tables
 from a2fseg_cli.evaluation.methods import Method
 from a2fseg_cli.evaluation.metrics import CALIBRATION, metric_definition, score_keys

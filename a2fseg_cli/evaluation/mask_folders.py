@@ -7,13 +7,12 @@ from pathlib import Path
 
 from a2fseg_cli.cases.case import Case
 from a2fseg_cli.core.config import subset_name
-from a2fseg_cli.errors import InputError, UsageError
+from a2fseg_cli.errors import InputError, UsageError, some
 from a2fseg_cli.evaluation.methods import Method
 from a2fseg_cli.evaluation.patient_scores import PREDICTIONS
 from a2fseg_cli.evaluation.predictions import find_predictions
 
 Subset = tuple[str, ...]
-_NAMED = 5  # patients or subsets that a message names
 
 
 def folders_of(method: Method, subsets: Sequence[Subset] | None, modalities: Sequence[str]) -> dict[str, Path]:
@@ -81,8 +80,3 @@ def _subset_folders(folder: Path, modalities: Sequence[str]) -> dict[str, Path]:
         if place.is_dir() and set(parts) <= set(modalities) and len(set(parts)) == len(parts):
             found[subset_name(parts, modalities)] = place
     return found
-
-
-def some(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -109,7 +109,7 @@ HD95_DEFINITIONS = {
 }
 
 
-def metric_definition(policy: str, metrics: Collection[str] = ("hd95",)) -> str:
+def metric_definition(policy: str, metrics: Collection[str]) -> str:
     """Return one line that names the policy, its empty cases and, where it is among the metrics, its HD95.
 
     Raises:

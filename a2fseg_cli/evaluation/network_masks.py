@@ -22,14 +22,13 @@ from a2fseg_cli.evaluation.options import ScoringOptions
 from a2fseg_cli.evaluation.patient_scores import PatientScores, Row, rows_of, seconds_of
 from a2fseg_cli.evaluation.scoring import Scorer
 from a2fseg_cli.imaging.label_maps import LabelMap, check_on_grid
-from a2fseg_cli.imaging.restoring import BoxedClasses, brain_box, classes_to_file
+from a2fseg_cli.imaging.restoring import BoxedClasses, brain_box
 from a2fseg_cli.inference.agreement import attention_inside
-from a2fseg_cli.inference.cleaning import cleaned
+from a2fseg_cli.inference.cleaning import cleaned_classes
 from a2fseg_cli.inference.patient import Patient, load_patient
 from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.inference.prefetch import work_ahead
 from a2fseg_cli.inference.stats import network_origin
-from a2fseg_cli.weights.card import absent_below_ml
 
 
 class NetworkMasks:
@@ -84,11 +83,7 @@ class NetworkMasks:
 
     def classes(self, patient: Patient, subset: Collection[str], prediction: Prediction) -> BoxedClasses:
         """Return what is scored and drawn of a patient's subset, on the file's grid: what `predict` would write."""
-        options, card = self.options, self.segmenter.weights.card
-        mask = classes_to_file(patient.prepared.route, prediction.probabilities)
-        tiny = {} if options.keep_tiny else absent_below_ml(card, self.config, subset)
-        how = (patient.geometry.spacing_mm, options.remove_small, options.fill_holes, tiny)
-        return replace(mask, classes=cleaned(mask.classes, self.config, *how)[0])
+        return cleaned_classes(patient, subset, prediction, self.segmenter, self.options)[0]
 
     def read(self, case: Case) -> NetworkPatient:
         """Return a patient with truth and images read. Raises: InputError, ResourceError."""

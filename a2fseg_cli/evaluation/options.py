@@ -50,7 +50,7 @@ class ScoringOptions:
         unknown = [metric for metric in self.metrics if metric not in METRICS]
         if unknown or not self.metrics:
             raise UsageError(f"metrics {','.join(unknown)}: expected some of {', '.join(METRICS)}.")
-        metric_definition(self.policy)
+        metric_definition(self.policy, self.metrics)
         if not 0 <= self.nsd_tolerance_mm < math.inf:
             raise UsageError(f"nsd_tolerance_mm {self.nsd_tolerance_mm:g}: expected 0 mm or more.")
         if self.nsd_tolerance_mm != NSD_TOLERANCE_MM and "nsd" not in self.metrics:

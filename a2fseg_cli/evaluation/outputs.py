@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from a2fseg_cli.core.networks import parameter_shapes
-from a2fseg_cli.errors import UsageError
+from a2fseg_cli.errors import UsageError, some
 from a2fseg_cli.evaluation.calibration import of_patients, reliability_rows
 from a2fseg_cli.evaluation.formats import latex, markdown, scores_csv
 from a2fseg_cli.evaluation.means import attention_means, dice_of_patients
@@ -110,10 +110,9 @@ def _not_kept_aside(card: Mapping[str, Any], cases: Sequence[str]) -> list[str]:
     known = [case for case in cases if case in seen]
     if not known:
         return []
-    names = ", ".join(known[:3]) + (", ..." if len(known) > 3 else "")
     return [
-        f"the weights were trained or chosen on {len(known)} of these {len(cases)} patients ({names}), and their card "
-        "now calls all of them test patients. Score those that were kept aside (split)"
+        f"the weights were trained or chosen on {len(known)} of these {len(cases)} patients ({some(known, 3)}), and "
+        "their card now calls all of them test patients. Score those that were kept aside (split)"
     ]
 
 

@@ -10,8 +10,7 @@ from a2fseg_cli.cases.case import Case
 from a2fseg_cli.cases.selection import Selection, select_cases
 from a2fseg_cli.cases.shares import share_of
 from a2fseg_cli.core.config import subset_name
-from a2fseg_cli.errors import InputError, UsageError
-from a2fseg_cli.evaluation.mask_folders import some
+from a2fseg_cli.errors import InputError, UsageError, some
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ And regions so small in all that these weights rather invent than find them, as 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,12 @@ from a2fseg_cli.errors import UsageError
 from a2fseg_cli.imaging.components import connected_components
 from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.imaging.preprocessing import bounding_box
+from a2fseg_cli.imaging.restoring import BoxedClasses, classes_to_file
+from a2fseg_cli.inference.options import Removal
+from a2fseg_cli.inference.patient import Patient
+from a2fseg_cli.inference.predictor import Prediction, Segmenter
 from a2fseg_cli.reporting.colours import LONG_NAMES
+from a2fseg_cli.weights.card import absent_below_ml
 
 Classes = npt.NDArray[np.uint8]
 
@@ -63,13 +69,28 @@ def successor(config: ModelConfig, region: str) -> int:
     return left.pop()
 
 
+def cleaned_classes(
+    patient: Patient, subset: Collection[str], prediction: Prediction, segmenter: Segmenter, options: Removal
+) -> tuple[BoxedClasses, list[str]]:
+    """Return what is written, scored and drawn of a subset, on the file's grid, and what was changed, in words.
+
+    The most probable class of each voxel, without what the options remove and what the weights' card says of tiny
+    regions, but with `keep_tiny`.
+    """
+    mask = classes_to_file(patient.prepared.route, prediction.probabilities)
+    tiny = {} if options.keep_tiny else absent_below_ml(segmenter.weights.card, segmenter.config, subset)
+    how = patient.geometry.spacing_mm, options.remove_small, options.fill_holes, tiny
+    classes, changes = cleaned(mask.classes, segmenter.config, *how)
+    return replace(mask, classes=classes), changes
+
+
 def cleaned(
     classes: Classes,
     config: ModelConfig,
     spacing_mm: tuple[float, float, float],
     remove_small: Mapping[str, float] | None = None,
     fill_holes: bool = False,
-    absent_below_ml: Mapping[str, float] | None = None,
+    absent_ml: Mapping[str, float] | None = None,
 ) -> tuple[Classes, list[str]]:
     """Return the class map (D, H, W) without small parts and holes, and what was done, a sentence each.
 
@@ -83,21 +104,21 @@ def cleaned(
         spacing_mm: Voxel spacing (z, y, x).
         remove_small: Region to the volume in mm3 under which its parts are removed.
         fill_holes: Whether holes are filled.
-        absent_below_ml: Region to the volume below which it counts as absent, see `weights.card.absent_below_ml`.
+        absent_ml: Region to the volume below which it counts as absent, see `weights.card.absent_below_ml`.
 
     Raises:
         UsageError: see `least_volumes`.
     """
     least_mm3 = least_volumes(config, remove_small or {})
-    if not classes.any() or not (least_mm3 or fill_holes or absent_below_ml):
+    if not classes.any() or not (least_mm3 or fill_holes or absent_ml):
         return classes, []
     start, stop = bounding_box(classes != 0)
     box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     result, sentences = classes.copy(), []
     part, voxel_mm3 = result[box], math.prod(spacing_mm)
     for region, _ in config.regions:
-        if absent_below_ml and region in absent_below_ml:
-            sentences += _take_as_absent(part, config, region, absent_below_ml[region], voxel_mm3)
+        if absent_ml and region in absent_ml:
+            sentences += _take_as_absent(part, config, region, absent_ml[region], voxel_mm3)
     for region, _ in config.regions:
         if region in least_mm3:
             sentences += _remove(part, config, region, least_mm3[region], voxel_mm3)

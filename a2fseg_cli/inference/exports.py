@@ -16,12 +16,12 @@ from a2fseg_cli.core.config import ModelConfig, subset_name
 from a2fseg_cli.files import atomic_write_bytes, atomic_write_text, json_text
 from a2fseg_cli.imaging.labels import region_mask
 from a2fseg_cli.imaging.preprocessing import canonical_spacing_mm
-from a2fseg_cli.imaging.restoring import Box, classes_to_file
+from a2fseg_cli.imaging.restoring import Box
 from a2fseg_cli.imaging.writing import write_label_map, write_map
 from a2fseg_cli.inference.agreement import Agreement
-from a2fseg_cli.inference.cleaning import cleaned
+from a2fseg_cli.inference.cleaning import cleaned_classes
 from a2fseg_cli.inference.layouts import segmentation_record
-from a2fseg_cli.inference.options import OutputOptions
+from a2fseg_cli.inference.options import OutputOptions, Removal
 from a2fseg_cli.inference.patient import Patient, PatientPrediction
 from a2fseg_cli.inference.pictures import entropy, scene_of
 from a2fseg_cli.inference.places import PatientFiles
@@ -35,7 +35,7 @@ from a2fseg_cli.reporting.figures import as_jpeg
 from a2fseg_cli.reporting.page import PagePictures, page_pictures, patient_page
 from a2fseg_cli.reporting.preview import write_preview, write_thumbnail
 from a2fseg_cli.reporting.volumes import TissueRow, largest_axial_diameters_mm, tissue_table
-from a2fseg_cli.weights.card import absent_below_ml, expected_dice, guess_sentence, guesses
+from a2fseg_cli.weights.card import expected_dice, guess_sentence, guesses
 
 ClassMap = npt.NDArray[np.uint8]
 
@@ -77,29 +77,16 @@ class PatientResult:
     stats: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
-def class_map(patient: Patient, prediction: Prediction) -> ClassMap:
-    """Return the most probable class of each voxel (D, H, W) of the file's grid."""
-    whole = Box((0, 0, 0), patient.geometry.size)
-    return classes_to_file(patient.prepared.route, prediction.probabilities).placed(whole)
-
-
 def cleaned_class_map(
-    patient: Patient, prediction: Prediction, segmenter: Segmenter, options: OutputOptions
+    patient: Patient, prediction: Prediction, segmenter: Segmenter, options: Removal
 ) -> tuple[ClassMap, list[str]]:
     """Return what is written of a patient, class indices (D, H, W) of the file's grid, and what was changed, in words.
 
-    Changed is what the options ask for, and what the weights' card says of tiny regions, but with `keep_tiny`.
+    Changed is what `cleaned_classes` removes.
     """
-    tiny = {} if options.keep_tiny else absent_below_ml(segmenter.weights.card, segmenter.config, patient.files)
-    classes, changes = cleaned(
-        class_map(patient, prediction),
-        segmenter.config,
-        patient.geometry.spacing_mm,
-        options.remove_small,
-        options.fill_holes,
-        tiny,
-    )
-    return classes, [f"{patient.name}: {change}" for change in changes]
+    mask, changes = cleaned_classes(patient, patient.files, prediction, segmenter, options)
+    whole = Box((0, 0, 0), patient.geometry.size)
+    return mask.placed(whole), [f"{patient.name}: {change}" for change in changes]
 
 
 def summarise(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from a2fseg_cli.core.config import ModelConfig
 from a2fseg_cli.errors import UsageError
@@ -11,6 +12,22 @@ from a2fseg_cli.imaging.labels import SCHEMES, has_schemes, scheme_values
 from a2fseg_cli.reporting.colours import DEFAULT_PALETTE, check_palette
 
 DEFAULT_SCHEME = "brats2023"
+
+
+class Removal(Protocol):
+    """What is removed from a mask before anything else is done with it; the attributes are those of `OutputOptions`."""
+
+    @property
+    def remove_small(self) -> Mapping[str, float]:
+        """Region to the volume in mm3 under which its connected parts are removed."""
+
+    @property
+    def fill_holes(self) -> bool:
+        """Whether holes are filled then."""
+
+    @property
+    def keep_tiny(self) -> bool:
+        """Whether regions stay that the weights' card takes as absent, so small are they."""
 
 
 @dataclass(frozen=True)

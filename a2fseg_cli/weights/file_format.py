@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from a2fseg_cli.core.config import ModelConfig
-from a2fseg_cli.errors import UsageError, WeightsError
+from a2fseg_cli.errors import UsageError, WeightsError, some
 from a2fseg_cli.files import atomic_write, finite_or_null
 from a2fseg_cli.weights.header import (
     FORMAT,
@@ -220,6 +220,4 @@ def _with_sorted_header(data: bytes) -> bytes:
 
 
 def _few(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(quote(name) for name in names[:3]) + more
+    return some([quote(name) for name in names], 3)
